@@ -1,0 +1,49 @@
+"""The key: where it comes from, and the care that it never shows in a text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from batchrun.errors import JobError
+from batchrun.job import Job, sends_key
+
+_LONGEST_KEY = 16_384  # bytes; servers refuse header fields far shorter than this
+
+
+def api_key(job: Job, environ: Mapping[str, str]) -> str | None:
+    """The key from `endpoint.api_key_file`, else from the variable `endpoint.api_key_env` in `environ`.
+
+    None where requests carry no key. Raises JobError where it is missing or can't stand in a header;
+    the text names the variable or the file, never the key.
+    """
+    if not sends_key(job):
+        return None
+    if job.endpoint.api_key_file is not None:
+        path = job.base / job.endpoint.api_key_file
+        return _checked(_read_key(path), f"the key in {path}")
+    name = job.endpoint.api_key_env
+    if not environ.get(name, "").strip():
+        raise JobError(
+            f"no API key: the environment variable {name} is not set.\n"
+            f"Set it with `export {name}=...`, or name another variable in endpoint.api_key_env."
+        )
+    return _checked(environ[name], f"the key in the environment variable {name}")
+
+
+def _read_key(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_KEY + 1)
+    except OSError as error:
+        raise JobError(f"[endpoint] api_key_file: can't read {path}: {error.strerror}") from None
+    if len(content) > _LONGEST_KEY:
+        raise JobError(f"[endpoint] api_key_file: {path} is too long to be a key")
+    return content.decode("ascii", "replace")
+
+
+def _checked(key: str, where: str) -> str:
+    key = key.strip()
+    if not key:
+        raise JobError(f"{where} is empty")
+    if not all("!" <= character <= "~" for character in key):
+        raise JobError(f"{where} holds a space, a control or a non-ASCII character: give the bare key alone")
+    return key

@@ -1,0 +1,303 @@
+"""The fan-out: requests in, journaled outcomes out, with a bounded number in flight.
+
+A request goes through: reserved (ledger) -> intended (journal) -> durable -> let go (limiter) -> sent ->
+booked (journal, ledger) -> closed, or waiting for another attempt. `Engine` alone decides; its
+workers only exchange a body for a reply.
+"""
+
+import heapq
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+import anyio.abc
+
+from batchrun.books import Books, Lease
+from batchrun.errors import BatchrunError
+from batchrun.exchange import Answer, Billed, Failure, Remedy
+from batchrun.limiter import Limiter
+from batchrun.progress import Progress
+from batchrun.prompts import Request
+from batchrun.retry import RetryPolicy
+from batchrun.stops import Stop, at_cap_of, by_endpoint
+
+DRAIN_SECONDS = 30.0
+"""How long an interrupted run waits for what is in flight."""
+LEAST_PREPARED = 2
+MOST_WAITING = 4_096
+"""Rows that may wait for another attempt before no new row is begun."""
+
+
+class Endpoint(Protocol):
+    async def send(self, body: bytes) -> Answer | Failure: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`leave_in_doubt`: a row whose request may have been billed is not asked again."""
+
+    concurrency: int
+    retry: RetryPolicy
+    leave_in_doubt: bool = False
+
+
+class Wakeup:
+    """Wakes the one task that waits for it; a call with nobody waiting is kept for the next wait."""
+
+    def __init__(self) -> None:
+        self._called = False
+        self._event: anyio.Event | None = None
+
+    def call(self) -> None:
+        self._called = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        if not self._called:
+            self._event = anyio.Event()
+            if seconds is None:
+                await self._event.wait()
+            else:
+                with anyio.move_on_after(seconds):
+                    await self._event.wait()
+            self._event = None
+        self._called = False
+
+
+@dataclass(slots=True)
+class _IdleWorker:
+    event: anyio.Event
+    lease: Lease | None = None
+
+
+class Engine:
+    """One run's fan-out. Raises what the journal failed with; every other end is a `Stop` or None."""
+
+    def __init__(
+        self, rules: Rules, books: Books, limiter: Limiter, endpoint: Endpoint, progress: Progress
+    ) -> None:
+        self._rules = rules
+        self._books = books
+        self._limiter = limiter
+        self._endpoint = endpoint
+        self._progress = progress
+        self._open: set[bytes] = set()
+        self._fresh: deque[Request] = deque()
+        self._exhausted = False
+        self._waiting: list[tuple[float, int, Lease]] = []
+        self._uncommitted: deque[Lease] = deque()
+        self._durable: deque[Lease] = deque()
+        self._idle: list[_IdleWorker] = []
+        self._workers = 0
+        self._on_wire = 0
+        self._sent_since_commit = 0
+        self._most_prepared = LEAST_PREPARED
+        self._stop: Stop | None = None
+        self._error: BatchrunError | None = None
+        self._drain_until: float | None = None
+        self._admission = Wakeup()
+        self._pacing = Wakeup()
+        self._tasks: anyio.abc.TaskGroup
+
+    async def run(self, source: AsyncIterator[Sequence[Request]]) -> Stop | None:
+        """Asks for every request of the source, until it ends or the run is stopped; then drains."""
+        async with anyio.create_task_group() as self._tasks:
+            self._tasks.start_soon(self._pace)
+            while (lease := await self._next_lease(source)) is not None:
+                await self._prepare(lease)
+            await self._drain()
+            self._tasks.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        return self._stop
+
+    def stop(self, stop: Stop, drain_seconds: float | None = None) -> None:
+        """Starts nothing more and drains, for `drain_seconds` at most; the first reason counts."""
+        self._stop = self._stop or stop
+        if drain_seconds is not None:
+            self._drain_until = time.monotonic() + drain_seconds
+        self._withdraw_prepared()
+        self._admission.call()
+
+    def abort(self, error: BatchrunError | None = None) -> None:
+        """Ends at once. What is in flight is booked as uncertain."""
+        self._error = self._error or error
+        self._tasks.cancel_scope.cancel()
+
+    def intents_committed(self, intents: int, not_needed: frozenset[int]) -> None:
+        """Takes the journal's word that so many more intents are durable."""
+        for _ in range(intents):
+            lease = self._uncommitted.popleft()
+            if lease.attempt in not_needed:
+                self._books.not_needed(lease)
+                self._open.discard(lease.request.digest)
+                self._progress.shared += 1
+            else:
+                self._durable.append(lease)
+        # What was sent while one commit took place is what will be sent during the next. A small
+        # number keeps small what is uncertain after a crash.
+        self._most_prepared = max(LEAST_PREPARED, 2 * self._sent_since_commit)
+        self._sent_since_commit = 0
+        if self._stop is not None:
+            self._withdraw_prepared()
+        self._let_go()
+        self._admission.call()
+
+    # Admission: one task, so that rows are taken, retried and reserved for in a definite order.
+
+    async def _next_lease(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
+        """The next request to make: a retry that is due, else a new row. None when there is nothing left."""
+        while self._stop is None:
+            now = time.monotonic()
+            if self._waiting and self._waiting[0][0] <= now:
+                return heapq.heappop(self._waiting)[2]
+            if not self._exhausted and len(self._waiting) < MOST_WAITING:
+                if (lease := await self._next_new(source)) is not None:
+                    return lease
+            elif self._exhausted and not self._open:
+                return None
+            else:
+                await self._admission.wait(self._waiting[0][0] - now if self._waiting else None)
+        return None
+
+    async def _next_new(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
+        """A row whose request isn't on its way already; None after fetching the next chunk instead."""
+        while self._fresh:
+            request = self._fresh.popleft()
+            if request.digest not in self._open:
+                self._open.add(request.digest)
+                return Lease(request)
+            self._progress.shared += 1
+        chunk = await anext(source, None)
+        self._exhausted = chunk is None
+        self._fresh.extend(chunk or ())
+        return None
+
+    async def _prepare(self, lease: Lease) -> None:
+        """Reserves and intends, once there is room among the prepared requests and in the budget."""
+        while self._stop is None:
+            if len(self._uncommitted) + len(self._durable) >= self._most_prepared:
+                await self._admission.wait()
+                continue
+            shortfall = self._books.reserve(lease)
+            if shortfall is None:
+                self._uncommitted.append(lease)
+                return
+            if not shortfall.may_pass:
+                self.stop(at_cap_of(shortfall.cap))
+                return
+            self._progress.held_by = shortfall.cap
+            await self._admission.wait()
+
+    # Dispatch: whoever has just become free takes the next durable request, if the limiter lets it go.
+
+    def _take(self) -> Lease | None:
+        """The one place where a request is let go."""
+        if not self._durable:
+            return None
+        now = time.monotonic()
+        if self._limiter.delay(now) > 0:
+            self._pacing.call()
+            return None
+        lease = self._durable.popleft()
+        self._limiter.admit(now, lease.reservation.amount.tokens)
+        self._admission.call()
+        return lease
+
+    def _let_go(self) -> None:
+        """Gives durable requests to idle workers, or to new ones up to the bound."""
+        while self._idle or self._workers < self._rules.concurrency:
+            lease = self._take()
+            if lease is None:
+                return
+            if self._idle:
+                worker = self._idle.pop()
+                worker.lease = lease
+                worker.event.set()
+            else:
+                self._workers += 1
+                self._tasks.start_soon(self._work, lease)
+
+    async def _pace(self) -> None:
+        """Waits for the limiter in everybody's place."""
+        while True:
+            await self._pacing.wait()
+            while (delay := self._limiter.delay(time.monotonic())) > 0:
+                await self._pacing.wait(delay)
+            self._let_go()
+
+    async def _work(self, lease: Lease | None) -> None:
+        while lease is not None:
+            self._on_wire += 1
+            self._sent_since_commit += 1
+            self._progress.sent(lease.number)
+            try:
+                reply = await self._endpoint.send(lease.request.body)
+            except anyio.get_cancelled_exc_class():
+                self._books.failed(lease, _INTERRUPTED, final=False)
+                raise
+            self._on_wire -= 1
+            if isinstance(reply, Answer):
+                self._take_answer(lease, reply)
+            else:
+                self._take_failure(lease, reply)
+            self._admission.call()
+            lease = self._take()
+            if lease is None:
+                worker = _IdleWorker(anyio.Event())
+                self._idle.append(worker)
+                await worker.event.wait()
+                lease = worker.lease
+
+    # Ends of attempts.
+
+    def _take_answer(self, lease: Lease, answer: Answer) -> None:
+        tokens = self._books.answered(lease, answer)
+        self._limiter.correct(lease.reservation.amount.tokens, tokens)
+        self._open.discard(lease.request.digest)
+        self._progress.answered(tokens)
+
+    def _take_failure(self, lease: Lease, failure: Failure) -> None:
+        lease.used_attempts += failure.remedy is not Remedy.SLOW_DOWN
+        leave = failure.billed is Billed.UNKNOWN and self._rules.leave_in_doubt
+        delay = None if leave else self._rules.retry.delay(failure, lease.used_attempts)
+        final = delay is None and failure.remedy is not Remedy.STOP_RUN
+        self._books.failed(lease, failure, final)
+        self._progress.attempt_failed(failure.code, final=final)
+        if failure.remedy is Remedy.STOP_RUN:
+            self.stop(by_endpoint(failure.message))
+        if delay is None:
+            self._open.discard(lease.request.digest)
+        else:
+            self._retry_after(lease, failure, delay)
+
+    def _retry_after(self, lease: Lease, failure: Failure, delay: float) -> None:
+        if delay > self._rules.retry.max_wait_seconds:
+            asked = f"The endpoint asks for a wait of {delay:.0f} s ({failure.message})"
+            self.stop(by_endpoint(f"{asked}, longer than retry.max_wait_seconds."))
+        due = time.monotonic() + delay
+        if failure.remedy is Remedy.SLOW_DOWN:
+            self._limiter.pause(due)
+        heapq.heappush(self._waiting, (due, lease.attempt, lease))
+
+    # The end.
+
+    def _withdraw_prepared(self) -> None:
+        while self._durable:
+            self._books.withdraw(self._durable.popleft())
+
+    async def _drain(self) -> None:
+        while self._on_wire or self._uncommitted:
+            left = None if self._drain_until is None else self._drain_until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            await self._admission.wait(left)
+
+
+_INTERRUPTED = Failure(
+    "interrupted", "The run was stopped before the answer came.", Remedy.RETRY, Billed.UNKNOWN
+)

@@ -1,0 +1,57 @@
+"""The error tree, and the exit code that belongs to each branch.
+
+BatchrunError            1   a fault of batchrun or of this machine
+├── UsageError           2   the command, the job file or the input is wrong; nothing was sent
+│   ├── JobError         2   a key, a value or a template of the job
+│   ├── InputError       2   the table of prompts can't be read
+│   └── OutputError      2   the output can't be written where the job wants it
+├── JournalError         1   the journal is damaged, newer than this batchrun, or can't be written
+├── StorageError         1   disk full, permission lost: while the run was going on
+└── LockedError         75   another run of this output holds the lock
+
+Stops that are not faults (a cap, a signal, a refusing endpoint) are values: `batchrun.stops`.
+"""
+
+EXIT_DONE = 0
+EXIT_FAULT = 1
+EXIT_USAGE = 2
+EXIT_ROWS_FAILED = 3
+EXIT_BUDGET = 4
+EXIT_ENDPOINT = 5
+EXIT_LOCKED = 75
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class BatchrunError(Exception):
+    """The root: `str(error)` is one or two lines for the person who has to act."""
+
+    exit_code = EXIT_FAULT
+
+
+class UsageError(BatchrunError):
+    exit_code = EXIT_USAGE
+
+
+class JobError(UsageError):
+    pass
+
+
+class InputError(UsageError):
+    pass
+
+
+class OutputError(UsageError):
+    pass
+
+
+class JournalError(BatchrunError):
+    pass
+
+
+class StorageError(BatchrunError):
+    pass
+
+
+class LockedError(BatchrunError):
+    exit_code = EXIT_LOCKED

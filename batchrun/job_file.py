@@ -1,0 +1,174 @@
+"""From a TOML file, overrides and options to a checked `Job`; the JSON schema of job files."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchrun.errors import JobError
+from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
+from batchrun.job_mistakes import STRUCTS, nearest, refuse_unknown, shown, wrong_value
+from batchrun.job_rules import check_job, normal_base_url
+
+_AMOUNTS = (
+    ("pricing", "input_usd_per_million"),
+    ("pricing", "output_usd_per_million"),
+    ("budget", "usd"),
+    ("budget", "usd_per_run"),
+    ("budget", "usd_per_day"),
+)
+
+
+def load_job(path: Path, overrides: Sequence[str] = (), *, sandbox: bool = False) -> Job:
+    """The job in the TOML file at `path`, with overrides such as `budget.usd=2.5` put on top.
+
+    The value of an override is read as TOML; what is no TOML value is taken as text. `sandbox` says
+    that the run is against a sandbox, whose prices are known. Raises JobError for whatever is wrong.
+    """
+    try:
+        tables = _parse(_read(path))
+        for override in overrides:
+            _put(tables, override)
+        return make_job(tables, path.absolute().parent, sandbox=sandbox)
+    except JobError as error:
+        raise JobError(f"{path}{' with --set' if overrides else ''}: {error}") from None
+
+
+def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) -> Job:
+    """The job in `tables` (table -> key -> value, as in a job file), its paths relative to `base`.
+
+    USD may be int, float or Decimal; a float counts as the shortest decimal that it prints as.
+    Raises JobError.
+    """
+    refuse_unknown(tables)
+    filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in STRUCTS}
+    for table, key in _AMOUNTS:
+        if key in filled[table]:
+            filled[table][key] = _exact_usd(f"[{table}] {key}", filled[table][key])
+    if "extra" in filled["request"]:
+        filled["request"]["extra"] = _with_floats(filled["request"]["extra"])
+    try:
+        checked = msgspec.convert(filled, JobTables)
+    except msgspec.ValidationError as error:
+        raise wrong_value(error, filled) from None
+    job = _job(checked, base)
+    check_job(job, sandbox)
+    _check_text(job)
+    return job
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON schema of job files, for editors."""
+    schema = msgspec.json.schema(JobTables)
+    definitions = schema["$defs"]
+    top = definitions.pop("JobTables")
+    definitions["Prompt"]["oneOf"] = [{"required": ["template"]}, {"required": ["messages"]}]
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **top,
+        "title": "batchrun job file",
+        "$defs": definitions,
+    }
+    plain: dict[str, Any] = _for_toml(whole)
+    return plain
+
+
+def _job(tables: JobTables, base: Path) -> Job:
+    endpoint = msgspec.structs.replace(tables.endpoint, base_url=normal_base_url(tables.endpoint.base_url))
+    parts = {**msgspec.structs.asdict(tables), "endpoint": endpoint}
+    return Job(base=base.absolute(), **parts)
+
+
+def _check_text(job: Job) -> None:
+    try:
+        fingerprint(job)
+        msgspec.json.encode(public_job(job))
+    except UnicodeEncodeError:  # from the command line, where such bytes become lone surrogates
+        raise JobError("a text of the job holds bytes that are not UTF-8") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise JobError(f"there is no such job file{_near_file(path)}") from None
+    except UnicodeDecodeError as error:
+        raise JobError(f"not UTF-8 at byte {error.start}; TOML files are UTF-8") from None
+    except OSError as error:
+        raise JobError(f"can't read the job file: {error.strerror}") from None
+
+
+def _near_file(path: Path) -> str:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"; the folder {folder} doesn't exist"
+    near = nearest(path.name, sorted(file.name for file in folder.glob("*.toml")))
+    return f"; did you mean {path.with_name(near)}?" if near else ""
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(f"not valid TOML: {error}") from None
+    except (ValueError, ArithmeticError, RecursionError):
+        raise JobError("a number in it is too long, or its lists are nested too deep") from None
+
+
+def _put(tables: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    *path, key = (part.strip() for part in name.split("."))
+    if not equals or not key or not all(path):
+        raise JobError("expected --set TABLE.KEY=VALUE, such as --set budget.usd=2.5")
+    table = tables
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise JobError(f"--set {name.strip()}: {part} is not a table")
+    table[key] = _override_value(text.strip())
+
+
+def _override_value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}", parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _exact_usd(where: str, value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise JobError(f"{where}: expected a number, got {shown(value)}")
+    amount = Decimal(str(value))
+    try:
+        nano_usd(amount)
+    except ValueError as error:
+        raise JobError(f"{where}: {error}, got {shown(value)}") from None
+    return amount
+
+
+def _with_floats(value: Any) -> Any:
+    """The same with floats for decimals: only amounts of money are kept exact."""
+    if isinstance(value, dict):
+        return {key: _with_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _for_toml(schema: Any) -> Any:
+    """The schema in TOML's terms: no null (a key is left out instead), and amounts are numbers."""
+    if isinstance(schema, list):
+        return [_for_toml(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("format") == "decimal":
+        return {"type": "number", "minimum": 0}
+    plain = {key: _for_toml(item) for key, item in schema.items() if (key, item) != ("default", None)}
+    if {"type": "null"} in plain.get("anyOf", ()):
+        (kind,) = (item for item in plain.pop("anyOf") if item != {"type": "null"})
+        plain = {**kind, **plain}
+    return plain

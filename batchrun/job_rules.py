@@ -1,0 +1,247 @@
+"""What the tables of a job must hold besides their types. Each rule raises JobError, in one or two lines."""
+
+import fnmatch
+import glob
+import ipaddress
+import os
+import re
+from math import isfinite
+from pathlib import Path, PurePath
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from batchrun.errors import JobError
+from batchrun.job import Job, input_path, output_path, prices, sends_key
+from batchrun.job_mistakes import nearest, shown
+
+ROW_PARAMETERS = (
+    "flagged_categories",
+    "max_tokens",
+    "metadata",
+    "model",
+    "stop_sequences",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+OUTPUT_ENDINGS = (".parquet", ".csv", ".jsonl")
+
+_OWN_FIELDS = {
+    "flagged_categories": "request.flagged_categories",
+    "free_tier": "request.free_tier",
+    "max_tokens": "request.max_tokens",
+    "messages": "prompt.messages",
+    "model": "request.model",
+    "stream": "request.stream",
+    "system": "prompt.system",
+    "temperature": "request.temperature",
+}
+_OWN_HEADERS = {
+    "accept-encoding": "batchrun sets it",
+    "authorization": "the key comes from endpoint.api_key_env or endpoint.api_key_file",
+    "connection": "batchrun sets it",
+    "content-length": "batchrun sets it",
+    "content-type": "batchrun sets it",
+    "cookie": "batchrun sends no cookies",
+    "host": "batchrun takes it from endpoint.base_url",
+    "proxy-authorization": "a proxy belongs in the environment variable HTTPS_PROXY",
+    "transfer-encoding": "batchrun sets it",
+    "x-api-key": 'the key comes from endpoint.api_key_env; set endpoint.auth = "x-api-key"',
+    "x-free-tier": "set request.free_tier = true",
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 section 5.6.2
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_job(job: Job, sandbox: bool) -> None:
+    """Raises JobError for the first rule that the job breaks. `sandbox`: the run is against a sandbox."""
+    _check_prompt(job)
+    _check_extra(job)
+    _check_columns(job)
+    _check_headers(job)
+    _check_key_source(job)
+    _check_prices(job, sandbox)
+    _check_caps(job)
+    _check_output(job)
+
+
+def normal_base_url(url: str) -> str:
+    """An http(s) URL without its trailing slash and its default port, scheme and host in lower case.
+
+    Raises JobError for another scheme, a user, a query, a fragment, or a path that repeats `/v1`.
+    The text shows no URL that may hold a password.
+    """
+    parts = _split_url(url)
+    path = parts.path.rstrip("/")
+    if path.endswith(("/v1", "/v1/messages")):
+        raise JobError('[endpoint] base_url: leave out "/v1": batchrun adds /v1/messages itself')
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    default_port = {"http": 80, "https": 443}[parts.scheme]
+    port = "" if parts.port in (None, default_port) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{path}"
+
+
+def _split_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise JobError("[endpoint] base_url: expected an http or https URL such as https://api.example.com")
+    if "@" in parts.netloc:
+        raise JobError(
+            "[endpoint] base_url: no user or password in the URL; the key comes from endpoint.api_key_env"
+        )
+    if "?" in url or "#" in url:
+        raise JobError("[endpoint] base_url: no query (?) and no fragment (#); batchrun adds /v1/messages")
+    return parts
+
+
+def _check_prompt(job: Job) -> None:
+    if (job.prompt.template is None) == (job.prompt.messages is None):
+        found = "neither" if job.prompt.template is None else "both"
+        raise JobError(
+            f"[prompt]: give exactly one of prompt.template and prompt.messages; the job has {found}"
+        )
+    for key in ("template", "messages", "system"):
+        text = getattr(job.prompt, key)
+        if text is not None and not text.strip():
+            raise JobError(f"[prompt] {key}: must not be empty{'; leave it out' if key == 'system' else ''}")
+
+
+def _check_extra(job: Job) -> None:
+    for name, value in job.request.extra.items():
+        if name in _OWN_FIELDS:
+            raise JobError(f"[request.extra] {name}: set {_OWN_FIELDS[name]} instead")
+        _check_json(name, value)
+
+
+def _check_json(where: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_json(f"{where}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_json(f"{where}[{index}]", item)
+    elif isinstance(value, float) and not isfinite(value):
+        raise JobError(f"[request.extra] {where}: {value} can't be sent as JSON")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise JobError(f"[request.extra] {where}: a whole number of more than 64 bits can't be sent")
+    elif value is not None and not isinstance(value, str | int | float):
+        raise JobError(
+            f"[request.extra] {where}: a date or time can't be sent as JSON; write it as text, in quotes"
+        )
+
+
+def _check_columns(job: Job) -> None:
+    known = {*ROW_PARAMETERS, *job.request.extra}
+    for parameter, column in job.request.columns.items():
+        if parameter not in known:
+            raise JobError(f"[request.columns] {parameter}: {_not_by_row(parameter, known)}")
+        if not column:
+            raise JobError(f"[request.columns] {parameter}: expected the name of a column, got an empty text")
+
+
+def _not_by_row(parameter: str, known: set[str]) -> str:
+    if parameter in _OWN_FIELDS:
+        return f"can't differ by row; see {_OWN_FIELDS[parameter]}"
+    near = nearest(parameter, sorted(known))
+    if near:
+        return f"unknown parameter; did you mean {near}?"
+    return (
+        f"unknown parameter. Known: {', '.join(sorted(known))}, and any that [request.extra] gives a default"
+    )
+
+
+def _check_headers(job: Job) -> None:
+    seen: set[str] = set()
+    for name, value in job.endpoint.headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise JobError("[endpoint] headers: a name is made of letters, digits and hyphens; one isn't")
+        lower = name.lower()
+        if lower in _OWN_HEADERS:
+            raise JobError(f"[endpoint] headers.{name}: not to be set here; {_OWN_HEADERS[lower]}")
+        if lower in seen:
+            raise JobError(f"[endpoint] headers.{name}: given twice, in upper and lower case")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise JobError(
+                f"[endpoint] headers.{name}: the value holds a line break, a control or a non-ASCII character"
+            )
+        seen.add(lower)
+
+
+def _check_key_source(job: Job) -> None:
+    if not _VARIABLE_NAME.fullmatch(job.endpoint.api_key_env):
+        raise JobError(
+            "[endpoint] api_key_env: expected the name of an environment variable, such as ABLIT_KEY, "
+            "not the key itself"
+        )
+    if job.endpoint.api_key_file == "":
+        raise JobError("[endpoint] api_key_file: must not be empty; leave it out")
+    url = urlsplit(job.endpoint.base_url)
+    if sends_key(job) and url.scheme == "http" and not _is_loopback(url.hostname or ""):
+        raise JobError(
+            f"[endpoint] base_url: the key would go unencrypted to {url.hostname}.\n"
+            'Use https://, or set endpoint.auth = "none" if the server wants no key.'
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_prices(job: Job, sandbox: bool) -> None:
+    if prices(job, sandbox) is not None:
+        return
+    given = (job.pricing.input_usd_per_million, job.pricing.output_usd_per_million)
+    if given != (None, None):
+        raise JobError(
+            "[pricing]: give both input_usd_per_million and output_usd_per_million; one alone is of no use"
+        )
+    caps = [key for key in ("usd", "usd_per_run", "usd_per_day") if getattr(job.budget, key) is not None]
+    if caps:
+        raise JobError(
+            f"[budget] {caps[0]}: a cap in USD needs prices; none are known for {job.endpoint.base_url}.\n"
+            "Set pricing.input_usd_per_million and pricing.output_usd_per_million."
+        )
+
+
+def _check_caps(job: Job) -> None:
+    if job.request.max_tokens is not None or "max_tokens" in job.request.columns:
+        return
+    for key in ("usd", "usd_per_run", "usd_per_day", "credits", "tokens"):
+        if getattr(job.budget, key) is not None:
+            raise JobError(
+                f"[budget] {key}: without request.max_tokens a request has no worst case.\n"
+                "Set request.max_tokens: the cap can't hold without it."
+            )
+
+
+def _check_output(job: Job) -> None:
+    name = job.output.path
+    path = output_path(job)
+    if "://" in name:
+        raise JobError("[output] path: must be a file on this machine, not a URL")
+    if path.suffix.lower() not in OUTPUT_ENDINGS:
+        raise JobError(f"[output] path: must end in {', '.join(OUTPUT_ENDINGS)}, got {shown(name)}")
+    if "://" not in job.input.path and _reads(job, path):
+        raise JobError(f"[output] path: {shown(name)} is read as input too; give the output another name")
+
+
+def _reads(job: Job, target: Path) -> bool:
+    """Whether the input, a path or a glob, takes in the file `target`."""
+    if Path(input_path(job)).resolve() == target.resolve():
+        return True
+    pattern = os.path.normpath(Path(glob.escape(str(job.base)), job.input.path))
+    normal_target = os.path.normpath(target)
+    if "**" in pattern:
+        return fnmatch.fnmatchcase(normal_target, pattern.replace("**/", "*"))
+    return PurePath(normal_target).match(pattern)

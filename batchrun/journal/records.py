@@ -1,0 +1,111 @@
+"""The journal's records, as values."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import NamedTuple
+
+from batchrun.amounts import NOTHING, Amount
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    ANSWERED = "answered"  # billed, and the answer is here
+    REFUSED = "refused"  # not billed: never sent, or the endpoint said that it failed
+    UNCERTAIN = "uncertain"  # nobody knows; its worst case counts as spent
+
+
+class Intent(NamedTuple):
+    """A request about to be sent. `digest` (16 bytes) identifies the request by its content.
+
+    `number` counts the attempts of this request in this run, from 1. `started_at` is milliseconds
+    since 1970 UTC. The amounts are what the ledger has reserved.
+    """
+
+    attempt: int
+    run: int
+    digest: bytes
+    number: int
+    started_at: int
+    nano_usd: int
+    credits: int
+    tokens: int
+
+
+class Attempt(NamedTuple):
+    """How an intent ended. The amounts are what is booked: 0 where nothing was billed, the whole
+    reservation where that is unknown, and `nano_usd` None where an answer's cost can't be computed.
+
+    `final` says that this failure ended its row. Latencies are in milliseconds.
+    """
+
+    attempt: int
+    outcome: Outcome
+    final: bool
+    finished_at: int
+    nano_usd: int | None = 0
+    credits: int = 0
+    tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    remaining_credits: int | None = None
+    latency_ms: float | None = None
+    first_token_ms: float | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+    response: bytes | None = None
+
+
+@dataclass(slots=True)
+class RequestHistory:
+    """All attempts of one request, summed up for its row of the output."""
+
+    answer: bytes | None = None
+    failed: bool = False
+    attempts: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    credits: int | None = None
+    nano_usd: int | None = None
+    uncertain_nano_usd: int = 0
+    remaining_credits: int | None = None
+    latency_ms: float | None = None
+    first_token_ms: float | None = None
+    answered_at: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    settled: Amount = NOTHING
+    uncertain: Amount = NOTHING
+
+    @property
+    def committed(self) -> Amount:
+        return self.settled.plus(self.uncertain)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the journal's life, or over a part of it.
+
+    `open` is what intents without an outcome have reserved: in flight while a run goes on.
+    `credits_per_token` is the highest rate that an answer has shown, None before the first.
+    """
+
+    spend: Spend = Spend()
+    open: Amount = NOTHING
+    open_intents: int = 0
+    requests: int = 0
+    retried: int = 0
+    answered: int = 0
+    failed: int = 0
+    uncertain: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    remaining_credits: int | None = None
+    credits_per_token: Fraction | None = None
+    by_error: dict[str, int] = field(default_factory=dict)

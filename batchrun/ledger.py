@@ -1,0 +1,138 @@
+"""The ledger: spending is reserved at its worst case before a request goes out, and settled afterwards.
+
+Invariant, after every call and for every cap: settled + uncertain + reserved <= limit, as long as
+no answer costs more than its reservation. One that does is booked in full, and counted.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from batchrun.amounts import NOTHING, Amount
+from batchrun.job import Budget
+
+Unit = Literal["nano_usd", "credits", "tokens", "rows"]
+UNITS: tuple[Unit, ...] = ("nano_usd", "credits", "tokens", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A limit on one unit. `before` is what counts against it from before this run.
+
+    `name` is the job file's key, `per_day` says that `before` is forgotten when the UTC day ends.
+    """
+
+    name: str
+    unit: Unit
+    limit: int
+    before: int = 0
+    per_day: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A reservation that doesn't fit. `may_pass` says that something in flight could still make room."""
+
+    cap: str
+    may_pass: bool
+
+
+class Ledger:
+    """Spend of one run: `settled`, `uncertain` and `reserved` are the sums over its attempts.
+
+    `keep_credits` is the balance below which the account must not fall; None without such a floor.
+    """
+
+    def __init__(self, caps: tuple[Cap, ...], keep_credits: int | None = None) -> None:
+        self.settled = NOTHING
+        self.uncertain = NOTHING
+        self.reserved = NOTHING
+        self.in_flight = 0
+        self.overruns = 0
+        self.remaining_credits: int | None = None
+        self._keep_credits = keep_credits
+        self._limits = [_RunLimit(cap, UNITS.index(cap.unit), cap.limit - cap.before) for cap in caps]
+        self.caps_credits = keep_credits is not None or any(cap.unit == "credits" for cap in caps)
+
+    def reserve(self, worst_case: Amount) -> Reservation | Shortfall:
+        """Sets the worst case aside, or says which cap it would pass."""
+        committed = self.settled.plus(self.uncertain).plus(self.reserved)
+        for limit in self._limits:
+            if committed[limit.unit] + worst_case[limit.unit] > limit.amount:
+                return Shortfall(limit.cap.name, self.in_flight > 0)
+        if self._keep_credits is not None and not self._leaves_enough(worst_case):
+            return Shortfall("budget.keep_credits", self.in_flight > 0)
+        self.reserved = self.reserved.plus(worst_case)
+        self.in_flight += 1
+        return Reservation(worst_case)
+
+    def settle(self, reservation: Reservation, cost: Amount) -> None:
+        """Books what an answer cost, above its reservation too."""
+        self.release(reservation)
+        self.settled = self.settled.plus(cost)
+        if cost.nano_usd > reservation.amount.nano_usd or cost.tokens > reservation.amount.tokens:
+            self.overruns += 1
+
+    def release(self, reservation: Reservation) -> None:
+        """Gives back what an attempt didn't use, since it was never billed."""
+        self.reserved = self.reserved.minus(reservation.amount)
+        self.in_flight -= 1
+
+    def keep_uncertain(self, reservation: Reservation) -> None:
+        """Keeps the worst case of an attempt that may have been billed. It has answered no row."""
+        self.release(reservation)
+        self.uncertain = self.uncertain.plus(reservation.amount._replace(rows=0))
+
+    def account_reports(self, remaining_credits: int) -> None:
+        """Takes the balance that an answer reported.
+
+        Answers come out of order, so the lowest report counts; a top-up is seen by the next run.
+        """
+        if self.remaining_credits is None or remaining_credits < self.remaining_credits:
+            self.remaining_credits = remaining_credits
+
+    def new_day(self) -> None:
+        """Starts a UTC day: what is booked so far no longer counts against its caps."""
+        spent = self.settled.plus(self.uncertain)
+        self._limits = [
+            _RunLimit(limit.cap, limit.unit, limit.cap.limit + spent[limit.unit])
+            if limit.cap.per_day
+            else limit
+            for limit in self._limits
+        ]
+
+    def _leaves_enough(self, worst_case: Amount) -> bool:
+        if self.remaining_credits is None:
+            return self.in_flight == 0
+        after = self.remaining_credits - self.reserved.credits - worst_case.credits
+        return after >= (self._keep_credits or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunLimit:
+    """A cap in terms of what this run alone may book."""
+
+    cap: Cap
+    unit: int
+    amount: int
+
+
+def caps_of(budget: Budget, spent: Amount, spent_today: Amount) -> tuple[Cap, ...]:
+    """The budget's caps, given what the journal counts as spent: settled and uncertain."""
+    given = (
+        ("budget.usd", "nano_usd", budget.nano_usd, spent.nano_usd, False),
+        ("budget.usd_per_run", "nano_usd", budget.nano_usd_per_run, 0, False),
+        ("budget.usd_per_day", "nano_usd", budget.nano_usd_per_day, spent_today.nano_usd, True),
+        ("budget.credits", "credits", budget.credits, spent.credits, False),
+        ("budget.tokens", "tokens", budget.tokens, spent.tokens, False),
+        ("budget.rows", "rows", budget.rows, 0, False),
+    )
+    return tuple(
+        Cap(name, cast("Unit", unit), limit, before, per_day)
+        for name, unit, limit, before, per_day in given
+        if limit is not None
+    )

@@ -1,0 +1,71 @@
+"""Which requests are still to be asked, and in which order."""
+
+import tempfile
+from array import array
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from batchrun.journal import Journal
+from batchrun.progress import Progress
+from batchrun.prompts import Request
+from batchrun.workload import ROWS_IN_A_CHUNK, Workload
+
+IndexedRequest = tuple[int, Request]
+
+
+def pending_requests(
+    workload: Workload, journal: Journal, progress: Progress, retry_failed_before: int = 0
+) -> Iterator[list[IndexedRequest]]:
+    """The requests without an answer, with the indexes of their rows, in input order.
+
+    A request that failed for good is left out too, unless that was in a run before
+    `retry_failed_before`. A request may come up more than once: its rows share one answer.
+    """
+    rows = 0
+    for chunk in workload.chunks([]):
+        requests = [
+            (chunk.first + position, request)
+            for position, request in enumerate(chunk.requests)
+            if isinstance(request, Request)
+        ]
+        settled = journal.settled_digests(
+            tuple({request.digest for _, request in requests}), retry_failed_before
+        )
+        pending = [(row, request) for row, request in requests if request.digest not in settled]
+        rows += len(chunk.requests)
+        progress.invalid += len(chunk.requests) - len(requests)
+        progress.settled_before += len(requests) - len(pending)
+        yield pending
+    progress.rows = rows
+
+
+def in_random_order(chunks: Iterator[list[IndexedRequest]], seed: int) -> Iterator[list[IndexedRequest]]:
+    """The same requests in ascending order of a keyed hash of their row's index.
+
+    The place of a row among the others depends on the seed and its index alone, so that an
+    interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 50
+    bytes of memory.
+    """
+    key = seed.to_bytes(8, "big")
+    places = array("Q")
+    offsets = array("Q")
+    rows = array("Q")
+    with tempfile.TemporaryFile() as file:
+        for chunk in chunks:
+            for row, request in chunk:
+                rows.append(row)
+                offsets.append(file.tell())
+                digest = blake2b(row.to_bytes(8, "big"), digest_size=8, key=key).digest()
+                places.append(int.from_bytes(digest, "big"))
+                file.write(msgspec.msgpack.encode(request))
+        offsets.append(file.tell())
+        order = sorted(range(len(places)), key=places.__getitem__)
+        for start in range(0, len(order), ROWS_IN_A_CHUNK):
+            shuffled = []
+            for position in order[start : start + ROWS_IN_A_CHUNK]:
+                file.seek(offsets[position])
+                encoded = file.read(offsets[position + 1] - offsets[position])
+                shuffled.append((rows[position], msgspec.msgpack.decode(encoded, type=Request)))
+            yield shuffled

@@ -1,0 +1,82 @@
+"""What a request may cost at worst, and what an answer did cost.
+
+Every bound is rounded up, so that integer arithmetic can only reserve too much.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+
+from batchrun.amounts import Amount
+from batchrun.exchange import Answer
+
+MILLION = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """Prices and what answers have taught about them; a new value whenever an answer teaches more.
+
+    Prices are nano-USD per million tokens, None where unknown. `credits_per_token` is the highest
+    rate known or seen, None before the first. `usd_surcharge` is the highest ratio of an
+    answer's cost to its worst case by price, 1 as long as the prices are a true upper bound.
+    """
+
+    input_price: int | None = None
+    output_price: int | None = None
+    credits_per_token: Fraction | None = None
+    usd_surcharge: Fraction = Fraction(1)
+
+    @property
+    def priced(self) -> bool:
+        return self.input_price is not None and self.output_price is not None
+
+    def worst_case(self, input_bound: int, output_bound: int) -> Amount:
+        """The most that one request can cost, given upper bounds of its tokens.
+
+        The unit that has no price or rate is 0: whoever caps it has to refuse to go on without one.
+        """
+        tokens = input_bound + output_bound
+        nano_usd = self._price(input_bound, output_bound) or 0
+        if self.usd_surcharge != 1:
+            nano_usd = ceil(nano_usd * self.usd_surcharge)
+        rate = self.credits_per_token
+        credit_bound = 0 if rate is None else -(-tokens * rate.numerator // rate.denominator)
+        return Amount(nano_usd, credit_bound, tokens, 1)
+
+    def cost(self, answer: Answer, reserved: Amount) -> Amount:
+        """What an answer is booked at: what it says, else tokens times prices, else all that was reserved."""
+        if answer.input_tokens is None or answer.output_tokens is None:
+            cost = reserved.nano_usd if answer.cost_nano_usd is None else answer.cost_nano_usd
+            return Amount(cost, answer.credits_used or reserved.credits, reserved.tokens, 1)
+        tokens = answer.input_tokens + answer.output_tokens
+        by_price = self._price(answer.input_tokens, answer.output_tokens) or 0
+        nano_usd = by_price if answer.cost_nano_usd is None else answer.cost_nano_usd
+        credits_used = answer.credits_used
+        if credits_used is None:
+            credits_used = ceil(tokens * self.credits_per_token) if self.credits_per_token else 0
+        return Amount(nano_usd, credits_used, tokens, 1)
+
+    def after(self, answer: Answer, cost: Amount, input_bound: int, output_bound: int) -> "Tariff":
+        """The tariff for what follows: an answer above its worst case raises the bound."""
+        tariff = self
+        by_price = self._price(input_bound, output_bound)
+        if by_price and cost.nano_usd > by_price * self.usd_surcharge:
+            tariff = replace(tariff, usd_surcharge=Fraction(cost.nano_usd, by_price))
+        if answer.credits_used is not None and cost.tokens > 0:
+            # An answer for nothing doesn't prove that the next one is free.
+            used = max(answer.credits_used, 1)
+            known = self.credits_per_token
+            if known is None or used > ceil(cost.tokens * known):
+                tariff = replace(tariff, credits_per_token=Fraction(used, cost.tokens))
+        return tariff
+
+    def _price(self, input_tokens: int, output_tokens: int) -> int | None:
+        if self.input_price is None or self.output_price is None:
+            return None
+        return -(-(input_tokens * self.input_price + output_tokens * self.output_price) // MILLION)
+
+
+def credits_rate(per_million_tokens: int | None) -> Fraction | None:
+    """Credits per token."""
+    return None if per_million_tokens is None else Fraction(per_million_tokens, MILLION)

@@ -1,0 +1,45 @@
+"""Counts of a run that is going on, for whoever shows them."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Progress:
+    """Written by the run, read by the display. `rows` is None until the input's length is known.
+
+    `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
+    row's answer; `held_by` names the cap that the next request waits for.
+    """
+
+    rows: int | None = None
+    settled_before: int = 0
+    shared: int = 0
+    invalid: int = 0
+    answers: int = 0
+    failed: int = 0
+    requests: int = 0
+    retried: int = 0
+    tokens: int = 0
+    by_error: Counter[str] = field(default_factory=Counter)
+    held_by: str | None = None
+    writing: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        return self.settled_before + self.shared + self.invalid + self.answers + self.failed
+
+    def sent(self, number: int) -> None:
+        self.requests += 1
+        self.retried += number > 1
+        self.held_by = None
+
+    def answered(self, tokens: int) -> None:
+        self.answers += 1
+        self.tokens += tokens
+
+    def attempt_failed(self, code: str, *, final: bool) -> None:
+        self.by_error[code] += 1
+        self.failed += final

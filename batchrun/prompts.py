@@ -1,0 +1,244 @@
+"""From a row to its request: templates rendered, parameters set, the body encoded, its identity taken."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from hashlib import blake2b
+from typing import Any
+
+import minijinja
+import msgspec
+
+from batchrun.errors import JobError
+from batchrun.job import Job
+
+FRAMING_TOKENS_PER_REQUEST = 64
+FRAMING_TOKENS_PER_MESSAGE = 16
+IMAGE_TOKENS = 8_192
+"""Upper bounds of what a chat template adds to the text, and of what one image is metered at.
+
+A byte-level tokenizer makes at most one token of a UTF-8 byte, so bytes plus framing bound the input.
+"""
+
+DIGEST_BYTES = 16
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent for a row: `body` is JSON, `digest` (16 bytes) its identity.
+
+    `input_bound` is an upper bound of its input tokens; `output_bound` is its `max_tokens`, or
+    None where it has none.
+    """
+
+    body: bytes
+    digest: bytes
+    input_bound: int
+    output_bound: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """A row that can't be made into a request. It fails without anything being sent."""
+
+    code: str
+    message: str
+
+
+class _RowError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.row = InvalidRow(code, message)
+
+
+class RequestBuilder:
+    """Makes a request of each row. `columns` names the input columns that it reads.
+
+    `endpoint` is what the request's identity knows of the server: the same body sent to another
+    server is another request. Raises JobError for a template that can't be compiled, and for a name
+    that is no column of the input.
+    """
+
+    def __init__(self, job: Job, columns: Sequence[str], endpoint: str) -> None:
+        self._environment = minijinja.Environment(
+            undefined_behavior="strict", debug=False, keep_trailing_newline=True, finalizer=_printable
+        )
+        names = set(job.request.columns.values())
+        self._system = self._compile("prompt.system", job.prompt.system, columns, names)
+        self._template = self._compile("prompt.template", job.prompt.template, columns, names)
+        if job.prompt.messages is not None:
+            names.add(job.prompt.messages)
+        self._messages_column = job.prompt.messages
+        for name in sorted(names - set(columns)):
+            raise JobError(no_such_column("the job", name, columns))
+        self.columns: tuple[str, ...] = tuple(name for name in columns if name in names)
+        self._overrides = tuple(job.request.columns.items())
+        self._fixed = _fixed_parameters(job)
+        self._identity = blake2b(endpoint.encode() + b"\n", digest_size=DIGEST_BYTES)
+
+    def build(self, row: Mapping[str, Any]) -> Request | InvalidRow:
+        """The request of a row, given the values of `columns`."""
+        try:
+            return self._build(row)
+        except _RowError as error:
+            return error.row
+
+    def _build(self, row: Mapping[str, Any]) -> Request:
+        parameters = self._fixed if not self._overrides else self._with_overrides(row)
+        body: dict[str, Any] = {"model": parameters["model"]}
+        bound = FRAMING_TOKENS_PER_REQUEST
+        if self._system:
+            system = self._render("prompt.system", row)
+            if system:
+                body["system"] = system
+                bound += FRAMING_TOKENS_PER_MESSAGE + len(system.encode())
+        if self._messages_column is not None:
+            messages = _conversation(row[self._messages_column])
+            bound += sum(FRAMING_TOKENS_PER_MESSAGE + _content_bound(turn["content"]) for turn in messages)
+        else:
+            prompt = self._render("prompt.template", row)
+            if not prompt.strip():
+                raise _RowError("empty_prompt", "The template renders to nothing for this row.")
+            messages = [{"role": "user", "content": prompt}]
+            bound += FRAMING_TOKENS_PER_MESSAGE + len(prompt.encode())
+        body["messages"] = messages
+        body |= parameters
+        encoded = _encoder.encode(body)
+        identity = self._identity.copy()
+        identity.update(encoded)
+        return Request(encoded, identity.digest(), bound, parameters.get("max_tokens"))
+
+    def _compile(self, name: str, source: str | None, columns: Sequence[str], names: set[str]) -> bool:
+        if source is None:
+            return False
+        try:
+            self._environment.add_template(name, source)
+            used = self._environment.undeclared_variables_in_template(name)
+        except minijinja.TemplateError as error:
+            raise JobError(f"{name}, line {error.line}: {error.detail or error.kind}.") from None
+        used -= set(self._environment.globals)
+        if "row" in used and "row" not in columns:
+            names.update(columns)
+            used.discard("row")
+        for column in sorted(used - set(columns)):
+            raise JobError(no_such_column(name, column, columns))
+        names.update(used)
+        return True
+
+    def _render(self, name: str, row: Mapping[str, Any]) -> str:
+        try:
+            return self._environment.render_template(name, **{"row": row, **row})
+        except minijinja.TemplateError as error:
+            raise _RowError(
+                "template_error", f"{name}, line {error.line}: {error.detail or error.kind}"
+            ) from None
+
+    def _with_overrides(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = dict(self._fixed)
+        for parameter, column in self._overrides:
+            value = row[column]
+            if value is not None:
+                parameters[parameter] = _checked(parameter, value, column)
+        return parameters
+
+
+def separate(request: Request, occurrence: int) -> Request:
+    """The same request as one of its own: for rows whose duplicates are each to be asked."""
+    if occurrence == 1:
+        return request
+    digest = blake2b(request.digest + occurrence.to_bytes(8, "big"), digest_size=DIGEST_BYTES).digest()
+    return Request(request.body, digest, request.input_bound, request.output_bound)
+
+
+def no_such_column(where: str, name: str, columns: Sequence[str]) -> str:
+    near = get_close_matches(name, columns, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    has = ", ".join(columns)
+    return f"{where} names the column {name!r}, which the input doesn't have.{hint}\nIt has: {has}."
+
+
+def _printable(value: Any) -> Any:
+    """Null cells print as nothing, decimals as they are written."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def _fixed_parameters(job: Job) -> dict[str, Any]:
+    request = job.request
+    given = {
+        "model": request.model,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "flagged_categories": list(request.flagged_categories) or None,
+        "stream": request.stream or None,
+    }
+    parameters = {name: value for name, value in given.items() if value is not None}
+    return parameters | {name: request.extra[name] for name in sorted(request.extra)}
+
+
+def _checked(parameter: str, value: Any, column: str) -> Any:
+    def refuse(expected: str) -> _RowError:
+        return _RowError(
+            "invalid_parameter", f"Column {column!r}: {parameter} must be {expected}, not {value!r}."
+        )
+
+    if parameter == "max_tokens" and not (type(value) is int and value >= 1):
+        raise refuse("a whole number from 1 up")
+    if parameter == "temperature" and not (type(value) in (int, float, Decimal) and 0 <= value <= 2):
+        raise refuse("a number from 0 to 2")
+    if parameter == "model" and not (isinstance(value, str) and value):
+        raise refuse("a model's name")
+    if parameter == "flagged_categories":
+        categories = value if isinstance(value, list) else str(value).replace(",", " ").split()
+        if not set(categories) <= {"harassment", "hate", "illicit", "sexual"}:
+            raise refuse("categories among harassment, hate, illicit, sexual")
+        return categories
+    return value
+
+
+def _conversation(value: Any) -> list[dict[str, Any]]:
+    """The turns of a messages column: a list of {role, content}, or that list as JSON."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            raise _RowError("invalid_messages", "The messages are no valid JSON.") from None
+    if not isinstance(value, list) or not value:
+        raise _RowError("invalid_messages", "The messages must be a non-empty list of {role, content}.")
+    return [_turn(turn, position) for position, turn in enumerate(value)]
+
+
+def _turn(turn: Any, position: int) -> dict[str, Any]:
+    if not isinstance(turn, Mapping) or turn.get("role") not in ("user", "assistant"):
+        raise _RowError("invalid_messages", f"messages.{position}: role must be user or assistant.")
+    content = turn.get("content")
+    if isinstance(content, list) and content and all(isinstance(block, Mapping) for block in content):
+        content = [_without_nulls(block) for block in content]
+    elif not (isinstance(content, str) and content.strip()):
+        raise _RowError("invalid_messages", f"messages.{position}: content must be text or a list of blocks.")
+    return {"role": turn["role"], "content": content}
+
+
+def _without_nulls(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block from a list of structs has every field that any block has, most of them null."""
+    return {
+        key: _without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in block.items()
+        if value is not None
+    }
+
+
+def _content_bound(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content.encode())
+    return sum(map(_block_bound, content))
+
+
+def _block_bound(block: Mapping[str, Any]) -> int:
+    if block.get("type") == "image":
+        return IMAGE_TOKENS
+    return FRAMING_TOKENS_PER_MESSAGE + len(_encoder.encode(block))

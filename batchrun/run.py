@@ -1,0 +1,232 @@
+"""One run, from a job to its output."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+import batchrun
+from batchrun.amounts import NOTHING
+from batchrun.asking import Asking, ask
+from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
+from batchrun.endpoint import EndpointSettings
+from batchrun.engine import Rules
+from batchrun.export import write_output
+from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_folder
+from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
+from batchrun.journal.storage import check_whole
+from batchrun.ledger import Ledger, caps_of
+from batchrun.limiter import Limiter
+from batchrun.pending import IndexedRequest, in_random_order, pending_requests
+from batchrun.pricing import Tariff, credits_rate
+from batchrun.progress import Progress
+from batchrun.retry import RetryPolicy
+from batchrun.run_folder import RunFolder, locked, make_run_folder, write_private
+from batchrun.stops import Stop
+from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.workload import SANDBOX_ENDPOINT, Workload, open_workload
+from batchrun.writer import check_writable
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server of this run. `sandbox` says that no model answers there and nothing is paid."""
+
+    base_url: str
+    api_key: str | None = field(repr=False)
+    sandbox: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What the identity of a request knows of the server."""
+        return SANDBOX_ENDPOINT if self.sandbox else self.base_url
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a display may look at while the run goes on. It changes nothing."""
+
+    job: Job
+    target: Target
+    ledger: Ledger
+    progress: Progress
+    before: Totals
+
+
+Watch = Callable[[View], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that has begun. `number` is the journal's, `before` what it knew before."""
+
+    workload: Workload
+    target: Target
+    folder: RunFolder
+    journal: Journal
+    number: int
+    started_at: int
+    before: Totals
+    given_up: int
+
+
+def run_job(
+    job: Job, target: Target, *, retry_failed: bool = False, watch: Watch = lambda _: nullcontext()
+) -> Summary:
+    """Asks for every row that has no answer yet and writes the output; returns the summary.
+
+    Raises BatchrunError: UsageError before anything was sent, LockedError while another run goes on,
+    JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
+    """
+    started_at = milliseconds()
+    workload = open_workload(job, target.identity)
+    check_writable(output_path(job), workload.schema)
+    folder = make_run_folder(run_folder(job))
+    with locked(folder):
+        journal = create_or_open(folder.journal)
+        try:
+            check_whole(journal)
+            run = _begin(workload, target, folder, journal, started_at)
+            ledger = _open_ledger(run)
+            progress = Progress(rows=workload.table.row_count)
+            with watch(View(job, target, ledger, progress, run.before)):
+                stop = _ask(run, ledger, progress, retry_failed)
+                progress.writing = True
+                return _finish(run, stop, ledger)
+        finally:
+            journal.close()
+
+
+def _begin(workload: Workload, target: Target, folder: RunFolder, journal: Journal, started_at: int) -> _Run:
+    job = workload.job
+    given_up = journal.give_up_intents(started_at, final=job.retry.in_doubt == "leave")
+    before = journal.totals(target.sandbox)
+    number = journal.start_run(
+        batchrun.__version__,
+        started_at,
+        target.sandbox,
+        target.identity,
+        fingerprint(job),
+        _json(public_job(job)),
+    )
+    return _Run(workload, target, folder, journal, number, started_at, before, given_up)
+
+
+def _open_ledger(run: _Run) -> Ledger:
+    budget = run.workload.job.budget
+    spent_today = NOTHING
+    if budget.usd_per_day is not None:
+        midnight = run.started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
+        spent_today = run.journal.totals(run.target.sandbox, since=midnight).spend.committed
+    return Ledger(caps_of(budget, run.before.spend.committed, spent_today), budget.keep_credits)
+
+
+def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Stop | None:
+    job = run.workload.job
+    rules = Rules(
+        concurrency=job.limits.concurrency,
+        retry=RetryPolicy(1 if job.request.free_tier else job.retry.max_attempts, job.retry.max_wait_seconds),
+        leave_in_doubt=job.retry.in_doubt == "leave",
+    )
+    asking = Asking(
+        run.number,
+        rules,
+        ledger,
+        opening_tariff(job, run.target.sandbox, run.before),
+        Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute),
+        _endpoint_settings(job, run.target),
+        job.budget.seconds,
+    )
+    reader = open_for_reading(run.journal.path)
+    try:
+        chunks = _chunks(run, reader, progress, run.number if retry_failed else 0)
+        return ask(asking, run.journal, chunks, progress)
+    finally:
+        reader.close()
+
+
+def opening_tariff(job: Job, sandbox: bool, before: Totals) -> Tariff:
+    """The job's prices, and the highest rate of credits that it names or the journal has seen."""
+    known = prices(job, sandbox)
+    rates = (credits_rate(job.pricing.credits_per_million_tokens), before.credits_per_token)
+    return Tariff(
+        None if known is None else known.input_nano_usd_per_million,
+        None if known is None else known.output_nano_usd_per_million,
+        max((rate for rate in rates if rate is not None), default=None),
+    )
+
+
+def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
+    return EndpointSettings(
+        base_url=target.base_url,
+        api_key=target.api_key,
+        auth=job.endpoint.auth,
+        headers=job.endpoint.headers,
+        timeout=job.endpoint.timeout_seconds,
+        idle_timeout=job.endpoint.idle_timeout_seconds,
+        max_answer_bytes=job.endpoint.max_answer_bytes,
+        connections=job.limits.concurrency,
+        free_tier=job.request.free_tier,
+        stream=job.request.stream,
+    )
+
+
+def _chunks(
+    run: _Run, reader: Journal, progress: Progress, retry_failed_before: int
+) -> Iterator[list[IndexedRequest]]:
+    job = run.workload.job
+    chunks = pending_requests(run.workload, reader, progress, retry_failed_before)
+    if job.output.order == "random":
+        chunks = in_random_order(chunks, job.output.seed)
+    if job.request.free_tier:
+        return islice(([chunk[0]] for chunk in chunks if chunk), 1)
+    return chunks
+
+
+def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
+    """Writes the output, the summary and the end of the run."""
+    job, journal = run.workload.job, run.journal
+    sandbox = run.target.sandbox
+    life, this_run = journal.totals(sandbox), journal.totals(sandbox, run=run.number)
+    summary: Summary = {}
+
+    def metadata(rows: Mapping[str, int]) -> dict[str, str]:
+        summary.update(
+            summary_of(
+                ending_of(stop, rows, free_tier=job.request.free_tier),
+                rows,
+                life,
+                this_run,
+                budget_nano_usd=job.budget.nano_usd,
+                started_at=run.started_at,
+                finished_at=milliseconds(),
+                output=str(output_path(job)),
+                sandbox=sandbox,
+                given_up=run.given_up,
+                overruns=ledger.overruns,
+            )
+        )
+        return output_metadata(job, summary)
+
+    write_output(run.workload, journal, metadata)
+    write_private(run.folder.summary, msgspec.json.format(_json(summary), indent=2) + "\n")
+    journal.finish_run(
+        run.number, milliseconds(), _json(summary["rows"]), summary["exit_code"], summary["reason"]
+    )
+    return summary
+
+
+def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
+    """The output file's key-value metadata."""
+    return {
+        "batchrun.version": batchrun.__version__,
+        "batchrun.job": _json(public_job(job)),
+        "batchrun.summary": _json(summary),
+    }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

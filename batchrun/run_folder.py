@@ -1,0 +1,69 @@
+"""The run's folder beside the output: journal, summary, lock and log, for its owner alone."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchrun.errors import LockedError, OutputError, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.sqlite"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+
+def make_run_folder(path: Path) -> RunFolder:
+    """Creates the folder with mode 0700 where it is missing. Raises OutputError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except FileExistsError:
+        raise OutputError(f"{path} is a file; batchrun needs that name for the run's folder.") from None
+    except OSError as error:
+        raise OutputError(f"The run's folder {path} can't be made: {error.strerror}.") from None
+    return RunFolder(path)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Holds the run's lock, which the kernel releases when the process dies. Raises LockedError at once."""
+    import filelock
+
+    lock = filelock.FileLock(folder.path / "lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise LockedError(
+            f"Another run of this output is going on: it holds the lock in {folder.path}."
+        ) from None
+    except OSError as error:
+        raise StorageError(f"The lock in {folder.path} can't be taken: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a small file atomically, readable for its owner alone. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} can't be written: {error.strerror}.") from None

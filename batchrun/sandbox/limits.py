@@ -1,0 +1,88 @@
+"""Requests and tokens per minute, counted over a sliding window that is exact."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+WINDOW = 60.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one key may use in any 60 seconds; None where there is no limit."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+
+    @property
+    def are_set(self) -> bool:
+        return self.rpm is not None or self.tpm is not None
+
+
+class UsageWindow:
+    """The requests that one key was granted in the last 60 seconds. Times: seconds of one steady clock."""
+
+    __slots__ = ("_granted", "_tokens")
+
+    def __init__(self) -> None:
+        self._granted: deque[tuple[float, int]] = deque()
+        self._tokens = 0
+
+    def grant(self, now: float, tokens: int) -> None:
+        """Counts a request of `tokens` tokens from `now` on."""
+        self._granted.append((now, tokens))
+        self._tokens += tokens
+
+    def used(self, now: float) -> tuple[int, int]:
+        """(requests, tokens) granted in the 60 seconds up to `now`."""
+        while self._granted and self._granted[0][0] <= now - WINDOW:
+            self._tokens -= self._granted.popleft()[1]
+        return len(self._granted), self._tokens
+
+    def wait(self, limits: Limits, now: float, tokens: int) -> float:
+        """Seconds until a request of `tokens` tokens fits into both limits; 0 if it does now.
+
+        Only for `tokens` that fit into an empty window.
+        """
+        requests_used, tokens_used = self.used(now)
+        excess_requests = 0 if limits.rpm is None else requests_used + 1 - limits.rpm
+        excess_tokens = 0 if limits.tpm is None else tokens_used + tokens - limits.tpm
+        if excess_requests <= 0 and excess_tokens <= 0:
+            return 0.0
+        for granted_at, granted_tokens in self._granted:
+            excess_requests -= 1
+            excess_tokens -= granted_tokens
+            if excess_requests <= 0 and excess_tokens <= 0:
+                return min(WINDOW, granted_at + WINDOW - now)
+        return WINDOW
+
+    def seconds_to_empty(self, now: float) -> float:
+        """Seconds until nothing in the window counts any more."""
+        return max(0.0, self._granted[-1][0] + WINDOW - now) if self._granted else 0.0
+
+
+def limit_headers(
+    window: UsageWindow, limits: Limits, now: float, wall_time: float
+) -> list[tuple[bytes, bytes]]:
+    """The x-ratelimit headers for the limits that are set. `wall_time`: the instant `now` in Unix seconds."""
+    requests_used, tokens_used = window.used(now)
+    headers = []
+    if limits.rpm is not None:
+        reset = datetime.fromtimestamp(math.ceil(wall_time + window.seconds_to_empty(now)), UTC)
+        headers += [
+            _header("limit-requests", limits.rpm),
+            _header("remaining-requests", max(0, limits.rpm - requests_used)),
+            (b"x-ratelimit-reset-requests", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
+        ]
+    if limits.tpm is not None:
+        headers += [
+            _header("limit-tokens", limits.tpm),
+            _header("remaining-tokens", max(0, limits.tpm - tokens_used)),
+        ]
+    return headers
+
+
+def _header(name: str, value: int) -> tuple[bytes, bytes]:
+    return f"x-ratelimit-{name}".encode(), b"%d" % value

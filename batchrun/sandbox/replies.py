@@ -1,0 +1,163 @@
+"""What the sandbox says: scripted replies from a file, else words drawn by the request's digest."""
+
+import hashlib
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from batchrun.sandbox.errors import SettingsError
+
+EXAMPLE_PROMPT = "Write one sentence about Stonehenge."
+EXAMPLE_ANSWER = (
+    "Stonehenge is a prehistoric monument in Wiltshire, England, consisting of a ring of standing stones "
+    "dating back to around 3000 BCE."
+)
+"""The example of the provider's reference page, answered as the page does."""
+
+_WORD_LIST = """
+the a this that river window paper garden signal harbor letter winter copper basket engine mirror quiet
+early narrow steady bright hollow gentle common distant honest sudden plain keeps holds turns carries
+follows answers shows leaves begins meets needs finds near under beyond against between without slowly
+often again today and but while because market bridge kitchen number season teacher question record
+"""
+_WORDS = _WORD_LIST.split()
+_WORDS_PER_SENTENCE = 9
+_REFERENCE = re.compile(r"\{(\w+)\}")
+
+
+class Choice(Struct, forbid_unknown_fields=True):
+    text: str
+    probability: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+class Entry(Struct, forbid_unknown_fields=True):
+    """One `[[reply]]` of the file."""
+
+    pattern: str
+    text: str | None = None
+    choices: list[Choice] | None = None
+    system: str | None = None
+
+
+class ReplyFile(Struct, forbid_unknown_fields=True):
+    reply: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A scripted reply: it is for prompts that `pattern` (and `system`) are found in; `weights` sum to 1."""
+
+    pattern: re.Pattern[str]
+    system: re.Pattern[str] | None
+    texts: list[str]
+    weights: list[float]
+
+
+def load_replies(path: Path) -> list[Reply]:
+    """The replies of a TOML file, in its order. Raises SettingsError, which names the entry."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = msgspec.convert(document, ReplyFile).reply
+    except OSError as error:
+        raise SettingsError(f"reply file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"reply file {path} is not valid TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"reply file {path}: {_entry_named(error)}") from None
+    return [_reply(entry, f"reply file {path}: [[reply]] number {n}") for n, entry in enumerate(entries, 1)]
+
+
+def _entry_named(error: msgspec.ValidationError) -> str:
+    """msgspec's `$.reply[0].text` with the entry's number as a person counts."""
+    what, _, path = str(error).partition(" - at `$.reply[")
+    index, _, field = path.rstrip("`").partition("]")
+    return f"[[reply]] number {int(index) + 1}{field}: {what}" if index.isdecimal() else what
+
+
+def _reply(entry: Entry, where: str) -> Reply:
+    if (entry.text is None) == (entry.choices is None):
+        raise SettingsError(f"{where}: give either text or choices")
+    choices = [Choice(entry.text)] if entry.text is not None else entry.choices
+    if not choices or not all(choice.text.strip() for choice in choices):
+        raise SettingsError(f"{where}: there must be a text, and none may be empty")
+    pattern = _compiled(entry.pattern, f"{where}: pattern")
+    for choice in choices:
+        _check_references(choice.text, pattern, where)
+    return Reply(
+        pattern=pattern,
+        system=None if entry.system is None else _compiled(entry.system, f"{where}: system"),
+        texts=[choice.text for choice in choices],
+        weights=_weights(choices, where),
+    )
+
+
+def _compiled(expression: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise SettingsError(f"{where} {expression!r} is not a regular expression: {error}") from None
+
+
+def _check_references(text: str, pattern: re.Pattern[str], where: str) -> None:
+    for name in _REFERENCE.findall(text):
+        if name.isdecimal() and int(name) > pattern.groups:
+            raise SettingsError(f"{where}: {{{name}}} has no group; the pattern has {pattern.groups}")
+
+
+def _weights(choices: Sequence[Choice], where: str) -> list[float]:
+    """Choices without a probability share equally what the others leave."""
+    given = [choice.probability for choice in choices if choice.probability is not None]
+    unnamed = len(choices) - len(given)
+    rest = 1 - sum(given)
+    if rest < -1e-9 or (not unnamed and rest > 1e-9):
+        raise SettingsError(f"{where}: the probabilities must sum to 1, not {sum(given):g}")
+    share = max(rest, 0.0) / unnamed if unnamed else 0.0
+    return [share if choice.probability is None else choice.probability for choice in choices]
+
+
+def reply_text(replies: Sequence[Reply], system: str, prompt: str, digest: bytes) -> str:
+    """The answer to `prompt`, the last user text; the same `digest` always gets the same one."""
+    for reply in replies:
+        found = reply.pattern.search(prompt)
+        if found and (reply.system is None or reply.system.search(system)):
+            return _expanded(_chosen(reply, digest), found)
+    return EXAMPLE_ANSWER if prompt == EXAMPLE_PROMPT else _drawn_words(digest)
+
+
+def _chosen(reply: Reply, digest: bytes) -> str:
+    point = int.from_bytes(digest[:8], "big") / 2**64
+    for text, weight in zip(reply.texts, reply.weights, strict=True):
+        point -= weight
+        if point < 0:
+            return text
+    # Rounding may leave a sliver above the last weight; a choice of probability 0 must not get it.
+    return max(zip(reply.weights, reply.texts, strict=True))[1]
+
+
+def _expanded(text: str, found: re.Match[str]) -> str:
+    """`{1}` and `{name}` stand for groups of the pattern; other braces are left alone, for JSON."""
+
+    def group(reference: re.Match[str]) -> str:
+        name = reference[1]
+        if name.isdecimal():
+            return found[int(name)] or ""
+        return (found[name] or "") if name in found.re.groupindex else reference[0]
+
+    return _REFERENCE.sub(group, text)
+
+
+def _drawn_words(digest: bytes) -> str:
+    """6 to 53 words in sentences of at most nine."""
+    count = 6 + digest[0] % 48
+    draws = hashlib.shake_128(digest).digest(count)
+    words = [_WORDS[draw % len(_WORDS)] for draw in draws]
+    size = math.ceil(count / math.ceil(count / _WORDS_PER_SENTENCE))
+    sentences = (" ".join(words[start : start + size]) for start in range(0, count, size))
+    return " ".join(f"{sentence.capitalize()}." for sentence in sentences)

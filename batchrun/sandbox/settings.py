@@ -1,0 +1,69 @@
+"""All that can be set about a sandbox."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from batchrun.sandbox.errors import SettingsError
+from batchrun.sandbox.faults import checked_shares
+
+KNOWN_MODELS = ("abliterated-model", "abliterated-model-large", "abliterated-model-large-v2")
+
+CostFields = Literal["present", "null", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the sandbox behaves. Times are in seconds; None means no limit. Raises SettingsError.
+
+    `keys`: the API keys that are accepted; empty: any. `models`: accepted besides the provider's own.
+    `credits`: each key's balance at the start; None: no balance is kept and `remaining_credits` is null.
+    `rpm`, `tpm`: requests and tokens that a key may use in any 60 seconds. `limit_headers`: whether answers
+    tell about them. `retry_after_date`: Retry-After as an HTTP date instead of seconds.
+    `cost_fields`: whether answers name credits and cost, name them as null, or leave them out.
+    `replies`: a TOML file of scripted answers. `default_max_tokens`: where a request names none.
+    `latency`: median time before an answer begins; `latency_sigma`: sigma of its log-normal distribution.
+    `first_token`: further time until the first token; `tokens_per_second`: pace from there, 0 = at once.
+    `faults`: share of the arriving requests by fault kind; `slow_seconds`: delay of the fault slow-headers.
+    `seed`: of latencies and faults. `bill_requests`: how many single requests the bill remembers.
+    """
+
+    keys: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    credits: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    limit_headers: bool = True
+    retry_after_date: bool = False
+    cost_fields: CostFields = "present"
+    replies: Path | None = None
+    default_max_tokens: int = 4096
+    latency: float = 0.0
+    latency_sigma: float = 0.0
+    first_token: float = 0.0
+    tokens_per_second: float = 0.0
+    faults: Mapping[str, float] = field(default_factory=dict)
+    slow_seconds: float = 5.0
+    seed: int = 0
+    bill_requests: int = 1_000_000
+    max_body_bytes: int = 32 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("rpm", "tpm", "default_max_tokens", "max_body_bytes"):
+            _require_at_least(name, getattr(self, name), 1)
+        for name in ("credits", "bill_requests", "latency", "latency_sigma"):
+            _require_at_least(name, getattr(self, name), 0)
+        for name in ("first_token", "tokens_per_second", "slow_seconds"):
+            _require_at_least(name, getattr(self, name), 0)
+        if self.cost_fields not in get_args(CostFields):
+            raise SettingsError(f"cost_fields must be present, null or absent, not {self.cost_fields!r}")
+        if "" in self.keys or "" in self.models:
+            raise SettingsError("keys and models must not be empty strings")
+        checked_shares(self.faults)
+
+
+def _require_at_least(name: str, value: float | None, least: int) -> None:
+    # Written so that NaN fails too.
+    if value is not None and not least <= value < float("inf"):
+        raise SettingsError(f"{name} must be at least {least}, not {value}")

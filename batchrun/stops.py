@@ -1,0 +1,51 @@
+"""Why a run ended before its last row: values, since stopping is an outcome and not a fault."""
+
+from dataclasses import dataclass
+
+from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_SIGINT, EXIT_SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues."""
+
+    exit_code: int
+    reason: str
+    go_on: str
+
+
+CREDITS_UNKNOWN = "credits unknown"
+"""Takes a cap's place where the answers show no use of credits."""
+
+FREE_REQUEST_USED = Stop(
+    EXIT_BUDGET,
+    "The free tier allows one request.",
+    "set a key and request.free_tier = false, then run the same command",
+)
+
+
+def at_cap_of(cap: str) -> Stop:
+    """`cap` is the job file's key of the cap, as the ledger names it."""
+    if cap == CREDITS_UNKNOWN:
+        reason = "The answers don't say what they use in credits, so that the cap on credits can't be kept."
+        return Stop(EXIT_BUDGET, reason, "set pricing.credits_per_million_tokens, then run the same command")
+    go_on = {
+        "budget.usd_per_day": "the same command continues after midnight UTC",
+        "budget.usd_per_run": "the same command continues with a new run's budget",
+        "budget.rows": "the same command asks for the next rows",
+        "budget.seconds": "the same command continues",
+        "budget.keep_credits": "top the account up, then run the same command",
+    }
+    return Stop(
+        EXIT_BUDGET, f"Stopped at the cap {cap}.", go_on.get(cap, f"raise {cap}, then run the same command")
+    )
+
+
+def by_endpoint(reason: str) -> Stop:
+    return Stop(EXIT_ENDPOINT, reason, "mend the cause, then run the same command")
+
+
+def interrupted(by_sigterm: bool) -> Stop:
+    name = "SIGTERM" if by_sigterm else "SIGINT"
+    code = EXIT_SIGTERM if by_sigterm else EXIT_SIGINT
+    return Stop(code, f"Interrupted by {name}.", "the same command continues where this run stopped")

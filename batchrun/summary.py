@@ -1,0 +1,87 @@
+"""The summary of a run: `summary.json`, the file's metadata, and what the last line says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from batchrun.amounts import usd
+from batchrun.errors import EXIT_DONE, EXIT_ROWS_FAILED
+from batchrun.journal import Totals
+from batchrun.stops import FREE_REQUEST_USED, Stop
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the exit code, a sentence why, and what to do next (None: nothing is left)."""
+
+    exit_code: int
+    reason: str
+    go_on: str | None
+
+
+def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = False) -> Ending:
+    """A stop counts only while it has left rows without an answer."""
+    if stop is None and rows["pending"] and free_tier:
+        stop = FREE_REQUEST_USED
+    if stop is not None and rows["pending"]:
+        return Ending(stop.exit_code, f"{stop.reason} {_count(rows['pending'], 'row')} pending.", stop.go_on)
+    without_answer = rows["failed"] + rows["invalid"]
+    if without_answer:
+        reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid."
+        return Ending(EXIT_ROWS_FAILED, reason, "see the column error; --retry-failed asks for them again")
+    return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
+
+
+def summary_of(
+    ending: Ending,
+    rows: Mapping[str, int],
+    life: Totals,
+    this_run: Totals,
+    *,
+    budget_nano_usd: int | None,
+    started_at: int,
+    finished_at: int,
+    **more: Any,
+) -> Summary:
+    """The summary as JSON-able values. Times are in milliseconds since 1970 UTC; `more` is added as it is."""
+    return {
+        "exit_code": ending.exit_code,
+        "reason": ending.reason,
+        "go_on": ending.go_on,
+        "rows": dict(rows),
+        **_amounts(life, budget_nano_usd),
+        "seconds": round((finished_at - started_at) / 1000, 3),
+        "started_at": instant(started_at),
+        "finished_at": instant(finished_at),
+        "this_run": _amounts(this_run, None),
+        **more,
+    }
+
+
+def instant(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _amounts(totals: Totals, budget_nano_usd: int | None) -> dict[str, Any]:
+    spend = totals.spend
+    return {
+        "requests": {"sent": totals.requests, "retried": totals.retried, "by_error": totals.by_error},
+        "tokens": {"input": totals.input_tokens, "output": totals.output_tokens},
+        "usd": {
+            "settled": usd(spend.settled.nano_usd),
+            "uncertain": usd(spend.uncertain.nano_usd),
+            "budget": None if budget_nano_usd is None else usd(budget_nano_usd),
+        },
+        "credits": {
+            "used": spend.settled.credits,
+            "uncertain": spend.uncertain.credits,
+            "remaining": totals.remaining_credits,
+        },
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

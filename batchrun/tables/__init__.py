@@ -1,0 +1,1 @@
+"""The formats of tables, and where they lie. `batchrun.reader` and `batchrun.writer` are the way in."""

@@ -1,0 +1,99 @@
+"""A job's rows as requests: the input table and what is made of each of its rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from batchrun.errors import JobError, OutputError
+from batchrun.job import Job, input_path
+from batchrun.occurrences import OccurrenceCounter
+from batchrun.output_columns import COLUMNS
+from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
+from batchrun.reader import Table, open_table, python_rows
+
+ROWS_IN_A_CHUNK = 1_024
+SANDBOX_ENDPOINT = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some consecutive rows: `first` is the index of the first, `requests` has one entry for each."""
+
+    first: int
+    batch: pa.RecordBatch
+    requests: list[Request | InvalidRow]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The rows of a job. Everything that a user can have got wrong in job and input has been checked."""
+
+    job: Job
+    table: Table
+    builder: RequestBuilder
+    schema: pa.Schema
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        """The rows and their requests, in input order.
+
+        `columns` are the input columns in `batch`: all of them where it is None.
+        """
+        used = list(self.builder.columns)
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *used]))
+        separately = self.job.output.duplicates == "separate"
+        occurrences = OccurrenceCounter() if separately else None
+        first = 0
+        for batch in self.table.batches(wanted, ROWS_IN_A_CHUNK):
+            rows = python_rows(batch.select(used)) if used else [()] * batch.num_rows
+            requests = [self.builder.build(dict(zip(used, row, strict=True))) for row in rows]
+            if occurrences is not None:
+                requests = _separated(requests, occurrences)
+            yield Chunk(first, batch, requests)
+            first += batch.num_rows
+
+
+def open_workload(job: Job, endpoint: str) -> Workload:
+    """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them.
+
+    `endpoint` is what the requests' identity knows of the server.
+    """
+    table = open_table(input_path(job), job.base)
+    schema = output_schema(table.schema, job.output.prefix)
+    builder = RequestBuilder(job, table.schema.names, endpoint)
+    workload = Workload(job, table, builder, schema)
+    _try_first_row(workload)
+    return workload
+
+
+def output_schema(input_schema: pa.Schema, prefix: str) -> pa.Schema:
+    """The input's columns, then batchrun's. Raises OutputError where a name stands for both."""
+    columns = [pa.field(prefix + field.name, field.type) for field in COLUMNS]
+    taken = [field.name for field in columns if field.name in input_schema.names]
+    if taken:
+        names = ", ".join(repr(name) for name in taken)
+        raise OutputError(
+            f"The input has a column of the same name as one of the output's: {names}.\n"
+            'Set output.prefix, for example --set output.prefix="batchrun_".'
+        )
+    return pa.schema([*input_schema, *columns], metadata=input_schema.metadata)
+
+
+def _try_first_row(workload: Workload) -> None:
+    """A template that fails on the first row is most likely wrong for all of them."""
+    used = list(workload.builder.columns)
+    for batch in workload.table.batches(used, 1):
+        values = python_rows(batch)[0] if used else ()
+        first = workload.builder.build(dict(zip(used, values, strict=True)))
+        if isinstance(first, InvalidRow) and first.code == "template_error":
+            raise JobError(f"The first row can't be rendered: {first.message}.")
+        return
+
+
+def _separated(
+    requests: list[Request | InvalidRow], occurrences: OccurrenceCounter
+) -> list[Request | InvalidRow]:
+    return [
+        separate(request, occurrences.count(request.digest)) if isinstance(request, Request) else request
+        for request in requests
+    ]

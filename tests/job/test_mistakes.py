@@ -1,0 +1,172 @@
+"""Every mistake in a job file is told with its place, what was found and what to write."""
+
+from pathlib import Path
+
+import pytest
+
+from batchrun.errors import JobError
+from batchrun.job_file import load_job, make_job
+from tests.job.conftest import MINIMAL, Refusal
+
+
+@pytest.mark.parametrize(
+    ("added", "text"),
+    [
+        ("max_tokns = 3", "[request] max_tokns: unknown key; did you mean request.max_tokens?"),
+        ("concurrency = 3", "[request] concurrency: unknown key; did you mean limits.concurrency?"),
+        ("path = 'x'", "[request] path: unknown key; did you mean input.path or output.path?"),
+        ("[limits]\nrpm = 60", "[limits] rpm: unknown key; did you mean limits.requests_per_minute?"),
+        ("[retry]\nbase_ulr = 'x'", "[retry] base_ulr: unknown key; did you mean endpoint.base_url?"),
+        (
+            "top_p = 0.5",
+            "[request] top_p: unknown key; other fields of the request body belong in [request.extra]",
+        ),
+        ("[output2]\npath = 'x'", "output2: unknown table; did you mean [output]?"),
+        (
+            "[endpoint]\napi_key = 's3cret'",
+            "[endpoint] api_key: unknown key; did you mean endpoint.api_key_env?",
+        ),
+        ("[retry]\nzzzz = 3", "[retry] zzzz: unknown key"),
+    ],
+)
+def test_unknown_key_names_the_nearest(refusal: Refusal, added: str, text: str) -> None:
+    """The suggestion crosses tables, and no value is repeated."""
+    assert refusal(added) == text
+
+
+def test_key_at_top_level_names_its_table(minimal: Path) -> None:
+    """A key above the first table header is sent to the table where it belongs."""
+    minimal.write_text("max_tokens = 16\n" + MINIMAL)
+    with pytest.raises(JobError, match=r"max_tokens: unknown key; did you mean request\.max_tokens\?"):
+        load_job(minimal)
+
+
+def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> None:
+    assert refusal("[zzzz]") == (
+        "zzzz: unknown table; tables are "
+        "input, prompt, request, endpoint, pricing, limits, retry, budget, output"
+    )
+
+
+@pytest.mark.parametrize("table", ["labels", "evaluation"])
+def test_planned_table_is_refused_as_such(refusal: Refusal, table: str) -> None:
+    """Labels and evaluations aren't mistaken for typing errors."""
+    text = refusal(f"[{table}]\nvotes = 1")
+    assert text.startswith(f"[{table}]: this version of batchrun doesn't do ")
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ('request.max_tokens="five"', '[request] max_tokens: expected a whole number, got "five"'),
+        ("request.max_tokens=1.5", "[request] max_tokens: expected a whole number, got 1.5"),
+        ("request.max_tokens=true", "[request] max_tokens: expected a whole number, got true"),
+        ("request.max_tokens=0", "[request] max_tokens: expected a whole number >= 1, got 0"),
+        ("request.temperature=2.5", "[request] temperature: expected a number <= 2, got 2.5"),
+        ("request.temperature=-0.1", "[request] temperature: expected a number >= 0, got -0.1"),
+        ("request.temperature=nan", "[request] temperature: expected a number >= 0, got NaN"),
+        ("request.stream=1", "[request] stream: expected true or false, got 1"),
+        ("request.model=7", "[request] model: expected text, got 7"),
+        ("request.model=", "[request] model: must not be empty"),
+        ("request.extra=[1]", "[request] extra: expected a table, got a list"),
+        ("request.columns.max_tokens=7", "[request] columns: each value in it: expected text"),
+        ("request.flagged_categories=hate", '[request] flagged_categories: expected a list, got "hate"'),
+        (
+            'request.flagged_categories=["hate", "spam"]',
+            (
+                '[request] flagged_categories[1]: expected "harassment" or "hate" or "illicit" or "sexual", '
+                'got "spam"'
+            ),
+        ),
+        ("retry.in_doubt=guess", '[retry] in_doubt: expected "ask" or "leave", got "guess"'),
+        ("retry.in_doubt=3", '[retry] in_doubt: expected "ask" or "leave", got 3'),
+        ("budget.usd=five", '[budget] usd: expected a number, got "five"'),
+        ("budget.usd='5'", '[budget] usd: expected a number, got "5"'),
+        ("budget.usd=true", "[budget] usd: expected a number, got true"),
+        ("budget.usd=-1", "[budget] usd: expected an amount from 0 to 1000000000 USD, got -1"),
+        ("budget.usd=nan", "[budget] usd: expected an amount from 0 to 1000000000 USD, got NaN"),
+        ("budget.usd=1e400", "[budget] usd: expected an amount from 0 to 1000000000 USD, got 1E+400"),
+        ("budget.usd=0.1234567891", "[budget] usd: expected at most 9 decimals, got 0.1234567891"),
+        ("budget.rows=-1", "[budget] rows: expected a whole number >= 0, got -1"),
+        ("budget=5", "budget: expected a table, [budget], with keys such as usd, got 5"),
+        ("endpoint.timeout_seconds=0", "[endpoint] timeout_seconds: expected a number > 0, got 0"),
+    ],
+)
+def test_wrong_value_says_place_and_expectation(refusal: Refusal, override: str, text: str) -> None:
+    """Types, bounds and choices are told in the words of the job file."""
+    assert refusal("", override) == text
+
+
+@pytest.mark.parametrize("key", ["input.path", "request.model", "output.path"])
+def test_required_key_is_named(tmp_path: Path, key: str) -> None:
+    """A missing key is named, whether or not its table is there."""
+    table, _, name = key.partition(".")
+    tables: dict[str, dict[str, object]] = {
+        "input": {"path": "a.csv"},
+        "prompt": {"template": "x"},
+        "request": {"model": "m"},
+        "output": {"path": "o.csv"},
+    }
+    for present in (True, False):
+        tables[table] = {}
+        if not present:
+            del tables[table]
+        with pytest.raises(JobError) as caught:
+            make_job(tables, tmp_path)
+        assert str(caught.value) == f"[{table}] {name}: missing; every job needs {key}"
+
+
+def test_syntax_error_has_its_line(tmp_path: Path) -> None:
+    """TOML's own complaint with its line is passed on, after the file's name."""
+    path = tmp_path / "job.toml"
+    path.write_text("[input]\npath = = 3\n")
+    with pytest.raises(JobError, match=r"job\.toml: not valid TOML: .*line 2"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "1e" + "9" * 30])
+def test_absurd_number_is_a_job_error(refusal: Refusal, number: str) -> None:
+    """Numbers that Python's own parsers refuse end in an error of the job."""
+    assert refusal(f"max_tokens = {number}") == "a number in it is too long, or its lists are nested too deep"
+
+
+def test_missing_job_file_names_a_like_one(minimal: Path) -> None:
+    """A mistyped file name is answered with the file that is there."""
+    with pytest.raises(JobError, match=r"jop\.toml: there is no such job file; did you mean .*job\.toml\?"):
+        load_job(minimal.with_name("jop.toml"))
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"the folder .*nowhere doesn't exist"):
+        load_job(tmp_path / "nowhere" / "job.toml")
+
+
+def test_folder_instead_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="can't read the job file: Is a directory"):
+        load_job(tmp_path)
+
+
+def test_job_file_that_is_not_utf8(minimal: Path) -> None:
+    minimal.write_bytes(MINIMAL.encode() + "# Grüße".encode("latin-1"))
+    with pytest.raises(JobError, match=r"not UTF-8 at byte \d+"):
+        load_job(minimal)
+
+
+@pytest.mark.parametrize("override", ["budget.usd", "=3", "budget.=3", ".usd=3"])
+def test_override_without_key_or_value(refusal: Refusal, override: str) -> None:
+    assert refusal("", override) == "expected --set TABLE.KEY=VALUE, such as --set budget.usd=2.5"
+
+
+def test_override_below_a_value(refusal: Refusal) -> None:
+    """A value can't be used as if it were a table."""
+    assert refusal("", "request.model.name=3") == "--set request.model.name: model is not a table"
+
+
+def test_header_values_are_never_shown(refusal: Refusal) -> None:
+    """A header may hold a secret: neither a wrong type nor a wrong place prints it."""
+    for override in (
+        "endpoint.headers=s3cret",
+        'endpoint.headers.a="s3cret\\n"',
+        "endpoint.api_key_env=s3-cret",
+    ):
+        assert "cret" not in refusal("", override)

@@ -1,0 +1,129 @@
+"""The JSON schema, the page made from it, and the job file that `batchrun init` writes."""
+
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from batchrun.errors import JobError
+from batchrun.job_file import job_schema, load_job
+from batchrun.job_mistakes import STRUCTS
+from batchrun.starter import starter_job, starter_output, text_column
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_schema_documents_every_key() -> None:
+    """Each key has a description, its default is the struct's, and no other key is allowed."""
+    definitions = job_schema()["$defs"]
+    for struct in STRUCTS.values():
+        table = definitions[struct.__name__]
+        assert table["additionalProperties"] is False
+        assert set(table["properties"]) == set(struct.__struct_fields__)
+        for info in msgspec.structs.fields(struct):
+            spec = table["properties"][info.name]
+            assert len(spec["description"]) > 10
+            assert (info.name in table["required"]) == info.required
+            default = info.default_factory() if callable(info.default_factory) else info.default
+            if not info.required and default is not None:
+                assert spec["default"] == msgspec.to_builtins(default)
+
+
+def test_schema_speaks_toml() -> None:
+    """No null anywhere, and amounts are numbers, as they are in the file."""
+    text = msgspec.json.encode(job_schema()).decode()
+    assert '"null"' not in text
+    assert '"decimal"' not in text
+    assert ":null" not in text
+    assert job_schema()["$defs"]["Budget"]["properties"]["usd"]["type"] == "number"
+    assert job_schema()["required"] == ["input", "prompt", "request", "output"]
+
+
+def test_page_is_up_to_date() -> None:
+    """docs/job-file.md is what the schema says now."""
+    page = runpy.run_path(str(DOCS / "generate_job_file.py"))["job_file_page"]()
+    assert (DOCS / "job-file.md").read_text(encoding="utf-8") == page, "run python docs/generate_job_file.py"
+
+
+def test_example_on_the_page_loads(tmp_path: Path) -> None:
+    text = (DOCS / "job-file.md").read_text(encoding="utf-8")
+    path = tmp_path / "job.toml"
+    path.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    assert load_job(path).request.max_tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("reviews.csv", "reviews-answers.parquet"),
+        ("data/reviews.v2.jsonl.gz", "reviews.v2-answers.parquet"),
+        ("reviews-answers.parquet", "reviews-answers-answers.parquet"),
+        ("https://example.com/a/reviews.parquet?sig=x.y", "reviews-answers.parquet"),
+        ("s3://bucket/*.parquet", "answers.parquet"),
+        ("data/*.csv", "answers.parquet"),
+        ("**/*.parquet", "answers.jsonl"),
+        ('od"d \\ näme.csv', 'od"d \\ näme-answers.parquet'),
+        ("line\nbreak\x7f.csv", "line\nbreak\x7f-answers.parquet"),
+    ],
+)
+def test_starter_job_loads(tmp_path: Path, source: str, output: str) -> None:
+    """Whatever the input is called, the file is a right job whose output is another file."""
+    path = tmp_path / "job.toml"
+    path.write_text(starter_job(["id", "text"], source), encoding="utf-8")
+    job = load_job(path)
+    assert (job.input.path, job.output.path) == (source, output)
+    assert starter_output(source) == output
+    assert job.prompt.template == "Summarise in one sentence:\n\n{{ text }}"
+    assert job.request.max_tokens == 256
+    assert job.budget.nano_usd == 10**9
+
+
+def test_commented_keys_of_the_starter_are_right(tmp_path: Path) -> None:
+    """Taking the comment sign away from a key gives a job that still loads."""
+    text = starter_job(["text"], "a.csv")
+    commented = [line for line in text.splitlines() if line.startswith("# ") and " = " in line]
+    assert len(commented) == 3
+    for line in commented:
+        text = text.replace(line, line.removeprefix("# "))
+    assert set(tomllib.loads(text)["prompt"]) == {"template", "system"}
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    assert load_job(path).budget.rows == 100
+
+
+@pytest.mark.parametrize(
+    ("columns", "column"),
+    [
+        (["id", "rating", "text"], "text"),
+        (["id", "subject", "body"], "body"),
+        (["id", "review_text", "lang"], "review_text"),
+        (["user_id", "notes"], "notes"),
+        (["id"], "id"),
+        (["review text", "größe"], "größe"),
+        (["true", "x"], "x"),
+        (["Text", "abc"], "Text"),
+    ],
+)
+def test_text_column(columns: list[str], column: str) -> None:
+    """The template asks about the column that looks like text, and never one that it can't name."""
+    assert text_column(columns) == column
+
+
+def test_no_usable_column() -> None:
+    with pytest.raises(JobError, match=r"Rename one in the input; its columns are: 'a b', '1'\."):
+        starter_job(["a b", "1"], "a.csv")
+
+
+def test_imports_stay_light() -> None:
+    """Reading a job needs msgspec and the standard library alone."""
+    code = (
+        "import sys, batchrun.job_file, batchrun.starter, batchrun.credentials\n"
+        "heavy = {'polars', 'pyarrow', 'httpx', 'pyreqwest', 'starlette', 'rich', 'minijinja', 'anyio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
