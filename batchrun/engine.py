@@ -101,12 +101,15 @@ class Engine:
         self._drain_until: float | None = None
         self._admission = Wakeup()
         self._pacing = Wakeup()
+        self._commit = Wakeup()
+        self._commits: deque[tuple[int, frozenset[int]]] = deque()
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self, source: AsyncIterator[Sequence[Request]]) -> Stop | None:
         """Asks for every request of the source, until it ends or the run is stopped; then drains."""
         async with anyio.create_task_group() as self._tasks:
             self._tasks.start_soon(self._pace)
+            self._tasks.start_soon(self._follow_commits)
             while (lease := await self._next_lease(source)) is not None:
                 await self._prepare(lease)
             await self._drain()
@@ -130,6 +133,17 @@ class Engine:
 
     def intents_committed(self, intents: int, not_needed: frozenset[int]) -> None:
         """Takes the journal's word that so many more intents are durable."""
+        self._commits.append((intents, not_needed))
+        self._commit.call()
+
+    async def _follow_commits(self) -> None:
+        """In a task of its own, so that an error here ends the run."""
+        while True:
+            await self._commit.wait()
+            while self._commits:
+                self._take_commit(*self._commits.popleft())
+
+    def _take_commit(self, intents: int, not_needed: frozenset[int]) -> None:
         for _ in range(intents):
             lease = self._uncommitted.popleft()
             if lease.attempt in not_needed:

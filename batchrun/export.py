@@ -2,31 +2,78 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from batchrun.job import output_path
-from batchrun.journal import Journal
+import msgspec
+
+import batchrun
+from batchrun.books import milliseconds
+from batchrun.job import Job, output_path, public_job
+from batchrun.journal import Journal, Totals
 from batchrun.occurrences import OccurrenceCounter
 from batchrun.output_columns import STATUSES, output_batch, row_values
 from batchrun.prompts import Request
-from batchrun.workload import Chunk, Workload
-from batchrun.writer import replace_table
+from batchrun.run_folder import open_journal_of
+from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.workload import Chunk, Workload, open_workload
+from batchrun.writer import check_writable, replace_table
+
+Rows = dict[str, int]
+Metadata = Callable[[Mapping[str, int]], Mapping[str, str]]
 
 
-def write_output(
-    workload: Workload, journal: Journal, metadata: Callable[[Mapping[str, int]], Mapping[str, str]]
-) -> dict[str, int]:
+def export_job(job: Job, *, sandbox: bool = False, to: Path | None = None) -> tuple[Rows, Path]:
+    """Writes the output from the journal as it stands, to the job's output or to another file.
+
+    Returns the counts of rows and the file's path. Raises UsageError where nothing has been run yet,
+    JournalError, StorageError.
+    """
+    path = to or output_path(job)
+    journal = open_journal_of(job)
+    try:
+        workload = open_workload(job, sandbox=sandbox)
+        check_writable(path, workload.schema)
+        totals = journal.totals(sandbox)
+        now = milliseconds()
+
+        def metadata(rows: Mapping[str, int]) -> dict[str, str]:
+            summary = summary_of(
+                ending_of(None, rows),
+                rows,
+                totals,
+                Totals(),
+                budget_nano_usd=job.budget.nano_usd,
+                started_at=now,
+                finished_at=now,
+            )
+            return output_metadata(job, summary)
+
+        return write_output(workload, journal, path, metadata), path
+    finally:
+        journal.close()
+
+
+def write_output(workload: Workload, journal: Journal, path: Path, metadata: Metadata) -> Rows:
     """Writes the output atomically; returns the counts of rows: by status, `shared` and `total`.
 
     `metadata` makes the file's key-value metadata of those counts. Raises StorageError, JournalError.
     """
-    counts: Counter[str] = Counter(dict.fromkeys((*STATUSES, "shared", "total"), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
     occurrences = OccurrenceCounter()
-    path = output_path(workload.job)
     with replace_table(path, workload.schema, lambda: metadata(counts)) as table:
         for chunk in workload.chunks():
             rows = _chunk_rows(chunk, journal, occurrences, counts)
             table.write(output_batch(chunk.batch, rows, workload.schema))
     return dict(counts)
+
+
+def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
+    """The output file's key-value metadata."""
+    return {
+        "batchrun.version": batchrun.__version__,
+        "batchrun.job": msgspec.json.encode(public_job(job)).decode(),
+        "batchrun.summary": msgspec.json.encode(summary).decode(),
+    }
 
 
 def _chunk_rows(

@@ -8,6 +8,7 @@ checks everything first: whoever holds a `Job` need not check again.
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -345,7 +346,7 @@ def input_path(job: Job) -> str:
 
 def output_path(job: Job) -> Path:
     """The output file, absolute."""
-    return job.base / job.output.path
+    return Path(normpath(job.base / job.output.path))
 
 
 def run_folder(job: Job) -> Path:

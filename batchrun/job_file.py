@@ -22,18 +22,22 @@ _AMOUNTS = (
 )
 
 
-def load_job(path: Path, overrides: Sequence[str] = (), *, sandbox: bool = False) -> Job:
+def load_job(path: Path | None, overrides: Sequence[str] = (), *, sandbox: bool = False) -> Job:
     """The job in the TOML file at `path`, with overrides such as `budget.usd=2.5` put on top.
 
-    The value of an override is read as TOML; what is no TOML value is taken as text. `sandbox` says
-    that the run is against a sandbox, whose prices are known. Raises JobError for whatever is wrong.
+    Without a file (None) the overrides are the job, its paths relative to the present folder. The
+    value of an override is read as TOML; what is no TOML value is taken as text. `sandbox` says that
+    the run is against a sandbox, whose prices are known. Raises JobError for whatever is wrong.
     """
     try:
-        tables = _parse(_read(path))
+        tables = {} if path is None else _parse(_read(path))
         for override in overrides:
             _put(tables, override)
-        return make_job(tables, path.absolute().parent, sandbox=sandbox)
+        base = Path.cwd() if path is None else path.absolute().parent
+        return make_job(tables, base, sandbox=sandbox)
     except JobError as error:
+        if path is None:
+            raise
         raise JobError(f"{path}{' with --set' if overrides else ''}: {error}") from None
 
 

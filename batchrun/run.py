@@ -14,7 +14,7 @@ from batchrun.asking import Asking, ask
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.endpoint import EndpointSettings
 from batchrun.engine import Rules
-from batchrun.export import write_output
+from batchrun.export import output_metadata, write_output
 from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
@@ -27,7 +27,7 @@ from batchrun.retry import RetryPolicy
 from batchrun.run_folder import RunFolder, locked, make_run_folder, write_private
 from batchrun.stops import Stop
 from batchrun.summary import Summary, ending_of, summary_of
-from batchrun.workload import SANDBOX_ENDPOINT, Workload, open_workload
+from batchrun.workload import Workload, endpoint_identity, open_workload
 from batchrun.writer import check_writable
 
 
@@ -38,11 +38,6 @@ class Target:
     base_url: str
     api_key: str | None = field(repr=False)
     sandbox: bool = False
-
-    @property
-    def identity(self) -> str:
-        """What the identity of a request knows of the server."""
-        return SANDBOX_ENDPOINT if self.sandbox else self.base_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ def run_job(
     JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
     """
     started_at = milliseconds()
-    workload = open_workload(job, target.identity)
+    workload = open_workload(job, sandbox=target.sandbox)
     check_writable(output_path(job), workload.schema)
     folder = make_run_folder(run_folder(job))
     with locked(folder):
@@ -108,7 +103,7 @@ def _begin(workload: Workload, target: Target, folder: RunFolder, journal: Journ
         batchrun.__version__,
         started_at,
         target.sandbox,
-        target.identity,
+        endpoint_identity(job, sandbox=target.sandbox),
         fingerprint(job),
         _json(public_job(job)),
     )
@@ -211,21 +206,12 @@ def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
         )
         return output_metadata(job, summary)
 
-    write_output(run.workload, journal, metadata)
+    write_output(run.workload, journal, output_path(job), metadata)
     write_private(run.folder.summary, msgspec.json.format(_json(summary), indent=2) + "\n")
     journal.finish_run(
         run.number, milliseconds(), _json(summary["rows"]), summary["exit_code"], summary["reason"]
     )
     return summary
-
-
-def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
-    """The output file's key-value metadata."""
-    return {
-        "batchrun.version": batchrun.__version__,
-        "batchrun.job": _json(public_job(job)),
-        "batchrun.summary": _json(summary),
-    }
 
 
 def _json(value: Any) -> str:

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.errors import LockedError, OutputError, StorageError
+from batchrun.errors import LockedError, OutputError, StorageError, UsageError
+from batchrun.job import Job, run_folder
+from batchrun.journal import Journal, open_for_reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,11 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StorageError(f"{path} can't be written: {error.strerror}.") from None
+
+
+def open_journal_of(job: Job) -> Journal:
+    """The journal of a job that has been run before, for reading. Raises UsageError where there is none."""
+    path = RunFolder(run_folder(job)).journal
+    if not path.exists():
+        raise UsageError(f"Nothing has been run yet: there is no journal {path}. First: batchrun run.")
+    return open_for_reading(path)

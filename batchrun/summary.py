@@ -52,11 +52,11 @@ def summary_of(
         "reason": ending.reason,
         "go_on": ending.go_on,
         "rows": dict(rows),
-        **_amounts(life, budget_nano_usd),
+        **amounts_of(life, budget_nano_usd),
         "seconds": round((finished_at - started_at) / 1000, 3),
         "started_at": instant(started_at),
         "finished_at": instant(finished_at),
-        "this_run": _amounts(this_run, None),
+        "this_run": amounts_of(this_run, None),
         **more,
     }
 
@@ -65,7 +65,8 @@ def instant(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _amounts(totals: Totals, budget_nano_usd: int | None) -> dict[str, Any]:
+def amounts_of(totals: Totals, budget_nano_usd: int | None) -> dict[str, Any]:
+    """Requests, tokens, USD and credits of some totals, as JSON-able values."""
     spend = totals.spend
     return {
         "requests": {"sent": totals.requests, "retried": totals.retried, "by_error": totals.by_error},

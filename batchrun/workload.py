@@ -13,7 +13,6 @@ from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.reader import Table, open_table, python_rows
 
 ROWS_IN_A_CHUNK = 1_024
-SANDBOX_ENDPOINT = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +52,16 @@ class Workload:
             first += batch.num_rows
 
 
-def open_workload(job: Job, endpoint: str) -> Workload:
-    """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them.
+def endpoint_identity(job: Job, *, sandbox: bool) -> str:
+    """What the identity of a request knows of the server. Every sandbox is the same one."""
+    return "sandbox" if sandbox else job.endpoint.base_url
 
-    `endpoint` is what the requests' identity knows of the server.
-    """
+
+def open_workload(job: Job, *, sandbox: bool) -> Workload:
+    """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them."""
     table = open_table(input_path(job), job.base)
     schema = output_schema(table.schema, job.output.prefix)
-    builder = RequestBuilder(job, table.schema.names, endpoint)
+    builder = RequestBuilder(job, table.schema.names, endpoint_identity(job, sandbox=sandbox))
     workload = Workload(job, table, builder, schema)
     _try_first_row(workload)
     return workload

@@ -1,1 +1,75 @@
-def main() -> None: ...
+"""The command line: parse, call, print. Heavy imports wait until a command needs them."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from batchrun import __version__
+from batchrun.cli.export import export_command
+from batchrun.cli.init import init_command, schema_command
+from batchrun.cli.plan import plan_command
+from batchrun.cli.run import run_command
+from batchrun.cli.sandbox import sandbox_command
+from batchrun.cli.status import status_command
+from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, BatchrunError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="batchrun")
+def batchrun_group() -> None:
+    """Send every row of a table as a prompt to a Messages API, under a budget that holds.
+
+    \b
+    batchrun init reviews.csv          write a job file for a table
+    batchrun plan reviews.toml         what it will cost; sends nothing
+    batchrun run reviews.toml          ask for every row without an answer
+
+    Running a job again asks only for what is missing: after an interruption, for new rows, after a change.
+    """
+
+
+for command in (
+    init_command,
+    plan_command,
+    run_command,
+    status_command,
+    export_command,
+    sandbox_command,
+    schema_command,
+):
+    batchrun_group.add_command(command)
+
+
+def main() -> NoReturn:
+    """The entry point. Exits with the documented code; only a fault of batchrun itself shows a traceback."""
+    signal.signal(signal.SIGTERM, _end_by_sigterm)
+    try:
+        code = batchrun_group.main(standalone_mode=False)
+    except BatchrunError as error:
+        _say(str(error))
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("Interrupted by SIGINT. The same command continues where this run stopped.")
+        code = EXIT_SIGINT
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAULT
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(f"batchrun: {text}", err=True)
+
+
+def _end_by_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Outside of the asking, which drains: ends, but lets temporary files be removed."""
+    _say("Interrupted by SIGTERM. The same command continues where this run stopped.")
+    raise SystemExit(EXIT_SIGTERM)

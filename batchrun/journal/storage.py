@@ -197,10 +197,21 @@ class Journal:
         with translated_errors(self.path), transaction(self.connection):
             return _sum_up(self.connection, where, parameters)
 
-    def last_run(self) -> dict[str, Any] | None:
+    def last_row_counts(self, sandbox: bool) -> str | None:
+        """The counts of rows by status, as JSON, when a run last ended in order."""
+        with translated_errors(self.path):
+            row = self.connection.execute(
+                "SELECT rows FROM runs WHERE sandbox = ? AND rows NOTNULL ORDER BY run DESC LIMIT 1",
+                (int(sandbox),),
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def last_run(self, sandbox: bool) -> dict[str, Any] | None:
         """The newest run's row, by column name."""
         with translated_errors(self.path):
-            cursor = self.connection.execute("SELECT * FROM runs ORDER BY run DESC LIMIT 1")
+            cursor = self.connection.execute(
+                "SELECT * FROM runs WHERE sandbox = ? ORDER BY run DESC LIMIT 1", (int(sandbox),)
+            )
             row = cursor.fetchone()
             return None if row is None else dict(zip((c[0] for c in cursor.description), row, strict=True))
 

@@ -1,0 +1,97 @@
+"""The options that several commands share: a job file, or options in its place, and what goes on top."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from batchrun.job import Job
+    from batchrun.run import Target
+
+# option, key of the job file, whether its value is text, help
+_SHORTCUTS = (
+    ("--input", "input.path", True, "FILE", "Table of prompts, instead of input.path."),
+    ("--prompt", "prompt.template", True, "TEXT", "Template of the prompt, such as 'Translate: {{ text }}'."),
+    ("--system", "prompt.system", True, "TEXT", "System prompt, a template too."),
+    ("--output", "output.path", True, "FILE", "Where the answers go: .parquet, .csv or .jsonl."),
+    ("--model", "request.model", True, "NAME", "Model id."),
+    ("--max-tokens", "request.max_tokens", False, "N", "Most tokens of one answer."),
+    ("--max-usd", "budget.usd", False, "USD", "Cap over the life of the output's journal."),
+    ("--max-rows", "budget.rows", False, "N", "Most rows answered by this run."),
+    ("--concurrency", "limits.concurrency", False, "N", "Most requests in flight."),
+    ("--rpm", "limits.requests_per_minute", False, "N", "Requests per minute."),
+    ("--tpm", "limits.tokens_per_minute", False, "N", "Tokens per minute."),
+    ("--base-url", "endpoint.base_url", True, "URL", "Address of the endpoint."),
+)
+_PATHS = ("input.path", "output.path")
+SANDBOX_KEY = "sandbox-key"
+
+
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds JOB.toml (`job_file`), --set (`settings`) and the shortcuts, by their own names."""
+    command = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any key of the job file, such as budget.usd=2.5. Repeatable.",
+    )(command)
+    for option, _key, _text, metavar, text in reversed(_SHORTCUTS):
+        command = click.option(option, metavar=metavar, help=text)(command)
+    return click.argument("job_file", metavar="[JOB.toml]", required=False, type=click.Path(path_type=Path))(
+        command
+    )
+
+
+def load(job_file: Path | None, settings: tuple[str, ...], shortcuts: dict[str, Any], sandbox: bool) -> "Job":
+    """The job that the command line describes. Raises JobError."""
+    from batchrun.errors import JobError
+    from batchrun.job_file import load_job
+
+    overrides = [*_overrides(shortcuts), *settings]
+    if job_file is None and not overrides:
+        raise JobError(
+            "name a job file, or give at least --input, --prompt, --output, --model and --max-tokens.\n"
+            "`batchrun init TABLE` writes a job file for a table."
+        )
+    return load_job(job_file, overrides, sandbox=sandbox)
+
+
+@contextmanager
+def target_of(
+    job: "Job", environ: dict[str, str], sandbox: bool, replies: Path | None, latency: float
+) -> "Iterator[Target]":
+    """The server of the run: the job's endpoint, or a sandbox that lives as long as the block.
+
+    Raises JobError where there is no key.
+    """
+    from batchrun.credentials import api_key
+    from batchrun.run import Target
+
+    if not sandbox:
+        yield Target(job.endpoint.base_url, api_key(job, environ))
+        return
+    from batchrun.errors import UsageError
+    from batchrun.sandbox import Settings, SettingsError, background
+
+    try:
+        sandbox_settings = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
+        server = background(sandbox_settings)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+    with server as running:
+        yield Target(running.base_url, SANDBOX_KEY, sandbox=True)
+
+
+def _overrides(shortcuts: dict[str, Any]) -> Iterator[str]:
+    for option, key, is_text, _metavar, _help in _SHORTCUTS:
+        value = shortcuts[option.removeprefix("--").replace("-", "_")]
+        if value is None:
+            continue
+        if key in _PATHS and "://" not in value:
+            value = str(Path(value).absolute())
+        yield f"{key}={json.dumps(value, ensure_ascii=False) if is_text else value}"

@@ -1,0 +1,100 @@
+"""What a run says at its end, and a look at the output."""
+
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrun.job import Job
+from batchrun.plain_text import on_one_line
+from batchrun.summary import Summary
+
+
+def print_end(summary: Summary) -> None:
+    """The end of a run, on stderr; the last line says why it ended and what to do next."""
+    for line in end_lines(summary):
+        click.echo(line, err=True)
+
+
+def end_lines(summary: Summary) -> list[str]:
+    rows, this_run = summary["rows"], summary["this_run"]
+    counts = [
+        f"{rows[status]:,} {status}" for status in ("ok", "invalid", "failed", "pending") if rows[status]
+    ]
+    shared = f" ({rows['shared']:,} share another row's answer)" if rows["shared"] else ""
+    lines = [f"rows      {', '.join(counts) or 'none'} of {rows['total']:,}{shared}"]
+    lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
+    if summary["requests"]["sent"] != this_run["requests"]["sent"]:
+        lines.append(f"in all    {_amounts(summary)}")
+    lines += _warnings(summary)
+    lines.append(f"output    {relpath(summary['output'])}")
+    if summary["sandbox"]:
+        lines.append("sandbox   No model answered, and nothing was paid: the answers are made up.")
+    go_on = f" To go on: {summary['go_on']}." if summary["go_on"] else ""
+    lines.append(f"{summary['reason']}{go_on}")
+    return lines
+
+
+def _amounts(part: dict[str, Any]) -> str:
+    requests, tokens, usd, used = part["requests"], part["tokens"], part["usd"], part["credits"]
+    texts = [f"{requests['sent']:,} requests"]
+    if requests["retried"]:
+        texts.append(f"{requests['retried']:,} of them retries")
+    texts.append(f"{tokens['input']:,} + {tokens['output']:,} tokens")
+    texts.append(
+        f"{usd['settled']:.6g} USD" + (f" of {usd['budget']:g}" if usd["budget"] is not None else "")
+    )
+    if usd["uncertain"]:
+        texts.append(f"at most {usd['uncertain']:.6g} USD more uncertain")
+    if used["used"]:
+        left = f" ({used['remaining']:,} left)" if used["remaining"] is not None else ""
+        texts.append(f"{used['used']:,} credits{left}")
+    return ", ".join(texts)
+
+
+def _warnings(summary: Summary) -> list[str]:
+    lines = []
+    errors = summary["this_run"]["requests"]["by_error"]
+    if errors:
+        kinds = ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items(), key=lambda item: -item[1]))
+        lines.append(f"errors    {kinds}")
+    if summary["given_up"]:
+        lines.append(
+            f"crash     {summary['given_up']:,} requests of an earlier run have no known outcome; "
+            "they count at their worst case"
+        )
+    if summary["overruns"]:
+        lines.append(
+            f"prices    {summary['overruns']:,} answers cost more than their worst case by [pricing]: "
+            "raise the prices there"
+        )
+    return lines
+
+
+def print_preview(job: Job, path: Path, most: int) -> None:
+    """Some rows of the output on stderr: the columns of the template and the answer."""
+    from batchrun.output_columns import COLUMNS
+    from batchrun.reader import open_table, python_rows
+
+    prefix = job.output.prefix
+    added = {prefix + field.name for field in COLUMNS}
+    shown = {prefix + name for name in ("status", "output", "cost_usd")}
+    table = open_table(str(path), path.parent)
+    asked = f"{job.prompt.template} {job.prompt.messages}"
+    names = [name for name in table.schema.names if name in shown or (name not in added and name in asked)]
+    for batch in table.batches(names, most):
+        _print_rows(names, python_rows(batch))
+        return
+
+
+def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_edge=False, pad_edge=False)
+    for name in names:
+        table.add_column(on_one_line(name), overflow="ellipsis", no_wrap=True, max_width=60)
+    for row in rows:
+        table.add_row(*("" if value is None else on_one_line(str(value)) for value in row))
+    Console(stderr=True, markup=False, highlight=False).print(table)

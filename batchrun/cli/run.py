@@ -1,0 +1,68 @@
+"""`batchrun run`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrun.cli.job_options import job_options, load, target_of
+
+
+@click.command("run")
+@job_options
+@click.option("--sandbox", is_flag=True, help="Try it out: a sandbox answers, no model, nothing is paid.")
+@click.option(
+    "--sandbox-replies",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Reply file of the sandbox; see docs/sandbox.md.",
+)
+@click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
+@click.option("--retry-failed", is_flag=True, help="Ask again for the rows that failed for good.")
+@click.option("--preview", default=0, metavar="N", help="Show N rows of the output at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something needs a person.")
+def run_command(
+    job_file: Path | None,
+    settings: tuple[str, ...],
+    sandbox: bool,
+    sandbox_replies: Path | None,
+    sandbox_latency: float,
+    retry_failed: bool,
+    preview: int,
+    as_json: bool,
+    quiet: bool,
+    **shortcuts: Any,
+) -> int:
+    """Ask for every row that has no answer yet, and write the output.
+
+    \b
+    batchrun run reviews.toml
+    batchrun run reviews.toml --sandbox
+    batchrun run --input reviews.csv --prompt 'Sentiment, one word: {{ text }}' \\
+                 --output labels.parquet --model abliterated-model --max-tokens 16 --max-usd 2
+
+    Safe to repeat, to interrupt and to put in cron: answered rows are never asked again.
+    """
+    job = load(job_file, settings, shortcuts, sandbox)
+
+    from contextlib import nullcontext
+
+    from batchrun.cli.display import watching
+    from batchrun.cli.report import print_end, print_preview
+    from batchrun.job import output_path
+    from batchrun.run import run_job
+
+    with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency) as target:
+        watch = (lambda _: nullcontext()) if quiet else watching
+        summary = run_job(job, target, retry_failed=retry_failed, watch=watch)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(summary).decode())
+    exit_code: int = summary["exit_code"]
+    if not quiet or exit_code != 0:
+        print_end(summary)
+    if preview and not as_json:
+        print_preview(job, output_path(job), preview)
+    return exit_code

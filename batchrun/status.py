@@ -1,0 +1,80 @@
+"""Where a job stands, from its journal alone, also while a run is going on."""
+
+from typing import Any
+
+import msgspec
+
+from batchrun.books import milliseconds
+from batchrun.job import Job
+from batchrun.journal import Totals
+from batchrun.run_folder import open_journal_of
+from batchrun.summary import amounts_of, instant
+
+SECONDS_OF_RATE = 60
+
+
+def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
+    """The status as JSON-able values: `running`, `requests` by outcome, `rows` of the last finished
+    run, spend, and the rate of the last minute. Raises UsageError where nothing has been run yet."""
+    journal = open_journal_of(job)
+    try:
+        life = journal.totals(sandbox)
+        lately = journal.totals(sandbox, since=milliseconds() - SECONDS_OF_RATE * 1000)
+        last = journal.last_run(sandbox)
+        rows = journal.last_row_counts(sandbox)
+    finally:
+        journal.close()
+    spend = amounts_of(life, job.budget.nano_usd)
+    spend["usd"]["left"] = _left(job, life)
+    return {
+        "running": last is not None and last["finished_at"] is None and life.open_intents > 0,
+        "last_run": None if last is None else _run_of(last),
+        "rows": None if rows is None else msgspec.json.decode(rows),
+        "answered": life.answered,
+        "failed": life.failed,
+        "uncertain": life.uncertain,
+        "in_flight": life.open_intents,
+        **spend,
+        "answers_per_minute": lately.answered,
+    }
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """The status for people."""
+    usd, last, rows = status["usd"], status["last_run"], status["rows"]
+    cap = "" if usd["budget"] is None else f" of {usd['budget']:g}, {usd['left']:.6g} left"
+    lately = f"{status['answers_per_minute']:,} answered in the last minute"
+    counts = (
+        f"{status['answered']:,} answered, {status['failed']:,} failed, {status['in_flight']:,} in flight"
+    )
+    lines = [
+        f"requests  {counts}, {lately}",
+        f"spent     {usd['settled']:.6g} USD settled, {usd['uncertain']:.6g} uncertain{cap}",
+    ]
+    if rows is not None:
+        counts = ", ".join(f"{rows[key]:,} {key}" for key in ("ok", "invalid", "failed", "pending"))
+        lines.insert(0, f"rows      {counts} of {rows['total']:,} when a run last ended")
+    errors = status["requests"]["by_error"]
+    if errors:
+        lines.append("errors    " + ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items())))
+    if last is not None:
+        end = last["reason"] or ("going on" if status["running"] else "ended without a word, or is starting")
+        lines.append(f"last run  {last['started_at']}: {end}")
+    return lines
+
+
+def _run_of(last: dict[str, Any]) -> dict[str, Any]:
+    finished = last["finished_at"]
+    return {
+        "started_at": instant(last["started_at"]),
+        "finished_at": None if finished is None else instant(finished),
+        "exit_code": last["exit_code"],
+        "reason": last["reason"],
+    }
+
+
+def _left(job: Job, life: Totals) -> float | None:
+    cap = job.budget.nano_usd
+    if cap is None:
+        return None
+    return max(0, cap - life.spend.committed.nano_usd - life.open.nano_usd) / 10**9
