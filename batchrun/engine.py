@@ -89,12 +89,12 @@ class Engine:
         self._fresh: deque[Request] = deque()
         self._exhausted = False
         self._waiting: list[tuple[float, int, Lease]] = []
-        self._uncommitted: deque[Lease] = deque()
+        self._uncommitted: deque[tuple[Lease, int]] = deque()
         self._durable: deque[Lease] = deque()
         self._idle: list[_IdleWorker] = []
         self._workers = 0
         self._on_wire = 0
-        self._sent_since_commit = 0
+        self._sent = 0
         self._most_prepared = LEAST_PREPARED
         self._stop: Stop | None = None
         self._error: BatchrunError | None = None
@@ -144,22 +144,31 @@ class Engine:
                 self._take_commit(*self._commits.popleft())
 
     def _take_commit(self, intents: int, not_needed: frozenset[int]) -> None:
+        sent_before = self._sent
         for _ in range(intents):
-            lease = self._uncommitted.popleft()
+            lease, sent_before = self._uncommitted.popleft()
             if lease.attempt in not_needed:
                 self._books.not_needed(lease)
                 self._open.discard(lease.request.digest)
                 self._progress.shared += 1
             else:
                 self._durable.append(lease)
-        # What was sent while one commit took place is what will be sent during the next. A small
-        # number keeps small what is uncertain after a crash.
-        self._most_prepared = max(LEAST_PREPARED, 2 * self._sent_since_commit)
-        self._sent_since_commit = 0
         if self._stop is not None:
             self._withdraw_prepared()
         self._let_go()
+        self._resize_preparation(sent_during_commit=self._sent - sent_before)
         self._admission.call()
+
+    def _resize_preparation(self, sent_during_commit: int) -> None:
+        """As few prepared requests as keep the workers busy: they would be uncertain after a crash.
+
+        Doubles while there were too few of them. Else what was sent while one commit took place is
+        what will be sent during the next.
+        """
+        if self._durable:
+            self._most_prepared = max(LEAST_PREPARED, 2 * sent_during_commit)
+        else:
+            self._most_prepared = min(2 * self._most_prepared, max(LEAST_PREPARED, self._rules.concurrency))
 
     # Admission: one task, so that rows are taken, retried and reserved for in a definite order.
 
@@ -199,7 +208,7 @@ class Engine:
                 continue
             shortfall = self._books.reserve(lease)
             if shortfall is None:
-                self._uncommitted.append(lease)
+                self._uncommitted.append((lease, self._sent))
                 return
             if not shortfall.may_pass:
                 self.stop(at_cap_of(shortfall.cap))
@@ -247,7 +256,7 @@ class Engine:
     async def _work(self, lease: Lease | None) -> None:
         while lease is not None:
             self._on_wire += 1
-            self._sent_since_commit += 1
+            self._sent += 1
             self._progress.sent(lease.number)
             try:
                 reply = await self._endpoint.send(lease.request.body)

@@ -63,8 +63,9 @@ class RequestBuilder:
     """
 
     def __init__(self, job: Job, columns: Sequence[str], endpoint: str) -> None:
+        # With `debug`, an error names the expression that is undefined.
         self._environment = minijinja.Environment(
-            undefined_behavior="strict", debug=False, keep_trailing_newline=True, finalizer=_printable
+            undefined_behavior="strict", debug=True, keep_trailing_newline=True, finalizer=_printable
         )
         names = set(job.request.columns.values())
         self._system = self._compile("prompt.system", job.prompt.system, columns, names)
@@ -77,6 +78,7 @@ class RequestBuilder:
         self.columns: tuple[str, ...] = tuple(name for name in columns if name in names)
         self._overrides = tuple(job.request.columns.items())
         self._fixed = _fixed_parameters(job)
+        self._needs_max_tokens = _caps_spending(job)
         self._identity = blake2b(endpoint.encode() + b"\n", digest_size=DIGEST_BYTES)
 
     def build(self, row: Mapping[str, Any]) -> Request | InvalidRow:
@@ -88,8 +90,12 @@ class RequestBuilder:
 
     def _build(self, row: Mapping[str, Any]) -> Request:
         parameters = self._fixed if not self._overrides else self._with_overrides(row)
+        if self._needs_max_tokens and "max_tokens" not in parameters:
+            raise _RowError(
+                "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
+            )
         body: dict[str, Any] = {"model": parameters["model"]}
-        bound = FRAMING_TOKENS_PER_REQUEST
+        bound = FRAMING_TOKENS_PER_REQUEST + _parameters_bound(parameters)
         if self._system:
             system = self._render("prompt.system", row)
             if system:
@@ -119,7 +125,7 @@ class RequestBuilder:
             used = self._environment.undeclared_variables_in_template(name)
         except minijinja.TemplateError as error:
             raise JobError(f"{name}, line {error.line}: {error.detail or error.kind}.") from None
-        used -= set(self._environment.globals)
+        used -= set(self._environment.globals) - set(columns)
         if "row" in used and "row" not in columns:
             names.update(columns)
             used.discard("row")

@@ -90,7 +90,9 @@ def run_job(
             with watch(View(job, target, ledger, progress, run.before)):
                 stop = _ask(run, ledger, progress, retry_failed)
                 progress.writing = True
-                return _finish(run, stop, ledger)
+                summary = _finish(run, stop, ledger)
+                progress.writing = False
+                return summary
         finally:
             journal.close()
 

@@ -48,7 +48,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         f"{status['answered']:,} answered, {status['failed']:,} failed, {status['in_flight']:,} in flight"
     )
     lines = [
-        f"requests  {counts}, {lately}",
+        f"requests  {counts}, {status['in_flight']:,} in flight, {lately}",
         f"spent     {usd['settled']:.6g} USD settled, {usd['uncertain']:.6g} uncertain{cap}",
     ]
     if rows is not None:

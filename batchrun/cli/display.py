@@ -1,4 +1,4 @@
-"""The live display of a run: on a terminal three lines that stay, elsewhere a line now and then."""
+"""The live display of a run: on a terminal three lines that stay, elsewhere a line a minute and at the end."""
 
 import sys
 import threading
@@ -48,16 +48,20 @@ def _lines(view: View) -> Iterator[None]:
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
-            click.echo(" | ".join(status_lines(view, pace, 0)), err=True)
+        click.echo(" | ".join(status_lines(view, pace, 0)), err=True)
 
-    thread = threading.Thread(target=tell, name="display", daemon=True)
+    def tell_now_and_then() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            tell()
+
+    thread = threading.Thread(target=tell_now_and_then, name="display", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+        tell()
 
 
 class Pace:

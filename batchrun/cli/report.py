@@ -93,8 +93,12 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for name in names:
-        table.add_column(on_one_line(name), overflow="ellipsis", no_wrap=True, max_width=60)
-    for row in rows:
-        table.add_row(*("" if value is None else on_one_line(str(value)) for value in row))
+    cells = [["" if value is None else on_one_line(str(value)) for value in row] for row in rows]
+    for position, name in enumerate(names):
+        longest = max(len(text) for text in (name, *(row[position] for row in cells)))
+        table.add_column(
+            on_one_line(name), overflow="ellipsis", no_wrap=True, min_width=min(longest, 10), max_width=60
+        )
+    for row in cells:
+        table.add_row(*row)
     Console(stderr=True, markup=False, highlight=False).print(table)

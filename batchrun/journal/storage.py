@@ -3,97 +3,16 @@
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from batchrun.amounts import Amount
-from batchrun.errors import JournalError, StorageError
+from batchrun.errors import StorageError
+from batchrun.journal.connection import connect, damaged, transaction, translated_errors
 from batchrun.journal.records import Outcome, RequestHistory, Spend, Totals
-
-FORMAT = 1
-APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools know the format
-
-TABLES = """
-CREATE TABLE runs (
-    run INTEGER PRIMARY KEY,
-    version TEXT NOT NULL,              -- of batchrun
-    started_at INTEGER NOT NULL,        -- milliseconds since 1970 UTC, as all times here
-    finished_at INTEGER,
-    sandbox INTEGER NOT NULL,           -- 1: no model answered and nothing was paid
-    endpoint TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,          -- of the job's prompt, request and endpoint
-    job TEXT NOT NULL,                  -- the job as JSON, without secrets
-    rows TEXT,                          -- counts by status, as JSON
-    exit_code INTEGER,
-    reason TEXT
-);
-CREATE TABLE intents (                  -- requests that may be on their way: no outcome is known
-    attempt INTEGER PRIMARY KEY,
-    run INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    number INTEGER NOT NULL,
-    started_at INTEGER NOT NULL,
-    nano_usd INTEGER NOT NULL,          -- the three amounts are reserved, at the worst case
-    credits INTEGER NOT NULL,
-    tokens INTEGER NOT NULL
-);
-CREATE TABLE attempts (                 -- requests whose end is known, or given up
-    attempt INTEGER PRIMARY KEY,
-    run INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    number INTEGER NOT NULL,
-    started_at INTEGER NOT NULL,
-    finished_at INTEGER NOT NULL,
-    outcome TEXT NOT NULL,              -- answered, refused (not billed), uncertain
-    final INTEGER NOT NULL,             -- 1: this failure ended its row
-    nano_usd INTEGER,                   -- the three amounts are booked; NULL: the cost can't be computed
-    credits INTEGER NOT NULL,
-    tokens INTEGER NOT NULL,
-    input_tokens INTEGER,
-    output_tokens INTEGER,
-    remaining_credits INTEGER,
-    latency_ms REAL,
-    first_token_ms REAL,
-    http_status INTEGER,
-    error_code TEXT,
-    error TEXT
-);
-CREATE INDEX attempts_by_digest ON attempts (digest);
-CREATE TABLE responses (                -- the answers as they came
-    attempt INTEGER PRIMARY KEY,
-    crc32 INTEGER NOT NULL,
-    body BLOB NOT NULL
-);
-"""
-
-
-@contextmanager
-def translated_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours: the one place where they are told apart."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translate(path, error) from error
-
-
-def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return StorageError(
-            f"The journal {path} can't be written or read: {error}.\n"
-            "Answers committed so far are safe. Make room or mend the permissions, then run the same command."
-        )
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StorageError(
-            f"The journal {path} is held by another program: {error}. Close it, then try again."
-        )
-    return JournalError(
-        f"The journal {path} is damaged: {error}. It is left as it is.\n"
-        "Restore it from a backup, or move the folder away to start anew (answered rows are then paid again)."
-    )
+from batchrun.journal.schema import check_contents, check_format, create
 
 
 class Journal:
@@ -110,13 +29,14 @@ class Journal:
         self, version: str, started_at: int, sandbox: bool, endpoint: str, fingerprint: str, job: str
     ) -> int:
         """Writes down that a run starts; returns its number."""
-        columns = "version, started_at, sandbox, endpoint, fingerprint, job"
-        with translated_errors(self.path):
-            cursor = self.connection.execute(
-                f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?)",
-                (version, started_at, sandbox, endpoint, fingerprint, job),
+        with translated_errors(self.path), transaction(self.connection):
+            (number,) = self.connection.execute("SELECT ifnull(max(run), 0) + 1 FROM runs").fetchone()
+            self.connection.execute(
+                "INSERT INTO runs (run, version, started_at, sandbox, endpoint, fingerprint, job, control)"
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?1 + ?3 + ?4)",
+                (number, version, started_at, sandbox, endpoint, fingerprint, job),
             )
-        return int(cursor.lastrowid or 0)
+        return int(number)
 
     def finish_run(self, run: int, finished_at: int, rows: str, exit_code: int, reason: str) -> None:
         with translated_errors(self.path):
@@ -131,14 +51,7 @@ class Journal:
         Only the holder of the lock may call this: another run's intents would be in flight.
         """
         with translated_errors(self.path), transaction(self.connection):
-            cursor = self.connection.execute(
-                "INSERT INTO attempts (attempt, run, digest, number, started_at, finished_at, outcome, final,"
-                " nano_usd, credits, tokens, error_code, error)"
-                " SELECT attempt, run, digest, number, started_at, ?, 'uncertain', ?,"
-                " nano_usd, credits, tokens, 'in_doubt', 'The run ended before this request was answered.'"
-                " FROM intents",
-                (finished_at, final),
-            )
+            cursor = self.connection.execute(_GIVE_UP_INTENTS, (finished_at, final))
             self.connection.execute("DELETE FROM intents")
         return cursor.rowcount
 
@@ -177,7 +90,8 @@ class Journal:
         with translated_errors(self.path):
             rows = self.connection.execute(
                 "SELECT digest, outcome, final, nano_usd, credits, input_tokens, output_tokens,"
-                " remaining_credits, latency_ms, first_token_ms, finished_at, error_code, error, crc32, body"
+                " remaining_credits, latency_ms, first_token_ms, finished_at, error_code, error, attempt, crc32,"
+                " body"
                 f" FROM attempts LEFT JOIN responses USING (attempt) WHERE digest IN ({_marks(digests)})"
                 " ORDER BY attempt",
                 digests,
@@ -222,84 +136,63 @@ def create_or_open(path: Path) -> Journal:
     Only the holder of the run's lock may call this. Raises JournalError where the file is damaged or
     of another format, StorageError where it can't be written.
     """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StorageError(f"The journal {path} can't be opened for writing: {error.strerror}.") from error
+    return _open(path, "rw", _prepare_for_writing)
+
+
+def open_for_reading(path: Path) -> Journal:
+    """Opens the journal beside a run that may be going on. Raises JournalError, StorageError."""
+    try:
+        return _open(path, "ro", check_format)
+    except StorageError:
+        # In a folder that can't be written there is no place for the index of the write-ahead log.
+        return _open(path, "ro&immutable=1", check_format)
+
+
+def check_whole(journal: Journal) -> None:
+    """Raises JournalError where anything but an answer's body is damaged: `histories` checks those."""
+    with translated_errors(journal.path):
+        check_contents(journal.connection, journal.path)
+
+
+def _open(path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]) -> Journal:
     with translated_errors(path):
+        connection = connect(path, mode)
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise StorageError(
-                f"The journal {path} can't be opened for writing: {error.strerror}."
-            ) from error
-        new = path.stat().st_size == 0
-        connection = _connect(path, "rw")
-        try:
-            if new:
-                _create(connection)
-            else:
-                _check_format(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -16000")  # KiB
+            prepare(connection, path)
         except BaseException:
             connection.close()
             raise
         return Journal(path, connection)
 
 
-def open_for_reading(path: Path) -> Journal:
-    """Opens the journal beside a run that may be going on. Raises JournalError, StorageError."""
-    with translated_errors(path):
-        try:
-            connection = _connect(path, "ro")
-            _check_format(connection, path)
-        except sqlite3.OperationalError:
-            # In a folder that can't be written there is no place for the index of the write-ahead log.
-            connection = _connect(path, "ro&immutable=1")
-            _check_format(connection, path)
-        return Journal(path, connection)
+def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
+    # Asked of SQLite, since a process that died while it created the file may have left half of it.
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if pages == 0:
+        create(connection)
+    else:
+        check_format(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -16000")  # KiB
 
 
-def check_whole(journal: Journal) -> None:
-    """Raises JournalError when SQLite finds the file's structure damaged."""
-    with translated_errors(journal.path):
-        (verdict,) = journal.connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise translate(journal.path, sqlite3.DatabaseError(str(verdict).splitlines()[0]))
+_GIVE_UP_INTENTS = """
+INSERT INTO attempts (attempt, run, digest, number, started_at, finished_at, outcome, final, nano_usd, credits,
+    tokens, error_code, error)
+SELECT attempt, run, digest, number, started_at, ?, 'uncertain', ?, nano_usd, credits,
+    tokens, 'in_doubt', 'The run ended before this request was answered.'
+FROM intents
+"""
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN")
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.executescript(
-        f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
-    )
-
-
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        raise JournalError(
-            f"{path} is no journal of batchrun, or its first page is damaged. It is left as it is."
-        )
-    if version > FORMAT:
-        raise JournalError(
-            f"The journal {path} has format {version}; this batchrun knows formats up to {FORMAT}.\n"
-            "Install the newer batchrun that wrote it. The journal is left as it is."
-        )
+def checksum(attempt: int, body: bytes) -> int:
+    """CRC-32 of an answer, which no other attempt's answer has."""
+    return zlib.crc32(body, attempt & 0xFFFFFFFF)
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -311,9 +204,9 @@ def _add_attempt(history: RequestHistory, row: tuple[Any, ...], path: Path) -> N
     history.attempts += 1
     if outcome == Outcome.ANSWERED:
         history.remaining_credits, history.latency_ms, history.first_token_ms, history.answered_at = row[7:11]
-        crc, body = row[13:15]
-        if body is None or zlib.crc32(body) != crc:
-            raise JournalError(f"The journal {path} is damaged: an answer doesn't match its checksum.")
+        attempt, crc, body = row[13:16]
+        if body is None or checksum(attempt, body) != crc:
+            raise damaged(path, f"the answer of attempt {attempt} is missing or doesn't match its checksum")
         history.answer = body
         history.input_tokens = (history.input_tokens or 0) + (input_tokens or 0)
         history.output_tokens = (history.output_tokens or 0) + (output_tokens or 0)

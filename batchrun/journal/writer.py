@@ -3,15 +3,15 @@
 import queue
 import sqlite3
 import threading
-import zlib
 from collections.abc import Callable
 
 from batchrun.errors import JournalError, StorageError
+from batchrun.journal.connection import transaction, translate
 from batchrun.journal.records import Attempt, Intent
-from batchrun.journal.storage import Journal, transaction, translate
+from batchrun.journal.storage import Journal, checksum
 
 _INSERT_INTENT = """
-INSERT INTO intents SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+INSERT INTO intents SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?1 + ?2 + ?4 + ?5 + ?6 + ?7 + ?8
 WHERE NOT EXISTS (
     SELECT 1 FROM attempts WHERE digest = ?3 AND (outcome = 'answered' OR (final AND run = ?2)))
 """
@@ -108,7 +108,9 @@ class JournalWriter:
         ends = [record for record in batch if type(record) is Attempt]
         withdrawn = [(int(record),) for record in batch if type(record) is _Withdrawal]
         answers = [
-            (end.attempt, zlib.crc32(end.response), end.response) for end in ends if end.response is not None
+            (end.attempt, checksum(end.attempt, end.response), end.response)
+            for end in ends
+            if end.response is not None
         ]
         connection = self._journal.connection
         with transaction(connection):

@@ -1,0 +1,27 @@
+"""The generic cell rate algorithm, in its virtual-scheduling form (ITU-T I.371). No clock: times are given."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Gcra:
+    """Spaces units out in time. `interval` is seconds per unit, `tolerance` seconds that may be caught up.
+
+    `arrival` is the theoretical arrival time of the next unit. Any stretch of s seconds lets at most
+    (s + tolerance) / interval units go, and the last request's further units.
+    """
+
+    interval: float
+    tolerance: float
+    arrival: float = float("-inf")
+
+    def delay(self, now: float) -> float:
+        """Seconds until the next request may go; 0 or less: now."""
+        return self.arrival - self.tolerance - now
+
+    def admit(self, now: float, units: float) -> None:
+        self.arrival = max(self.arrival, now) + units * self.interval
+
+    def correct(self, units: float) -> None:
+        """Takes the further units of a request that was admitted as a smaller one; gives back where negative."""
+        self.arrival += units * self.interval

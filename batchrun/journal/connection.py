@@ -1,0 +1,62 @@
+"""Connections to the journal's file, and SQLite's errors as ours: the one place where they are told apart."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchrun.errors import JournalError, StorageError
+
+_STORAGE_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+_HELD_BY_ANOTHER = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """`mode` is SQLite's: "rw", "ro", or "ro&immutable=1" for a file that nobody changes."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commits at the end; after an error, that of the commit too, nothing of it remains."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors, a full disk among them.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Raises JournalError and StorageError in place of SQLite's errors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(path, error) from error
+
+
+def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:
+    """What an error of SQLite's means for the person who has to act."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith(_STORAGE_FAULTS):
+        return StorageError(
+            f"The journal {path} can't be written or read: {error}.\n"
+            "Answers committed so far are safe. Make room or mend the permissions, then run the same command."
+        )
+    if name.startswith(_HELD_BY_ANOTHER):
+        return StorageError(
+            f"The journal {path} is held by another program: {error}. Close it, then try again."
+        )
+    return damaged(path, str(error))
+
+
+def damaged(path: Path, finding: str) -> JournalError:
+    return JournalError(
+        f"The journal {path} is damaged: {finding}. It is left as it is.\n"
+        "Restore it from a backup, or save what can still be read: batchrun export --salvage JOB"
+    )

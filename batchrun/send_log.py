@@ -1,0 +1,77 @@
+"""What was sent in the last minute: an exact sliding window in constant memory. Times are given, in seconds."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+MINUTE = 60.0
+WINDOW = MINUTE + 0.1
+"""What leaves in 60 seconds can arrive within fewer: the rest covers such shifts."""
+BUCKET = 0.1
+"""Requests sent within this time leave the window together, when the last of them does."""
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Requests sent within `BUCKET` seconds. `tokens` of those that ended, `open_tokens` at the worst of the
+    others, with the sum of their squares."""
+
+    opened: float
+    last: float
+    requests: int = 0
+    tokens: int = 0
+    open_tokens: int = 0
+    open_squares: int = 0
+    in_window: bool = True
+
+
+class SendLog:
+    """Sums over the requests that were sent in the last `WINDOW` seconds. Those that were refused are taken out."""
+
+    def __init__(self) -> None:
+        self._buckets: deque[Bucket] = deque()
+        self.requests = 0
+        self.tokens = 0
+        self.open_tokens = 0
+        self.open_squares = 0
+
+    def expire(self, now: float) -> None:
+        """Forgets what has left the window. The sums hold as of the latest call."""
+        while self._buckets and self._buckets[0].last <= now - WINDOW:
+            gone = self._buckets.popleft()
+            gone.in_window = False
+            self.requests -= gone.requests
+            self.tokens -= gone.tokens
+            self.open_tokens -= gone.open_tokens
+            self.open_squares -= gone.open_squares
+
+    def add(self, now: float, worst_tokens: int) -> Bucket:
+        """Counts a request that is sent now; the bucket is needed to count its end."""
+        bucket = self._buckets[-1] if self._buckets else None
+        if bucket is None or now - bucket.opened >= BUCKET:
+            bucket = Bucket(now, now)
+            self._buckets.append(bucket)
+        bucket.last = now
+        self._count(bucket, 1, 0, worst_tokens, worst_tokens * worst_tokens)
+        return bucket
+
+    def settle(self, bucket: Bucket, worst_tokens: int, used_tokens: int) -> None:
+        """Puts what a request used in the place of its worst case."""
+        self._count(bucket, 0, used_tokens, -worst_tokens, -worst_tokens * worst_tokens)
+
+    def remove(self, bucket: Bucket, worst_tokens: int) -> None:
+        """Takes out a request that was refused: servers don't count it."""
+        self._count(bucket, -1, 0, -worst_tokens, -worst_tokens * worst_tokens)
+
+    def _count(self, bucket: Bucket, requests: int, tokens: int, open_tokens: int, open_squares: int) -> None:
+        bucket.requests += requests
+        bucket.tokens += tokens
+        bucket.open_tokens += open_tokens
+        bucket.open_squares += open_squares
+        if bucket.in_window:
+            self.requests += requests
+            self.tokens += tokens
+            self.open_tokens += open_tokens
+            self.open_squares += open_squares
+
+    def delay(self, now: float, fits_without: Callable[[Iterable[Bucket]], bool]) -> float: ...
