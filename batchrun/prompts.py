@@ -12,6 +12,7 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.job import Job
+from batchrun.parameters import ParameterError, parameter_value
 
 FRAMING_TOKENS_PER_REQUEST = 64
 FRAMING_TOKENS_PER_MESSAGE = 16
@@ -21,9 +22,12 @@ IMAGE_TOKENS = 8_192
 A byte-level tokenizer makes at most one token of a UTF-8 byte, so bytes plus framing bound the input.
 """
 
+_OUTSIDE_THE_PROMPT = frozenset(("flagged_categories", "max_tokens", "model", "stream", "temperature"))
+
 DIGEST_BYTES = 16
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
+_text_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class RequestBuilder:
         self.columns: tuple[str, ...] = tuple(name for name in columns if name in names)
         self._overrides = tuple(job.request.columns.items())
         self._fixed = _fixed_parameters(job)
+        self._fixed_bound = _parameters_bound(self._fixed)
         self._needs_max_tokens = _caps_spending(job)
         self._identity = blake2b(endpoint.encode() + b"\n", digest_size=DIGEST_BYTES)
 
@@ -89,13 +94,15 @@ class RequestBuilder:
             return error.row
 
     def _build(self, row: Mapping[str, Any]) -> Request:
-        parameters = self._fixed if not self._overrides else self._with_overrides(row)
+        parameters, bound = self._fixed, self._fixed_bound
+        if self._overrides:
+            parameters = self._with_overrides(row)
+            bound = _parameters_bound(parameters)
         if self._needs_max_tokens and "max_tokens" not in parameters:
             raise _RowError(
                 "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
             )
         body: dict[str, Any] = {"model": parameters["model"]}
-        bound = FRAMING_TOKENS_PER_REQUEST + _parameters_bound(parameters)
         if self._system:
             system = self._render("prompt.system", row)
             if system:
@@ -135,8 +142,9 @@ class RequestBuilder:
         return True
 
     def _render(self, name: str, row: Mapping[str, Any]) -> str:
+        values = {column: _for_template(value) for column, value in row.items()}
         try:
-            return self._environment.render_template(name, **{"row": row, **row})
+            return self._environment.render_template(name, **{"row": values, **values})
         except minijinja.TemplateError as error:
             raise _RowError(
                 "template_error", f"{name}, line {error.line}: {error.detail or error.kind}"
@@ -147,7 +155,10 @@ class RequestBuilder:
         for parameter, column in self._overrides:
             value = row[column]
             if value is not None:
-                parameters[parameter] = _checked(parameter, value, column)
+                try:
+                    parameters[parameter] = parameter_value(parameter, value, column)
+                except ParameterError as error:
+                    raise _RowError("invalid_parameter", str(error)) from None
         return parameters
 
 
@@ -167,10 +178,30 @@ def no_such_column(where: str, name: str, columns: Sequence[str]) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Null cells print as nothing, decimals as they are written."""
+    """Null cells print as nothing, lists and structs as JSON."""
     if value is None:
         return ""
-    return str(value) if isinstance(value, Decimal) else value
+    return _text_encoder.encode(value).decode() if isinstance(value, list | dict) else value
+
+
+def _for_template(value: Any) -> Any:
+    """Decimals are numbers to a template, as floats; where a float would lose digits, text."""
+    if isinstance(value, Decimal) and value.is_finite() and Decimal(repr(float(value))) != value:
+        return str(value)
+    return value
+
+
+def _caps_spending(job: Job) -> bool:
+    """Whether some cap can only hold if every request has a worst case."""
+    budget = job.budget
+    caps = (budget.usd, budget.usd_per_run, budget.usd_per_day, budget.credits, budget.tokens)
+    return any(cap is not None for cap in caps)
+
+
+def _parameters_bound(parameters: Mapping[str, Any]) -> int:
+    """Tokens that the parameters may add to the input: tools, schemas and the like become part of it."""
+    metered = {name: value for name, value in parameters.items() if name not in _OUTSIDE_THE_PROMPT}
+    return FRAMING_TOKENS_PER_REQUEST + (len(_encoder.encode(metered)) if metered else 0)
 
 
 def _fixed_parameters(job: Job) -> dict[str, Any]:
@@ -184,26 +215,6 @@ def _fixed_parameters(job: Job) -> dict[str, Any]:
     }
     parameters = {name: value for name, value in given.items() if value is not None}
     return parameters | {name: request.extra[name] for name in sorted(request.extra)}
-
-
-def _checked(parameter: str, value: Any, column: str) -> Any:
-    def refuse(expected: str) -> _RowError:
-        return _RowError(
-            "invalid_parameter", f"Column {column!r}: {parameter} must be {expected}, not {value!r}."
-        )
-
-    if parameter == "max_tokens" and not (type(value) is int and value >= 1):
-        raise refuse("a whole number from 1 up")
-    if parameter == "temperature" and not (type(value) in (int, float, Decimal) and 0 <= value <= 2):
-        raise refuse("a number from 0 to 2")
-    if parameter == "model" and not (isinstance(value, str) and value):
-        raise refuse("a model's name")
-    if parameter == "flagged_categories":
-        categories = value if isinstance(value, list) else str(value).replace(",", " ").split()
-        if not set(categories) <= {"harassment", "hate", "illicit", "sexual"}:
-            raise refuse("categories among harassment, hate, illicit, sexual")
-        return categories
-    return value
 
 
 def _conversation(value: Any) -> list[dict[str, Any]]:

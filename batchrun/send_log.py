@@ -1,7 +1,7 @@
 """What was sent in the last minute: an exact sliding window in constant memory. Times are given, in seconds."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MINUTE = 60.0
@@ -74,4 +74,21 @@ class SendLog:
             self.open_tokens += open_tokens
             self.open_squares += open_squares
 
-    def delay(self, now: float, fits_without: Callable[[Iterable[Bucket]], bool]) -> float: ...
+    def sent_since(self, instant: float) -> int:
+        """Requests that were sent after `instant`, as far as the window reaches back, and not refused."""
+        count = 0
+        for bucket in reversed(self._buckets):
+            if bucket.last <= instant:
+                break
+            count += bucket.requests
+        return count
+
+    def delay(self, now: float, excess: float, units: Callable[[Bucket], float]) -> float:
+        """Seconds until the window has lost `excess` units, or everything; 0 or less where there is no excess."""
+        if excess <= 0 or not self._buckets:
+            return 0.0
+        for bucket in self._buckets:
+            excess -= units(bucket)
+            if excess <= 0:
+                break
+        return bucket.last + WINDOW - now

@@ -87,7 +87,8 @@ def _try_first_row(workload: Workload) -> None:
         values = python_rows(batch)[0] if used else ()
         first = workload.builder.build(dict(zip(used, values, strict=True)))
         if isinstance(first, InvalidRow) and first.code == "template_error":
-            raise JobError(f"The first row can't be rendered: {first.message}.")
+            has = ", ".join(workload.table.schema.names)
+            raise JobError(f"The first row can't be rendered: {first.message}.\nThe input has: {has}.")
         return
 
 

@@ -133,16 +133,127 @@ static void send_counts(int fd) {
 
 /* The length of the request at the start of the buffer, 0 where it isn't whole yet. */
 static size_t whole_request(const Connection *connection) {
-    char *end = memmem(connection->buffer, connection->used, "\r\n\r\n", 4);
+    char *start = connection->buffer, *end = memmem(start, connection->used, "\r\n\r\n", 4);
     if (end == NULL) return 0;
-    size_t length = (size_t)(end - connection->buffer) + 4;
-    for (char *line = memchr(connection->buffer, '\n', length); line + 2 < end; line = memchr(line, '\n', length)) {
-        line++;
-        if (strncasecmp(line, "content-length:", 15) == 0) {
-            length += strtoul(line + 15, NULL, 10);
-            break;
-        }
-        length = (size_t)(end + 4 - line);
+    size_t head = (size_t)(end + 4 - start), body = 0;
+    for (char *line = start; line < end; line = (char *)memchr(line, '\n', head - (size_t)(line - start)) + 1)
+        if (strncasecmp(line, "content-length:", 15) == 0) body = strtoul(line + 15, NULL, 10);
+    return connection->used >= head + body ? head + body : 0;
+}
+
+static void take_request(int fd, size_t length) {
+    Connection *connection = &connections[fd];
+    char *line_end = memchr(connection->buffer, '\r', length);
+    int is_get = connection->buffer[0] == 'G';
+    connection->completion =
+        memmem(connection->buffer, (size_t)(line_end - connection->buffer), "chat/completions", 16) != NULL;
+    connection->used -= length;
+    memmove(connection->buffer, connection->buffer + length, connection->used);
+    if (is_get) {
+        send_counts(fd);
+        return;
     }
-    return connection->used >= length ? length : 0;
+    requests++;
+    if (median_ns == 0)
+        send_answer(fd);
+    else
+        push((Answer){now_ns() + delay_ns(), connection->generation, fd});
+}
+
+static void read_from(int fd) {
+    Connection *connection = &connections[fd];
+    if (connection->used == connection->size) {
+        char *larger = connection->size < MAX_REQUEST ? realloc(connection->buffer, connection->size *= 2) : NULL;
+        if (larger == NULL) {
+            close_connection(fd);
+            return;
+        }
+        connection->buffer = larger;
+    }
+    ssize_t got = recv(fd, connection->buffer + connection->used, connection->size - connection->used, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) {
+        close_connection(fd);
+        return;
+    }
+    connection->used += (size_t)got;
+    size_t length = whole_request(connection);
+    if (length > 0) take_request(fd, length);
+}
+
+static void accept_all(int listener) {
+    int fd, on = 1;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+        if (fd >= MAX_CONNECTIONS || epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+            close(fd);
+            continue;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        connections[fd].size = 4096;
+        connections[fd].used = 0;
+        connections[fd].buffer = malloc(connections[fd].size);
+        if (connections[fd].buffer == NULL) die("malloc");
+    }
+}
+
+static void answer_what_is_due(void) {
+    uint64_t now = now_ns();
+    while (waiting > 0 && heap[0].due <= now) {
+        Answer answer = pop();
+        const Connection *connection = &connections[answer.fd];
+        if (connection->buffer != NULL && connection->generation == answer.generation) send_answer(answer.fd);
+    }
+}
+
+static int milliseconds_to_wait(void) {
+    if (waiting == 0) return -1;
+    uint64_t now = now_ns();
+    return heap[0].due <= now ? 0 : (int)((heap[0].due - now) / 1000000 + 1);
+}
+
+static int listen_on_free_port(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener < 0 || bind(listener, (struct sockaddr *)&address, length) < 0 || listen(listener, 65535) < 0 ||
+        getsockname(listener, (struct sockaddr *)&address, &length) < 0)
+        die("listen");
+    printf("%d\n", ntohs(address.sin_port));
+    fflush(stdout);
+    return listener;
+}
+
+static void raise_file_limit(void) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3) {
+        fprintf(stderr, "usage: server MEDIAN_MS SIGMA\n");
+        return 2;
+    }
+    median_ns = atof(argv[1]) * 1e6;
+    sigma = atof(argv[2]);
+    srand48(1);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    raise_file_limit();
+    if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
+    int listener = listen_on_free_port();
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
+    epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
+    struct epoll_event events[MAX_EVENTS];
+    for (;;) {
+        int count = epoll_wait(poller, events, MAX_EVENTS, milliseconds_to_wait());
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == listener)
+                accept_all(listener);
+            else
+                read_from(events[i].data.fd);
+        }
+        answer_what_is_due();
+    }
 }

@@ -1,8 +1,8 @@
 """The journal's format: its tables, and what shows that they are whole.
 
-A flipped bit is found by SQLite's integrity check: in pages by their structure, in attempts by the second copy
-of them in the index, in intents and runs by the column `control`, which a CHECK constraint compares with the
-sum of the numbers beside it. An answer has a checksum of its own, compared whenever it is read.
+A flipped bit is found by SQLite's integrity check: in pages by their structure, in attempts by the second
+copy in the index, in intents and runs by the column `control`, which a CHECK constraint compares with the sum of
+the numbers beside it. An answer and what goes with it have a checksum, compared whenever they are read.
 """
 
 import sqlite3
@@ -65,13 +65,12 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
     error_code TEXT,
     error TEXT
 );
-CREATE INDEX attempts_by_digest ON attempts ( -- a second copy of what answers and amounts rest on
-    digest, run, number, started_at, finished_at, outcome, final, nano_usd, credits, tokens, input_tokens,
-    output_tokens, remaining_credits, latency_ms, first_token_ms, http_status, error_code
+CREATE INDEX attempts_by_digest ON attempts ( -- with a second copy of what the budget rests on
+    digest, run, started_at, outcome, final, nano_usd, credits, tokens
 );
 CREATE TABLE responses (                -- the answers as they came
     attempt INTEGER PRIMARY KEY,
-    crc32 INTEGER NOT NULL,             -- of the body, started with the number of the attempt
+    crc32 INTEGER NOT NULL,             -- of the body, started with the sum of the attempt's other numbers
     body BLOB NOT NULL
 );
 """

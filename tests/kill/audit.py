@@ -1,0 +1,214 @@
+"""Holds a campaign's evidence against the promises: the bill is the judge, not the journal."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pyarrow.compute as pc
+
+from tests.kill.campaign import ENDS, Evidence, Observation
+from tests.kill.evidence import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The numbers of one campaign or, added up, of many. Amounts are in nano-USD.
+
+    `double_sends`: requests that arrived after the same request's answer had been journaled.
+    `answers_lost`: answers that were in the journal after a kill and were not at the end, and whole answers that were
+    delivered while nothing was killed and are not in the journal. `unseen_answers`: those delivered
+    to a process that was dead, or died before their commit; they are covered as uncertain.
+    `most_open`: the most intents that one kill left open.
+    """
+
+    kills: int = 0
+    rows: int = 0
+    rows_lost: int = 0
+    requests: int = 0
+    asked_again: int = 0
+    double_sends: int = 0
+    answers_lost: int = 0
+    unseen_answers: int = 0
+    overshoot: int = 0
+    settled: int = 0
+    billed: int = 0
+    uncertain: int = 0
+    most_open: int = 0
+    broken: tuple[str, ...] = ()
+
+
+def total(audits: list[Audit]) -> Audit:
+    """The sums, and of `overshoot` and `most_open` the largest."""
+    sums = {
+        name: sum(getattr(audit, name) for audit in audits)
+        for name in Audit.__slots__
+        if name not in ("overshoot", "most_open", "broken")
+    }
+    return Audit(
+        **sums,
+        overshoot=max(audit.overshoot for audit in audits),
+        most_open=max(audit.most_open for audit in audits),
+        broken=tuple(text for audit in audits for text in audit.broken),
+    )
+
+
+def audit(evidence: Evidence) -> Audit:
+    """Checks every promise; each one that is broken is a sentence in `broken`."""
+    end = evidence.observations[-1]
+    broken: list[str] = []
+    if end.exit_code not in ENDS:
+        broken.append(f"the last run ended with exit code {end.exit_code}")
+    for number, observation in enumerate(evidence.observations, 1):
+        broken += [f"after run {number}: {text}" for text in _broken_at(observation)]
+    broken += _broken_between(evidence)
+    broken += _broken_by_request(evidence)
+    rows_lost = _rows_lost(evidence)
+    double_sends = _double_sends(evidence)
+    lost, unseen = _missing_answers(evidence)
+    for count, what in (
+        (rows_lost, "rows of the input are missing or wrong in the output"),
+        (double_sends, "requests were sent again after their answer was journaled"),
+        (lost, "paid answers were lost"),
+    ):
+        if count:
+            broken.append(f"{count} {what}")
+    journal = end.journal
+    return Audit(
+        kills=evidence.kills,
+        rows=len(evidence.asked),
+        rows_lost=rows_lost,
+        requests=len(evidence.bill),
+        asked_again=len(evidence.bill) - len({line.body_sha256 for line in evidence.bill}),
+        double_sends=double_sends,
+        answers_lost=lost,
+        unseen_answers=unseen,
+        overshoot=max(max(0, seen.billed_nano_usd - seen.cap_nano_usd) for seen in evidence.observations),
+        settled=journal.settled,
+        billed=end.billed_nano_usd,
+        uncertain=journal.uncertain,
+        most_open=max(len(seen.journal.open) for seen in evidence.observations),
+        broken=tuple(broken),
+    )
+
+
+def _broken_at(seen: Observation) -> list[str]:
+    """What has to hold whenever nothing runs, a moment after a kill too."""
+    journal, billed = seen.journal, seen.billed_nano_usd
+    broken = []
+    if journal.settled + journal.uncertain > seen.cap_nano_usd:
+        broken.append(f"{journal.settled} settled + {journal.uncertain} uncertain > cap {seen.cap_nano_usd}")
+    if billed > seen.cap_nano_usd:
+        broken.append(f"{billed} billed > cap {seen.cap_nano_usd}")
+    if not journal.settled <= billed <= journal.settled + journal.uncertain:
+        broken.append(f"billed {billed} is not within {journal.settled} settled + {journal.uncertain} uncertain")
+    if journal.open and not seen.killed:
+        broken.append(f"{len(journal.open)} intents are open though the run ended by itself")
+    answers = Counter(attempt.digest for attempt in journal.answered.values())
+    broken += [f"request {digest.hex()} has {n} answers" for digest, n in answers.items() if n > 1]
+    return broken
+
+
+def _broken_between(evidence: Evidence) -> list[str]:
+    """A kill's open intents, and nothing else, become uncertain; what was known once stays."""
+    broken = []
+    given_up: set[int] = set()
+    for before, after in pairwise(seen.journal for seen in evidence.observations):
+        known = {**after.attempts, **after.open}
+        broken += [f"attempt {number} has vanished" for number in before.open.keys() - known.keys()]
+        broken += [
+            f"attempt {number} has changed"
+            for number, attempt in before.attempts.items()
+            if after.attempts.get(number) != attempt
+        ]
+        given_up |= before.open.keys()
+    in_doubt = {
+        number
+        for number, attempt in evidence.observations[-1].journal.attempts.items()
+        if attempt.error_code == "in_doubt"
+    }
+    if in_doubt != given_up:
+        broken.append(f"attempts {sorted(in_doubt ^ given_up)} are not in doubt exactly where a kill left them open")
+    return broken
+
+
+def _broken_by_request(evidence: Evidence) -> list[str]:
+    """For each request by itself: what was billed is what was answered or counted as uncertain."""
+    body_of = {asked.digest: asked.body_sha256 for asked in evidence.asked}
+    line_of = {line.id: line for line in evidence.bill}
+    settled: Counter[str] = Counter()
+    uncertain: Counter[str] = Counter()
+    broken = []
+    for number, attempt in evidence.observations[-1].journal.attempts.items():
+        body = body_of[attempt.digest]
+        if attempt.message_id is not None:
+            line = line_of.get(attempt.message_id)
+            if line is None or (line.body_sha256, line.nano_usd) != (body, attempt.nano_usd):
+                broken.append(f"attempt {number} doesn't match its line of the bill: {line}")
+            settled[body] += attempt.nano_usd
+        elif attempt.outcome == "uncertain":
+            uncertain[body] += attempt.nano_usd
+    billed: Counter[str] = Counter()
+    for line in evidence.bill:
+        billed[line.body_sha256] += line.nano_usd
+    broken += [
+        f"request {body}: billed {amount}, settled {settled[body]}, uncertain {uncertain[body]}"
+        for body, amount in billed.items()
+        if not settled[body] <= amount <= settled[body] + uncertain[body]
+    ]
+    return broken
+
+
+def _double_sends(evidence: Evidence) -> int:
+    """Arrivals of a request after the arrival whose answer is in the journal."""
+    journaled = _journaled_ids(evidence.observations[-1].journal)
+    answered: set[str] = set()
+    again = 0
+    for line in evidence.bill:
+        again += line.body_sha256 in answered
+        if line.id in journaled:
+            answered.add(line.body_sha256)
+    return again
+
+
+def _missing_answers(evidence: Evidence) -> tuple[int, int]:
+    """Whole answers on the bill that the journal lacks: lost ones, and those that a kill explains."""
+    journal = evidence.observations[-1].journal
+    journaled = _journaled_ids(journal)
+    digest_of = {asked.body_sha256: asked.digest for asked in evidence.asked}
+    in_doubt = Counter(a.digest for a in journal.attempts.values() if a.error_code == "in_doubt")
+    missing = Counter(
+        digest_of[line.body_sha256]
+        for line in evidence.bill
+        if line.nano_usd and line.fault is None and line.id not in journaled
+    )
+    lost = sum((missing - in_doubt).values())
+    for seen in evidence.observations:
+        lost += len(_journaled_ids(seen.journal) - journaled)
+    return lost, sum((missing & in_doubt).values())
+
+
+def _journaled_ids(journal: Snapshot) -> set[str]:
+    return {attempt.message_id for attempt in journal.answered.values() if attempt.message_id is not None}
+
+
+def _rows_lost(evidence: Evidence) -> int:
+    """Rows that are missing, out of order, or whose status and answer are not what the journal says."""
+    output = evidence.output
+    same = output.select(evidence.input.column_names).equals(evidence.input)
+    if not same:
+        return abs(len(evidence.input) - len(output)) or pc.sum(
+            pc.not_equal(output["id"], evidence.input["id"])
+        ).as_py()
+    attempts = defaultdict(list)
+    for attempt in evidence.observations[-1].journal.attempts.values():
+        attempts[attempt.digest].append(attempt)
+    wrong = 0
+    columns = (output[name].to_pylist() for name in ("status", "response_id"))
+    for asked, status, response_id in zip(evidence.asked, *columns, strict=True):
+        ids = {attempt.message_id for attempt in attempts[asked.digest]} - {None}
+        if ids:
+            wrong += status != "ok" or {response_id} != ids
+        else:
+            left = evidence.plan.in_doubt == "leave" and attempts[asked.digest]
+            wrong += response_id is not None or status != ("failed" if left else "pending")
+    return wrong
