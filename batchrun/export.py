@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -11,7 +12,7 @@ from batchrun.books import milliseconds
 from batchrun.job import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
 from batchrun.occurrences import OccurrenceCounter
-from batchrun.output_columns import STATUSES, output_batch, row_values
+from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch, row_values
 from batchrun.prompts import Request
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, ending_of, summary_of
@@ -78,18 +79,18 @@ def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
 
 def _chunk_rows(
     chunk: Chunk, journal: Journal, occurrences: OccurrenceCounter, counts: Counter[str]
-) -> list[tuple[object, ...]]:
+) -> list[tuple[Any, ...]]:
     digests = {request.digest for request in chunk.requests if isinstance(request, Request)}
     histories = journal.histories(tuple(digests))
     rows = []
     for request in chunk.requests:
         if isinstance(request, Request):
-            shared = occurrences.count(request.digest) > 1
-            row = row_values(histories.get(request.digest), shared)
-            counts["shared"] += shared
+            duplicate = occurrences.count(request.digest) > 1
+            row = row_values(histories.get(request.digest), duplicate)
         else:
-            row = row_values(request, shared=False)
+            row = row_values(request, duplicate=False)
         rows.append(row)
-        counts[row[0]] += 1
+        counts[row[STATUS]] += 1
+        counts["shared"] += row[SHARED]
     counts["total"] += len(rows)
     return rows

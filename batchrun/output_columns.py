@@ -40,45 +40,55 @@ COLUMNS = pa.schema(
     ]
 )
 
-_NOT_ASKED = (PENDING, *(None,) * 9, 0.0, None, 0, False, *(None,) * 5)
+STATUS = COLUMNS.get_field_index("status")
+SHARED = COLUMNS.get_field_index("shared")
+
 _NO_MESSAGE = (None,) * 5
+_NOTHING_SPENT = (0, 0, 0, 0.0, 0.0)
+_NO_TIMES = (None,) * 3
 
 
-def row_values(history: RequestHistory | InvalidRow | None, shared: bool) -> tuple[Any, ...]:
-    """One row's values of `COLUMNS`. A row that shares an answer has cost nothing itself."""
+def row_values(history: RequestHistory | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
+    """One row's values of `COLUMNS`.
+
+    `duplicate` says that an earlier row has the same request: that row bears the cost.
+    """
     if history is None:
-        return _NOT_ASKED if not shared else (*_NOT_ASKED[:13], True, *_NOT_ASKED[14:])
+        return (PENDING, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, None, None, *_NO_TIMES)
     if isinstance(history, InvalidRow):
-        return (FAILED, *_NOT_ASKED[1:14], history.code, history.message, None, None, None)
-    message = _NO_MESSAGE if history.answer is None else _message_values(history.answer)
-    spend = _NOTHING_SPENT if shared else _spend_values(history)
-    status = OK if history.answer is not None else FAILED if history.failed else PENDING
-    error = (None, None) if status == OK else (history.error_code, history.error)
+        error = (history.code, history.message)
+        return (FAILED, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, *error, *_NO_TIMES)
+    spent = _NOTHING_SPENT if duplicate else _spend_values(history)
+    attempts = 0 if duplicate else history.attempts
+    if history.answer is None:
+        status = FAILED if history.failed else PENDING
+        error = (history.error_code or "", history.error or "")
+        return (status, *_NO_MESSAGE, *spent, None, attempts, False, *error, *_NO_TIMES)
     return (
-        status,
-        *message,
-        *spend[:5],
+        OK,
+        *_message_values(history.answer),
+        *spent,
         history.remaining_credits,
-        spend[5],
-        shared,
-        *error,
+        attempts,
+        duplicate,
+        None,
+        None,
         history.latency_ms,
         history.first_token_ms,
         history.answered_at,
     )
 
 
-_NOTHING_SPENT = (0, 0, 0, 0.0, 0.0, 0)
-
-
 def _spend_values(history: RequestHistory) -> tuple[Any, ...]:
+    """Sums over the billed attempts; the cost of an answer is null where nobody can say it."""
+    if history.answer is None:
+        return (0, 0, 0, 0.0, usd(history.uncertain_nano_usd))
     return (
         history.input_tokens,
         history.output_tokens,
         history.credits,
         None if history.nano_usd is None else usd(history.nano_usd),
         usd(history.uncertain_nano_usd),
-        history.attempts,
     )
 
 

@@ -11,8 +11,8 @@ TICK = 0.2
 """Seconds between two looks at the rate."""
 GROWTH = 2.0
 """The rate grows to this multiple of what was really sent, at most."""
-BETA = 0.85
-SCALE = 0.4
+BETA = 0.9
+PLATEAU = 20.0
 TOLERANCE = 0.02
 """Seconds that a late wake-up may catch up."""
 LEAST_RATE = 0.2
@@ -20,6 +20,7 @@ LEAST_RATE = 0.2
 MEASURED_OVER = 2.0
 """Seconds over which the rate of sending is averaged."""
 EPS=1.0
+MINREQ=30
 
 class RateSearch:
     def __init__(self, rate: float | None) -> None:
@@ -48,13 +49,14 @@ class RateSearch:
 
     def troubled(self): self._troubled = True
 
-    def cut(self, now, ceiling, resume):
+    def cut(self, now, ceiling, resume, evidence):
         """ceiling: what the server seems to accept, per second"""
         self.epoch += 1
         self._ceiling = max(LEAST_RATE, ceiling)
-        self._flat_for = (self._ceiling * (1-BETA) / SCALE) ** (1/3)
+        self._beta = .85 if evidence<10 else .95
+        self._flat_for = max(min(PLATEAU,evidence), MINREQ/self._ceiling)
         self._cut_at = resume
-        self._set(max(LEAST_RATE, BETA * self._ceiling))
+        self._set(max(LEAST_RATE, self._beta * self._ceiling))
 
     def _set(self, rate):
         self.rate = rate
@@ -77,6 +79,6 @@ class RateSearch:
             self._set(max(self.rate, GROWTH*sent)); return
         t = now - self._cut_at
         if t<=0: return
-        target = self._ceiling + SCALE*(t-self._flat_for)**3
+        target = self._ceiling*(1+(1-self._beta)*((t-self._flat_for)/self._flat_for)**3)
         target = min(target, GROWTH*max(self._measured, sent)+EPS)
         if target > self.rate: self._set(target)

@@ -44,9 +44,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     usd, last, rows = status["usd"], status["last_run"], status["rows"]
     cap = "" if usd["budget"] is None else f" of {usd['budget']:g}, {usd['left']:.6g} left"
     lately = f"{status['answers_per_minute']:,} answered in the last minute"
-    counts = (
-        f"{status['answered']:,} answered, {status['failed']:,} failed, {status['in_flight']:,} in flight"
-    )
+    counts = f"{status['answered']:,} answered, {status['failed']:,} failed"
     lines = [
         f"requests  {counts}, {status['in_flight']:,} in flight, {lately}",
         f"spent     {usd['settled']:.6g} USD settled, {usd['uncertain']:.6g} uncertain{cap}",

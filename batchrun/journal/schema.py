@@ -1,8 +1,8 @@
 """The journal's format: its tables, and what shows that they are whole.
 
-A flipped bit is found by SQLite's integrity check: in pages by their structure, in attempts by the second
-copy in the index, in intents and runs by the column `control`, which a CHECK constraint compares with the sum of
-the numbers beside it. An answer and what goes with it have a checksum, compared whenever they are read.
+A flipped bit is found by SQLite's integrity check: in pages by their structure, in digests by the second copy
+in the index, in the numbers that the budget rests on by the column `control`, which a CHECK constraint
+compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read.
 """
 
 import sqlite3
@@ -16,6 +16,8 @@ APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools know the
 
 INTENT_CONTROL = "attempt + run + number + started_at + nano_usd + credits + tokens"
 
+# What the budget rests on. NULL counts as -1, since a flipped bit can make a 0 of it.
+ATTEMPT_CONTROL = "attempt + run + started_at + final + ifnull(nano_usd, -1) + credits + tokens"
 RUN_CONTROL = "run + started_at + sandbox"
 
 TABLES = f"""
@@ -63,11 +65,10 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
     first_token_ms REAL,
     http_status INTEGER,
     error_code TEXT,
-    error TEXT
+    error TEXT,
+    control INTEGER NOT NULL CHECK (control = {ATTEMPT_CONTROL})
 );
-CREATE INDEX attempts_by_digest ON attempts ( -- with a second copy of what the budget rests on
-    digest, run, started_at, outcome, final, nano_usd, credits, tokens
-);
+CREATE INDEX attempts_by_digest ON attempts (digest);
 CREATE TABLE responses (                -- the answers as they came
     attempt INTEGER PRIMARY KEY,
     crc32 INTEGER NOT NULL,             -- of the body, started with the sum of the attempt's other numbers

@@ -183,9 +183,10 @@ def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
 
 _GIVE_UP_INTENTS = """
 INSERT INTO attempts (attempt, run, digest, number, started_at, finished_at, outcome, final, nano_usd,
-    credits, tokens, error_code, error)
-SELECT attempt, run, digest, number, started_at, ?, 'uncertain', ?, nano_usd,
-    credits, tokens, 'in_doubt', 'The run ended before this request was answered.'
+    credits, tokens, error_code, error, control)
+SELECT attempt, run, digest, number, started_at, ?1, 'uncertain', ?2, nano_usd,
+    credits, tokens, 'in_doubt', 'The run ended before this request was answered.',
+    attempt + run + started_at + ?2 + nano_usd + credits + tokens
 FROM intents
 """
 

@@ -17,7 +17,8 @@ WHERE NOT EXISTS (
 """
 _INSERT_ATTEMPT = """
 INSERT INTO attempts SELECT attempt, run, digest, number, started_at,
-    ?4, ?2, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15
+    ?4, ?2, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+    attempt + run + started_at + ?3 + ifnull(?5, -1) + ?6 + ?7
 FROM intents WHERE attempt = ?1
 """
 _DELETE_INTENT = "DELETE FROM intents WHERE attempt = ?"

@@ -14,7 +14,8 @@ from tests.kill.evidence import Snapshot
 class Audit:
     """The numbers of one campaign or, added up, of many. Amounts are in nano-USD.
 
-    `double_sends`: requests that arrived after the same request's answer had been journaled.
+    `paid_again`: billed requests beyond the first billed one of the same row; the earlier ones are counted
+    as uncertain. `double_sends`: requests that arrived after the same request's answer had been journaled.
     `answers_lost`: answers that were in the journal after a kill and were not at the end, and whole answers that were
     delivered while nothing was killed and are not in the journal. `unseen_answers`: those delivered
     to a process that was dead, or died before their commit; they are covered as uncertain.
@@ -25,7 +26,7 @@ class Audit:
     rows: int = 0
     rows_lost: int = 0
     requests: int = 0
-    asked_again: int = 0
+    paid_again: int = 0
     double_sends: int = 0
     answers_lost: int = 0
     unseen_answers: int = 0
@@ -60,6 +61,8 @@ def audit(evidence: Evidence) -> Audit:
         broken.append(f"the last run ended with exit code {end.exit_code}")
     for number, observation in enumerate(evidence.observations, 1):
         broken += [f"after run {number}: {text}" for text in _broken_at(observation)]
+        if observation.output_rows not in (None, evidence.plan.rows):
+            broken.append(f"after run {number}: the output has {observation.output_rows} rows")
     broken += _broken_between(evidence)
     broken += _broken_by_request(evidence)
     rows_lost = _rows_lost(evidence)
@@ -73,12 +76,13 @@ def audit(evidence: Evidence) -> Audit:
         if count:
             broken.append(f"{count} {what}")
     journal = end.journal
+    paid = [line.body_sha256 for line in evidence.bill if line.nano_usd]
     return Audit(
         kills=evidence.kills,
         rows=len(evidence.asked),
         rows_lost=rows_lost,
         requests=len(evidence.bill),
-        asked_again=len(evidence.bill) - len({line.body_sha256 for line in evidence.bill}),
+        paid_again=len(paid) - len(set(paid)),
         double_sends=double_sends,
         answers_lost=lost,
         unseen_answers=unseen,
@@ -137,9 +141,11 @@ def _broken_by_request(evidence: Evidence) -> list[str]:
     line_of = {line.id: line for line in evidence.bill}
     settled: Counter[str] = Counter()
     uncertain: Counter[str] = Counter()
+    attempts: Counter[str] = Counter()
     broken = []
     for number, attempt in evidence.observations[-1].journal.attempts.items():
         body = body_of[attempt.digest]
+        attempts[body] += 1
         if attempt.message_id is not None:
             line = line_of.get(attempt.message_id)
             if line is None or (line.body_sha256, line.nano_usd) != (body, attempt.nano_usd):
@@ -148,8 +154,11 @@ def _broken_by_request(evidence: Evidence) -> list[str]:
         elif attempt.outcome == "uncertain":
             uncertain[body] += attempt.nano_usd
     billed: Counter[str] = Counter()
+    arrived: Counter[str] = Counter()
     for line in evidence.bill:
         billed[line.body_sha256] += line.nano_usd
+        arrived[line.body_sha256] += 1
+    broken += [f"request {body} arrived {n} times without an intent" for body, n in (arrived - attempts).items()]
     broken += [
         f"request {body}: billed {amount}, settled {settled[body]}, uncertain {uncertain[body]}"
         for body, amount in billed.items()

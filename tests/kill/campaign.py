@@ -2,7 +2,8 @@
 
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,8 @@ class Plan:
     """What is run and how often it is killed, under one cap after the other.
 
     `prompts` is the number of different prompts among the `rows`. A stage is a cap in nano-USD and the
-    number of kills under it; it ends earlier where a run ends by itself.
+    number of kills under it; it ends earlier where a run comes to its end before it is killed, unless
+    `kill_finished`: then the next run, which finds nothing to ask for, is killed as well.
     """
 
     rows: int
@@ -55,19 +57,23 @@ class Plan:
     seed: int = 0
     prompts: int | None = None
     moment: Moment = any_moment
+    kill_finished: bool = False
     in_doubt: str = "ask"
     faults: Sequence[str] = FAULTS
     latency: float = 0.05
-    progress: Callable[[], object] = lambda: None
 
 
 class Observation(NamedTuple):
-    """Journal and bill at one instant at which nothing runs. `exit_code` is that of the run before it."""
+    """Journal, bill and output at one instant at which nothing runs.
+
+    `exit_code` is that of the run before it, `output_rows` is None where there is no output yet.
+    """
 
     cap_nano_usd: int
     billed_nano_usd: int
     journal: Snapshot
     exit_code: int
+    output_rows: int | None
 
     @property
     def killed(self) -> bool:
@@ -112,25 +118,24 @@ def _write_input(plan: Plan, path: Path) -> pa.Table:
     return rows
 
 
-def _sandbox_for(plan: Plan):  # type: ignore[no-untyped-def]
+def _sandbox_for(plan: Plan) -> AbstractContextManager[SandboxProcess]:
     faults = [option for fault in plan.faults for option in ("--fault", fault)]
     latency = ("--latency", str(plan.latency), "--latency-sigma", "0.5", "--seed", str(plan.seed))
     return sandbox_process(*latency, *faults)
 
 
-def _run_stages(plan: Plan, job: Path, sandbox: SandboxProcess) -> "list[Observation]":
+def _run_stages(plan: Plan, job: Path, sandbox: SandboxProcess) -> Iterator[Observation]:
     draw = random.Random(plan.seed)
-    observations = []
     for cap_nano_usd, kills in plan.stages:
         command = ("run", job, "-q", "--set", f"budget.usd={cap_nano_usd / 10**9:.9f}")
-        for attempt in range(kills + 1):
-            kill = attempt < kills
-            exit_code = _killed(command, job, sandbox, plan, draw) if kill else finished(command, _log(job))
-            observations.append(_observe(job, sandbox, cap_nano_usd, exit_code))
-            plan.progress()
-            if exit_code in ENDS and plan.moment is any_moment:
+        exit_code = None
+        for _ in range(kills):
+            exit_code = _killed(command, job, sandbox, plan, draw)
+            yield _observe(job, sandbox, cap_nano_usd, exit_code)
+            if exit_code in ENDS and not plan.kill_finished:
                 break
-    return observations
+        if exit_code not in ENDS:
+            yield _observe(job, sandbox, cap_nano_usd, finished(command, _log(job)))
 
 
 def _killed(
@@ -144,8 +149,14 @@ def _killed(
 
 
 def _observe(job: Path, sandbox: SandboxProcess, cap_nano_usd: int, exit_code: int) -> Observation:
-    billed: int = sandbox.settled_totals()["nano_usd"]
-    return Observation(cap_nano_usd, billed, snapshot(job.with_name("answers.run") / "journal.sqlite"), exit_code)
+    output = job.with_name("answers.parquet")
+    return Observation(
+        cap_nano_usd,
+        sandbox.settled_totals()["nano_usd"],
+        snapshot(job.with_name("answers.run") / "journal.sqlite"),
+        exit_code,
+        pq.read_metadata(output).num_rows if output.exists() else None,
+    )
 
 
 def _log(job: Path) -> Path:
