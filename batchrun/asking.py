@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from batchrun.books import Books
 from batchrun.endpoint import EndpointSettings, open_endpoint
 from batchrun.engine import DRAIN_SECONDS, Engine, Rules
 from batchrun.journal import Journal, JournalWriter
+from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.ledger import Ledger
 from batchrun.limiter import Limiter
 from batchrun.pending import IndexedRequest
@@ -46,11 +48,16 @@ def ask(
 
     Returns why it was stopped, None where it wasn't. Raises JournalError and StorageError.
     """
-    return anyio.run(_ask, asking, journal, chunks, progress, backend_options=_event_loop())
+    with holding_room(journal.path.with_name("ballast")) as ballast:
+        return anyio.run(_ask, asking, journal, chunks, progress, ballast, backend_options=_event_loop())
 
 
 async def _ask(
-    asking: Asking, journal: Journal, chunks: Iterator[list[IndexedRequest]], progress: Progress
+    asking: Asking,
+    journal: Journal,
+    chunks: Iterator[list[IndexedRequest]],
+    progress: Progress,
+    ballast: Path,
 ) -> Stop | None:
     # With this task's context, by which anyio knows its event loop.
     in_loop = partial(asyncio.get_running_loop().call_soon_threadsafe, context=copy_context())
@@ -58,7 +65,10 @@ async def _ask(
         journal,
         committed=lambda intents, not_needed: in_loop(engine.intents_committed, intents, not_needed),
         failed=lambda error: in_loop(engine.abort, error),
+        make_room=lambda: give_up_room(ballast),
+        nearly_full=lambda error: in_loop(engine.fail, error),
     )
+    ended: Stop | Exception | None
     try:
         async with open_endpoint(asking.endpoint) as endpoint, anyio.create_task_group() as tasks:
             books = Books(asking.run, journal.next_attempt(), asking.ledger, asking.tariff, writer)
@@ -67,12 +77,17 @@ async def _ask(
                 tasks.start_soon(_stop_on_signals, engine)
             if asking.most_seconds is not None:
                 tasks.start_soon(_stop_after, engine, asking.most_seconds)
-            stop = await engine.run(_in_thread(chunks))
+            try:
+                ended = await engine.run(_in_thread(chunks))
+            except Exception as error:  # the task group would wrap it: it is raised outside
+                ended = error
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(writer.close)
-    return stop
+    if isinstance(ended, Exception):
+        raise ended
+    return ended
 
 
 async def _in_thread(chunks: Iterator[list[IndexedRequest]]) -> AsyncIterator[Sequence[Request]]:

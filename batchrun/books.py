@@ -58,15 +58,15 @@ class Books:
     def reserve(self, lease: Lease) -> Shortfall | None:
         """Sets the worst case of the next attempt aside and writes its intent down; or says why not."""
         self._turn_of_the_day()
+        worst_case = self._tariff.worst_case(lease.request.input_bound, lease.output_bound)
         if self._ledger.caps_credits and self._tariff.credits_per_token is None:
             # Nobody knows what a request costs in credits: one at a time, until an answer has shown it.
             if self._ledger.in_flight:
                 return Shortfall("budget.credits", may_pass=True)
             if self._ledger.settled.rows:
                 return Shortfall(CREDITS_UNKNOWN, may_pass=False)
-        reserved = self._ledger.reserve(
-            self._tariff.worst_case(lease.request.input_bound, lease.output_bound)
-        )
+            worst_case = worst_case._replace(credits=1)
+        reserved = self._ledger.reserve(worst_case)
         if isinstance(reserved, Shortfall):
             return reserved
         self._intend(lease, reserved)
@@ -103,10 +103,9 @@ class Books:
                 response=answer.body,
             )
         )
-        self._ledger.settle(lease.reservation, cost)
-        if answer.remaining_credits is not None:
-            self._ledger.account_reports(answer.remaining_credits)
+        self._ledger.settle(lease.reservation, cost, answer.remaining_credits)
         self._tariff = self._tariff.after(answer, cost, lease.request.input_bound, lease.output_bound)
+        self._ledger.raise_uncertain_credits(self._tariff.credit_bound(self._ledger.uncertain.tokens))
         return cost.tokens
 
     def failed(self, lease: Lease, failure: Failure, final: bool) -> None:
@@ -154,7 +153,7 @@ class Books:
 
     def _turn_of_the_day(self) -> None:
         day = milliseconds() // MILLISECONDS_PER_DAY
-        if day != self._day:
+        if day > self._day:
             self._day = day
             self._ledger.new_day()
 

@@ -4,7 +4,6 @@ httpx supplies the types, the errors and the seam for other transports. The byte
 since httpx's own transport walks all of its connections on every request.
 """
 
-import ipaddress
 import math
 import re
 import time
@@ -28,6 +27,7 @@ from batchrun.error_body import displayable
 from batchrun.errors import JobError
 from batchrun.exchange import Answer, Failure, RateLimits
 from batchrun.messages import AnswerTooLargeError, MessageError, read_answer
+from batchrun.presets import is_loopback
 from batchrun.response_headers import rate_limits
 from batchrun.retry import broken_answer, classify_status, fate_unknown, never_sent
 from batchrun.stream import MessageAssembler
@@ -243,7 +243,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
             .pool_idle_timeout(_LONGEST_IDLE)
             .pool_max_idle_per_host(settings.connections)
         )
-        self._client = (builder.no_proxy() if _is_loopback(url.host) else builder).build()
+        self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; the body of the response is read as it comes. Raises httpx.TransportError."""
@@ -388,12 +388,3 @@ def _request_headers(settings: EndpointSettings, url: httpx.URL) -> list[tuple[b
                 f"[endpoint] the header {name!r} can't be sent: use printable ASCII characters alone"
             )
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

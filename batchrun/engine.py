@@ -1,6 +1,6 @@
 """The fan-out: requests in, journaled outcomes out, with a bounded number in flight.
 
-A request goes through: reserved (ledger) -> intended (journal) -> durable -> let go (limiter) -> sent ->
+A request goes through: reserved (ledger) -> intended (journal) -> durable -> let go (limiter, brake) -> sent ->
 booked (journal, ledger) -> closed, or waiting for another attempt. `Engine` alone decides; its
 workers only exchange a body for a reply.
 """
@@ -16,9 +16,9 @@ import anyio
 import anyio.abc
 
 from batchrun.books import Books, Lease
-from batchrun.errors import BatchrunError
+from batchrun.brake import Brake
 from batchrun.exchange import Answer, Billed, Failure, Remedy
-from batchrun.limiter import Limiter
+from batchrun.limiter import Admission, Limiter
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.retry import RetryPolicy
@@ -37,11 +37,15 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`leave_in_doubt`: a row whose request may have been billed is not asked again."""
+    """`leave_in_doubt`: a row whose request may have been billed is not asked again.
+
+    `outage_seconds`: an endpoint that fails everything for longer ends the run.
+    """
 
     concurrency: int
     retry: RetryPolicy
     leave_in_doubt: bool = False
+    outage_seconds: float = 900.0
 
 
 class Wakeup:
@@ -68,14 +72,18 @@ class Wakeup:
         self._called = False
 
 
+Going = tuple[Lease, Admission]
+"""A request that is let go, as the books and as the limiter count it."""
+
+
 @dataclass(slots=True)
 class _IdleWorker:
     event: anyio.Event
-    lease: Lease | None = None
+    going: Going | None = None
 
 
 class Engine:
-    """One run's fan-out. Raises what the journal failed with; every other end is a `Stop` or None."""
+    """One run's fan-out. Faults are raised; every other end is a `Stop` or None."""
 
     def __init__(
         self, rules: Rules, books: Books, limiter: Limiter, endpoint: Endpoint, progress: Progress
@@ -83,6 +91,7 @@ class Engine:
         self._rules = rules
         self._books = books
         self._limiter = limiter
+        self._brake = Brake()
         self._endpoint = endpoint
         self._progress = progress
         self._open: set[bytes] = set()
@@ -97,7 +106,7 @@ class Engine:
         self._sent = 0
         self._most_prepared = LEAST_PREPARED
         self._stop: Stop | None = None
-        self._error: BatchrunError | None = None
+        self._error: Exception | None = None
         self._drain_until: float | None = None
         self._admission = Wakeup()
         self._pacing = Wakeup()
@@ -106,14 +115,21 @@ class Engine:
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self, source: AsyncIterator[Sequence[Request]]) -> Stop | None:
-        """Asks for every request of the source, until it ends or the run is stopped; then drains."""
-        async with anyio.create_task_group() as self._tasks:
-            self._tasks.start_soon(self._pace)
-            self._tasks.start_soon(self._follow_commits)
-            while (lease := await self._next_lease(source)) is not None:
-                await self._prepare(lease)
-            await self._drain()
-            self._tasks.cancel_scope.cancel()
+        """Asks for every request of the source, until it ends or the run is stopped; then drains.
+
+        Raises what the source raised, after the drain, and what `fail` and `abort` were given.
+        """
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._pace)
+                self._tasks.start_soon(self._follow_commits)
+                while (lease := await self._next_lease(source)) is not None:
+                    await self._prepare(lease)
+                await self._drain()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self._durable.extend(lease for lease, _ in self._uncommitted)
+            self._withdraw_prepared()
         if self._error is not None:
             raise self._error
         return self._stop
@@ -126,7 +142,13 @@ class Engine:
         self._withdraw_prepared()
         self._admission.call()
 
-    def abort(self, error: BatchrunError | None = None) -> None:
+    def fail(self, error: Exception) -> None:
+        """Starts nothing more and drains, for a fault that lets what is in flight come to its end."""
+        self._error = self._error or error
+        self._withdraw_prepared()
+        self._admission.call()
+
+    def abort(self, error: Exception | None = None) -> None:
         """Ends at once. What is in flight is booked as uncertain."""
         self._error = self._error or error
         self._tasks.cancel_scope.cancel()
@@ -153,7 +175,7 @@ class Engine:
                 self._progress.shared += 1
             else:
                 self._durable.append(lease)
-        if self._stop is not None:
+        if self._ending:
             self._withdraw_prepared()
         self._let_go()
         self._resize_preparation(sent_during_commit=self._sent - sent_before)
@@ -174,7 +196,7 @@ class Engine:
 
     async def _next_lease(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
         """The next request to make: a retry that is due, else a new row. None when there is nothing left."""
-        while self._stop is None:
+        while not self._ending:
             now = time.monotonic()
             if self._waiting and self._waiting[0][0] <= now:
                 return heapq.heappop(self._waiting)[2]
@@ -195,14 +217,18 @@ class Engine:
                 self._open.add(request.digest)
                 return Lease(request)
             self._progress.shared += 1
-        chunk = await anext(source, None)
+        try:
+            chunk = await anext(source, None)
+        except Exception as error:  # of whatever kind: the answers in flight are paid for
+            self.fail(error)
+            return None
         self._exhausted = chunk is None
         self._fresh.extend(chunk or ())
         return None
 
     async def _prepare(self, lease: Lease) -> None:
         """Reserves and intends, once there is room among the prepared requests and in the budget."""
-        while self._stop is None:
+        while not self._ending:
             if len(self._uncommitted) + len(self._durable) >= self._most_prepared:
                 await self._admission.wait()
                 continue
@@ -216,76 +242,84 @@ class Engine:
             self._progress.held_by = shortfall.cap
             await self._admission.wait()
 
-    # Dispatch: whoever has just become free takes the next durable request, if the limiter lets it go.
+    # Dispatch: whoever has just become free takes the next durable request, if limiter and brake let it go.
 
-    def _take(self) -> Lease | None:
+    def _hold(self, now: float) -> float:
+        """Seconds for which the first in line, which must exist, has to wait yet; 0 or less: none."""
+        tokens = self._durable[0].reservation.amount.tokens
+        return max(self._limiter.delay(now, tokens), self._brake.delay(now))
+
+    def _take(self) -> Going | None:
         """The one place where a request is let go."""
         if not self._durable:
             return None
         now = time.monotonic()
-        if self._limiter.delay(now) > 0:
+        if self._hold(now) > 0:
             self._pacing.call()
             return None
         lease = self._durable.popleft()
-        self._limiter.admit(now, lease.reservation.amount.tokens)
+        admission = self._limiter.admit(now, lease.reservation.amount.tokens)
+        self._brake.sent(now)
         self._admission.call()
-        return lease
+        return lease, admission
 
     def _let_go(self) -> None:
         """Gives durable requests to idle workers, or to new ones up to the bound."""
         while self._idle or self._workers < self._rules.concurrency:
-            lease = self._take()
-            if lease is None:
+            going = self._take()
+            if going is None:
                 return
             if self._idle:
                 worker = self._idle.pop()
-                worker.lease = lease
+                worker.going = going
                 worker.event.set()
             else:
                 self._workers += 1
-                self._tasks.start_soon(self._work, lease)
+                self._tasks.start_soon(self._work, going)
 
     async def _pace(self) -> None:
-        """Waits for the limiter in everybody's place."""
+        """Waits for limiter and brake in everybody's place."""
         while True:
             await self._pacing.wait()
-            while (delay := self._limiter.delay(time.monotonic())) > 0:
-                await self._pacing.wait(delay)
+            while self._durable and (hold := self._hold(time.monotonic())) > 0:
+                await self._pacing.wait(hold)
             self._let_go()
 
-    async def _work(self, lease: Lease | None) -> None:
-        while lease is not None:
+    async def _work(self, going: Going | None) -> None:
+        while going is not None:
+            lease, admission = going
             self._on_wire += 1
             self._sent += 1
             self._progress.sent(lease.number)
             try:
                 reply = await self._endpoint.send(lease.request.body)
             except anyio.get_cancelled_exc_class():
-                self._books.failed(lease, _INTERRUPTED, final=False)
+                self._books.failed(lease, _INTERRUPTED, final=self._rules.leave_in_doubt)
                 raise
             self._on_wire -= 1
             if isinstance(reply, Answer):
-                self._take_answer(lease, reply)
+                self._take_answer(lease, admission, reply)
             else:
-                self._take_failure(lease, reply)
+                self._take_failure(lease, admission, reply)
             self._admission.call()
-            lease = self._take()
-            if lease is None:
+            going = self._take()
+            if going is None:
                 worker = _IdleWorker(anyio.Event())
                 self._idle.append(worker)
                 await worker.event.wait()
-                lease = worker.lease
+                going = worker.going
 
     # Ends of attempts.
 
-    def _take_answer(self, lease: Lease, answer: Answer) -> None:
+    def _take_answer(self, lease: Lease, admission: Admission, answer: Answer) -> None:
         tokens = self._books.answered(lease, answer)
-        self._limiter.correct(lease.reservation.amount.tokens, tokens)
+        self._limiter.answered(admission, time.monotonic(), tokens, answer.limits)
+        self._brake.succeeded(admission.sent_at)
         self._open.discard(lease.request.digest)
         self._progress.answered(tokens)
 
-    def _take_failure(self, lease: Lease, failure: Failure) -> None:
-        lease.used_attempts += failure.remedy is not Remedy.SLOW_DOWN
+    def _take_failure(self, lease: Lease, admission: Admission, failure: Failure) -> None:
+        self._heed(lease, admission, failure)
         leave = failure.billed is Billed.UNKNOWN and self._rules.leave_in_doubt
         delay = None if leave else self._rules.retry.delay(failure, lease.used_attempts)
         final = delay is None and failure.remedy is not Remedy.STOP_RUN
@@ -298,16 +332,42 @@ class Engine:
         else:
             self._retry_after(lease, failure, delay)
 
+    def _heed(self, lease: Lease, admission: Admission, failure: Failure) -> None:
+        """Tells limiter and brake, and counts the attempt.
+
+        While the endpoint is down for everybody, a failure that was certainly not billed uses up none of its row's
+        attempts. One that may have been billed does: else a row could cost any number of worst cases.
+        """
+        now = time.monotonic()
+        self._limiter.failed(admission, now, failure)
+        if failure.remedy is Remedy.SLOW_DOWN:
+            self._brake.rate_limited(admission.sent_at)
+            return
+        if failure.remedy is Remedy.RETRY:
+            self._brake.failed(now, admission.sent_at, first_attempt=lease.used_attempts == 0)
+        else:
+            self._brake.succeeded(admission.sent_at)
+        lease.used_attempts += not (self._brake.is_down and failure.billed is Billed.NO)
+        outage = self._brake.outage(now)
+        if outage > self._rules.outage_seconds:
+            self.stop(
+                by_endpoint(f"The endpoint has failed every request for {outage:.0f} s: {failure.message}")
+            )
+
     def _retry_after(self, lease: Lease, failure: Failure, delay: float) -> None:
         if delay > self._rules.retry.max_wait_seconds:
             asked = f"The endpoint asks for a wait of {delay:.0f} s ({failure.message})"
             self.stop(by_endpoint(f"{asked}, longer than retry.max_wait_seconds."))
-        due = time.monotonic() + delay
-        if failure.remedy is Remedy.SLOW_DOWN:
-            self._limiter.pause(due)
+        # Whoever was refused goes first when sending goes on; the limiter sees to the pace.
+        rate_limited = failure.remedy is Remedy.SLOW_DOWN
+        due = self._limiter.paused_until if rate_limited else time.monotonic() + delay
         heapq.heappush(self._waiting, (due, lease.attempt, lease))
 
     # The end.
+
+    @property
+    def _ending(self) -> bool:
+        return self._stop is not None or self._error is not None
 
     def _withdraw_prepared(self) -> None:
         while self._durable:

@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, json, to_builtins
 
-PROVIDER_URL = "https://api.abliteration.ai"
-PROVIDER_USD_PER_MILLION = Decimal(5)  # input and output alike
+from batchrun.presets import PROVIDER_URL, PROVIDER_USD_PER_MILLION, known_usd_per_million
 
 Category = Literal["harassment", "hate", "illicit", "sexual"]
 
@@ -101,6 +100,15 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The server that answers, and how batchrun talks to it."""
 
+    preset: Annotated[
+        Literal["abliteration", "anthropic", "local"],
+        Meta(
+            description="Fills in what a known server wants; every key given beside it wins. `anthropic`: "
+            "`https://api.anthropic.com`, the key from `ANTHROPIC_API_KEY` in `x-api-key`, the header "
+            "`anthropic-version`. `local`: a server on this machine at `http://127.0.0.1:8080`, no key, "
+            "tokens cost nothing."
+        ),
+    ] = "abliteration"
     base_url: Annotated[
         str,
         Meta(
@@ -150,7 +158,7 @@ class Pricing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Decimal | None,
         Meta(
             description="USD for a million input tokens. Left out: 5.0 at the provider's own address and for "
-            "the sandbox; anywhere else a cap in USD needs it."
+            "the sandbox, 0 for the preset `local` on this machine; anywhere else a cap in USD needs it."
         ),
     ] = None
     output_usd_per_million: Annotated[
@@ -320,12 +328,13 @@ def nano_usd(usd: Decimal) -> int:
 
 
 def prices(job: Job, sandbox: bool = False) -> Prices | None:
-    """The job's prices; where it names none, 5 USD at the provider's own address and for the sandbox.
+    """The job's prices; where it names none, those that are known for its server.
 
-    None anywhere else: nothing is known about the cost, and a loaded job has no cap in USD then.
+    None where nothing is known about the cost, and a loaded job has no cap in USD then.
     """
-    known = sandbox or job.endpoint.base_url == PROVIDER_URL
-    default = PROVIDER_USD_PER_MILLION if known else None
+    server = job.endpoint
+    known = known_usd_per_million(server.preset, server.base_url)
+    default = PROVIDER_USD_PER_MILLION if sandbox else known
     given = job.pricing
     input_usd = default if given.input_usd_per_million is None else given.input_usd_per_million
     output_usd = default if given.output_usd_per_million is None else given.output_usd_per_million

@@ -12,6 +12,7 @@ from batchrun.errors import JobError
 from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
 from batchrun.job_mistakes import STRUCTS, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job_rules import check_job, normal_base_url
+from batchrun.presets import with_preset
 
 _AMOUNTS = (
     ("pricing", "input_usd_per_million"),
@@ -49,6 +50,7 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     """
     refuse_unknown(tables)
     filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in STRUCTS}
+    filled["endpoint"] = with_preset(filled["endpoint"])
     for table, key in _AMOUNTS:
         if key in filled[table]:
             filled[table][key] = _exact_usd(f"[{table}] {key}", filled[table][key])

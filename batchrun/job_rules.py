@@ -2,7 +2,6 @@
 
 import fnmatch
 import glob
-import ipaddress
 import os
 import re
 from math import isfinite
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from batchrun.errors import JobError
 from batchrun.job import Job, input_path, output_path, prices, sends_key
 from batchrun.job_mistakes import nearest, shown
+from batchrun.presets import is_loopback
 
 ROW_PARAMETERS = (
     "flagged_categories",
@@ -182,20 +182,11 @@ def _check_key_source(job: Job) -> None:
     if job.endpoint.api_key_file == "":
         raise JobError("[endpoint] api_key_file: must not be empty; leave it out")
     url = urlsplit(job.endpoint.base_url)
-    if sends_key(job) and url.scheme == "http" and not _is_loopback(url.hostname or ""):
+    if sends_key(job) and url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise JobError(
             f"[endpoint] base_url: the key would go unencrypted to {url.hostname}.\n"
             'Use https://, or set endpoint.auth = "none" if the server wants no key.'
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_prices(job: Job, sandbox: bool) -> None:

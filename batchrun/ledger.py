@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from batchrun.amounts import NOTHING, Amount
 from batchrun.job import Budget
+from batchrun.stops import BALANCE_UNKNOWN
 
 Unit = Literal["nano_usd", "credits", "tokens", "rows"]
 UNITS: tuple[Unit, ...] = ("nano_usd", "credits", "tokens", "rows")
@@ -45,6 +46,7 @@ class Ledger:
     """Spend of one run: `settled`, `uncertain` and `reserved` are the sums over its attempts.
 
     `keep_credits` is the balance below which the account must not fall; None without such a floor.
+    `remaining_credits` is what the account has left at least, None before an answer has reported it.
     """
 
     def __init__(self, caps: tuple[Cap, ...], keep_credits: int | None = None) -> None:
@@ -64,16 +66,24 @@ class Ledger:
         for limit in self._limits:
             if committed[limit.unit] + worst_case[limit.unit] > limit.amount:
                 return Shortfall(limit.cap.name, self.in_flight > 0)
-        if self._keep_credits is not None and not self._leaves_enough(worst_case):
-            return Shortfall("budget.keep_credits", self.in_flight > 0)
+        if shortfall := self._below_floor(worst_case.credits):
+            return shortfall
         self.reserved = self.reserved.plus(worst_case)
         self.in_flight += 1
         return Reservation(worst_case)
 
-    def settle(self, reservation: Reservation, cost: Amount) -> None:
-        """Books what an answer cost, above its reservation too."""
+    def settle(self, reservation: Reservation, cost: Amount, remaining_credits: int | None = None) -> None:
+        """Books what an answer cost, above its reservation too.
+
+        `remaining_credits` is the balance that it reported. Answers come out of order, so the lowest
+        report counts; a top-up is seen by the next run.
+        """
         self.release(reservation)
         self.settled = self.settled.plus(cost)
+        if remaining_credits is None:
+            self._lower_balance(cost.credits)
+        elif self.remaining_credits is None or remaining_credits < self.remaining_credits:
+            self.remaining_credits = remaining_credits
         if cost.nano_usd > reservation.amount.nano_usd or cost.tokens > reservation.amount.tokens:
             self.overruns += 1
 
@@ -86,14 +96,12 @@ class Ledger:
         """Keeps the worst case of an attempt that may have been billed. It has answered no row."""
         self.release(reservation)
         self.uncertain = self.uncertain.plus(reservation.amount._replace(rows=0))
+        # The next report may be older than this charge. A later one that knows of it is no lower.
+        self._lower_balance(reservation.amount.credits)
 
-    def account_reports(self, remaining_credits: int) -> None:
-        """Takes the balance that an answer reported.
-
-        Answers come out of order, so the lowest report counts; a top-up is seen by the next run.
-        """
-        if self.remaining_credits is None or remaining_credits < self.remaining_credits:
-            self.remaining_credits = remaining_credits
+    def raise_uncertain_credits(self, least: int) -> None:
+        """Puts right what was reserved before the first answer had shown what a token costs."""
+        self.uncertain = self.uncertain._replace(credits=max(self.uncertain.credits, least))
 
     def new_day(self) -> None:
         """Starts a UTC day: what is booked so far no longer counts against its caps."""
@@ -105,11 +113,21 @@ class Ledger:
             for limit in self._limits
         ]
 
-    def _leaves_enough(self, worst_case: Amount) -> bool:
-        if self.remaining_credits is None:
-            return self.in_flight == 0
-        after = self.remaining_credits - self.reserved.credits - worst_case.credits
-        return after >= (self._keep_credits or 0)
+    def _below_floor(self, worst_case: int) -> Shortfall | None:
+        """The balance after everything in flight, compared with the floor."""
+        if self._keep_credits is None:
+            return None
+        if self.remaining_credits is not None:
+            enough = self.remaining_credits - self.reserved.credits - worst_case >= self._keep_credits
+            return None if enough else Shortfall("budget.keep_credits", self.in_flight > 0)
+        # Nobody knows the balance: one request at a time, until an answer has reported it.
+        if self.in_flight:
+            return Shortfall("budget.keep_credits", may_pass=True)
+        return Shortfall(BALANCE_UNKNOWN, may_pass=False) if self.settled.rows else None
+
+    def _lower_balance(self, credits_used: int) -> None:
+        if self.remaining_credits is not None:
+            self.remaining_credits -= credits_used
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,75 +1,213 @@
-"""The pace of sending: a generic cell rate algorithm (GCRA) for requests and one for tokens.
+"""The pace of sending: the limits that were given or that the headers state, and a search where there are none.
 
-Times are seconds on any one monotonic clock, given by the caller: nothing here sleeps or reads one.
-GCRA in its virtual-scheduling form (ITU-T I.371): a request is let go when the theoretical arrival
-time isn't more than the burst tolerance ahead of now, and moves that time on by its own share.
+Each known limit is kept twice. A GCRA spreads it evenly over the minute; an exact window makes sure that no 60
+seconds hold more than it. Tokens are paced by what requests are expected to use, and bounded by what those that are
+out will hardly pass. Only the first in line is asked about, so a large request isn't overtaken by small ones.
+
+Of the headers, limits are used, and neither what remains nor when it resets: the run's own count says the same
+sooner, and providers mean different things by them.
+
+Times are seconds of one monotonic clock, given by the caller: nothing here sleeps or reads a clock.
 """
 
 from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
 
-SECONDS_PER_MINUTE = 60.0
-USABLE_SHARE = 0.995
-"""Of a given limit: the rest covers what clocks and networks shift from one minute to the next."""
-BURST_SHARE = 0.004
-"""Of a minute's limit: what may be caught up at once after a late wake-up. With USABLE_SHARE, any
-60 seconds hold at most the limit."""
+from batchrun.exchange import Billed, Failure, RateLimits, Remedy
+from batchrun.gcra import Gcra
+from batchrun.rate_search import FIRST_RATE, Accepted, RateSearch
+from batchrun.send_log import MINUTE, Bucket, SendLog
+from batchrun.token_share import TokenShare
+
+SPREAD = 60.25
+"""Seconds over which a minute's limit is spread: a little longer than the window that guards it."""
+CATCH_UP = 0.1
+"""Seconds of the pace that a late wake-up may make good."""
+LONG_WAIT = 2.0
+"""Seconds. A longer wait than this is a window's; a bucket lets the next request in sooner."""
+LONGEST_OWN_WAIT = 4.0
+"""Seconds between two tries at a server that refuses everything and names no wait."""
 
 
 @dataclass(slots=True)
-class Gcra:
-    """One limit. `interval` is seconds per unit, `tolerance` seconds that may be caught up."""
+class Admission:
+    """One request that was let go, as the limiter counts it. `paced_tokens` were taken from the pace of tokens."""
 
-    interval: float
-    tolerance: float
-    arrival: float = float("-inf")
-
-    def delay(self, now: float) -> float:
-        """Seconds until the next unit may go; 0 or less: now."""
-        return self.arrival - self.tolerance - now
-
-    def admit(self, now: float, units: int) -> None:
-        self.arrival = max(self.arrival, now) + units * self.interval
-
-    def correct(self, units: int) -> None:
-        """Gives back (or, negative, takes) units that the estimate had wrong."""
-        self.arrival -= units * self.interval
+    sent_at: float
+    epoch: int
+    worst_tokens: int
+    paced_tokens: float
+    bucket: Bucket
 
 
-def per_minute(limit: float) -> Gcra:
-    usable = limit * USABLE_SHARE
-    interval = SECONDS_PER_MINUTE / usable
-    return Gcra(interval, int(limit * BURST_SHARE) * interval)
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """For display. `requests_per_minute` is None where nothing bounds it; `paused_until` may have passed."""
+
+    requests_per_minute: float | None
+    source: Literal["given", "headers", "search"]
+    paused_until: float
+
+
+class KnownLimit:
+    """One limit per minute: `given` by the job, `stated` by headers; the lower one counts."""
+
+    def __init__(self, given: int | None) -> None:
+        self.given = given
+        self.stated: int | None = None
+        self.per_minute = given
+        self.pace = _paced(given, float("-inf"))
+
+    def state(self, stated: int | None, now: float) -> bool:
+        """Takes a header's word; True where it changes the limit."""
+        if not stated or stated == self.stated:
+            return False
+        self.stated = stated
+        lowest = min(stated, self.given or stated)
+        if lowest == self.per_minute:
+            return False
+        self.per_minute = lowest
+        self.pace = _paced(lowest, now)
+        return True
+
+
+def _paced(per_minute: int | None, now: float) -> Gcra:
+    return Gcra(SPREAD / per_minute if per_minute else 0.0, CATCH_UP, now)
 
 
 class Limiter:
-    """Decides when the next request may go. The caller asks for its first in line."""
+    """Decides when the first in line may go. Every admission is ended by `answered` or `failed`."""
 
     def __init__(self, requests_per_minute: int | None = None, tokens_per_minute: int | None = None) -> None:
-        self._requests = per_minute(requests_per_minute) if requests_per_minute else None
-        self._tokens = per_minute(tokens_per_minute) if tokens_per_minute else None
-        self._paused_until = float("-inf")
+        self.paused_until = float("-inf")
+        self._requests = KnownLimit(requests_per_minute)
+        self._tokens = KnownLimit(tokens_per_minute)
+        self._search = RateSearch(None if requests_per_minute or tokens_per_minute else FIRST_RATE)
+        self._sent = SendLog()
+        self._share = TokenShare()
+        self._began: float | None = None
+        self._cut_at = float("-inf")
+        self._waited = 0.0
+        self._refused_since_cut = 0
 
-    def delay(self, now: float) -> float:
-        """Seconds until the next request may go; 0 or less: now."""
-        delay = self._paused_until - now
-        if self._requests is not None:
-            delay = max(delay, self._requests.delay(now))
-        if self._tokens is not None:
-            delay = max(delay, self._tokens.delay(now))
+    @property
+    def pace(self) -> Pace:
+        known, searched = self._requests.per_minute, self._search.rate
+        if known and (searched is None or known <= searched * MINUTE):
+            return Pace(known, "given" if known == self._requests.given else "headers", self.paused_until)
+        rate = None if searched is None else searched * MINUTE
+        return Pace(rate, "search", self.paused_until)
+
+    def delay(self, now: float, worst_tokens: int) -> float:
+        """Seconds until a request of at most `worst_tokens` tokens may go; 0 or less: now."""
+        delay = max(self.paused_until - now, self._search.delay(now))
+        if self._requests.per_minute or self._tokens.per_minute:
+            self._sent.expire(now)
+        if self._requests.per_minute:
+            delay = max(delay, self._requests.pace.delay(now), self._request_window(now))
+        if self._tokens.per_minute:
+            delay = max(delay, self._tokens.pace.delay(now), self._token_window(now, worst_tokens))
         return delay
 
-    def admit(self, now: float, tokens: int) -> None:
-        """Counts a request that goes now, with an estimate of its tokens."""
-        if self._requests is not None:
-            self._requests.admit(now, 1)
-        if self._tokens is not None:
-            self._tokens.admit(now, tokens)
+    def admit(self, now: float, worst_tokens: int) -> Admission:
+        """Counts a request that goes now."""
+        if self._began is None:
+            self._began = now
+        self._search.admit(now)
+        self._requests.pace.admit(now, 1)
+        paced_tokens = self._share.mean * worst_tokens
+        self._tokens.pace.admit(now, paced_tokens)
+        bucket = self._sent.add(now, worst_tokens)
+        return Admission(now, self._search.epoch, worst_tokens, paced_tokens, bucket)
 
-    def correct(self, estimated_tokens: int, used_tokens: int) -> None:
-        """Puts an estimate right, once the answer says what was used."""
-        if self._tokens is not None:
-            self._tokens.correct(estimated_tokens - used_tokens)
+    def answered(self, admission: Admission, now: float, used_tokens: int, limits: RateLimits | None) -> None:
+        """Counts what an answered request used, and takes what its headers say."""
+        self._settle(admission, used_tokens)
+        self._share.learn(admission.worst_tokens, used_tokens)
+        if limits is not None:
+            self._take_limits(limits, now)
 
-    def pause(self, until: float) -> None:
-        """Holds everything back, as a 429 asked for. A burst of them makes one pause."""
-        self._paused_until = max(self._paused_until, until)
+    def failed(self, admission: Admission, now: float, failure: Failure) -> None:
+        """Slows down for a 429, stops growth for trouble, and frees what a refused request didn't use."""
+        known_already = failure.limits is None or not self._take_limits(failure.limits, now)
+        if failure.remedy is Remedy.SLOW_DOWN:
+            self._sent.expire(now)
+            self._sent.remove(admission.bucket, admission.worst_tokens)
+            self._tokens.pace.correct(-admission.paced_tokens)
+            self.paused_until = max(self.paused_until, now + (failure.retry_after or 0.0))
+            if known_already and admission.epoch == self._search.epoch:
+                self._slow_down(now, failure.retry_after or 0.0)
+            return
+        if failure.billed is Billed.NO:
+            self._settle(admission, 0)
+        if failure.remedy is Remedy.RETRY:
+            self._search.hold()
+
+    def _settle(self, admission: Admission, used_tokens: int) -> None:
+        self._sent.settle(admission.bucket, admission.worst_tokens, used_tokens)
+        self._tokens.pace.correct(used_tokens - admission.paced_tokens)
+
+    def _take_limits(self, limits: RateLimits, now: float) -> bool:
+        """True where the headers change a limit: then that, and no cut, is the answer to a 429."""
+        new_requests = self._requests.state(limits.limit_requests, now)
+        new_tokens = self._tokens.state(limits.limit_tokens, now)
+        if new_requests or new_tokens:
+            self._search.release()
+        return new_requests or new_tokens
+
+    # The windows: what of a limit the last 60 seconds have left.
+
+    def _request_window(self, now: float) -> float:
+        excess = self._sent.requests + 1 - (self._requests.per_minute or 0)
+        return self._sent.delay(now, excess, lambda bucket: bucket.requests)
+
+    def _token_window(self, now: float, worst_tokens: int) -> float:
+        """A request that is larger than the limit goes when the window is empty: the server has to decide."""
+        sent = self._sent
+        open_tokens = self._share.bound(
+            sent.open_tokens + worst_tokens, sent.open_squares + worst_tokens * worst_tokens
+        )
+        excess = sent.tokens + open_tokens - (self._tokens.per_minute or 0)
+        return sent.delay(now, excess, lambda bucket: bucket.tokens + bucket.open_tokens)
+
+    # A 429 of the present epoch.
+
+    def _slow_down(self, now: float, wait: float) -> None:
+        # Estimates of tokens that were too low are as good a cause as any.
+        self._share = TokenShare()
+        if self._refused_since_cut and not self._sent.sent_since(self._cut_at):
+            self._wait_longer(now, wait)
+            return
+        accepted = self._accepted(now, wait)
+        self._search.cut(accepted, now + wait)
+        self._cut_at, self._waited, self._refused_since_cut = now, wait, 1
+
+    def _wait_longer(self, now: float, wait: float) -> None:
+        """Nothing has come through since the cut: the rate isn't the cause, so only time will help."""
+        own_wait = min(LONGEST_OWN_WAIT, 2.0 ** (self._refused_since_cut - 1))
+        self.paused_until = max(self.paused_until, now + (wait or own_wait))
+        self._waited = self.paused_until - self._cut_at
+        self._refused_since_cut += 1
+        self._search.new_epoch()
+
+    def _accepted(self, now: float, wait: float) -> Accepted:
+        """The rate that the server allows, by what it accepted before it refused.
+
+        A server that counts a window of a minute was full: what the minute held is its limit, and a run that
+        is younger knows by `wait` how long the window is. A token bucket was empty now and at the last
+        cut: in between it gave its rate, or that and what came in during the pause. Which, can't be seen: the geometric
+        mean lies between.
+        """
+        young = now + wait - (now if self._began is None else self._began)
+        since_cut = now - self._cut_at
+        if self._waited > LONG_WAIT or since_cut > young:
+            seconds = max(min(MINUTE, young), 0.001)
+            rate = self._sent.sent_since(now - MINUTE) / seconds
+        else:
+            seconds = since_cut
+            sending = max(since_cut - self._waited, 0.001)
+            rate = self._sent.sent_since(max(self._cut_at, now - MINUTE)) / sqrt(
+                min(MINUTE, since_cut) * min(MINUTE, sending)
+            )
+        return Accepted(min(rate, self._search.rate or rate), seconds)

@@ -40,34 +40,42 @@ class Tariff:
         nano_usd = self._price(input_bound, output_bound) or 0
         if self.usd_surcharge != 1:
             nano_usd = ceil(nano_usd * self.usd_surcharge)
+        return Amount(nano_usd, self.credit_bound(tokens), tokens, 1)
+
+    def credit_bound(self, tokens: int) -> int:
+        """The most credits that so many tokens can cost; 0 as long as no rate is known."""
         rate = self.credits_per_token
-        credit_bound = 0 if rate is None else -(-tokens * rate.numerator // rate.denominator)
-        return Amount(nano_usd, credit_bound, tokens, 1)
+        return 0 if rate is None else -(-tokens * rate.numerator // rate.denominator)
 
     def cost(self, answer: Answer, reserved: Amount) -> Amount:
         """What an answer is booked at: what it says, else tokens times prices, else all that was reserved."""
         if answer.input_tokens is None or answer.output_tokens is None:
-            cost = reserved.nano_usd if answer.cost_nano_usd is None else answer.cost_nano_usd
-            return Amount(cost, answer.credits_used or reserved.credits, reserved.tokens, 1)
-        tokens = answer.input_tokens + answer.output_tokens
-        by_price = self._price(answer.input_tokens, answer.output_tokens) or 0
-        nano_usd = by_price if answer.cost_nano_usd is None else answer.cost_nano_usd
-        credits_used = answer.credits_used
-        if credits_used is None:
-            credits_used = ceil(tokens * self.credits_per_token) if self.credits_per_token else 0
-        return Amount(nano_usd, credits_used, tokens, 1)
+            computed = reserved
+        else:
+            tokens = answer.input_tokens + answer.output_tokens
+            by_price = self._price(answer.input_tokens, answer.output_tokens) or 0
+            computed = Amount(by_price, self.credit_bound(tokens), tokens)
+        return Amount(
+            computed.nano_usd if answer.cost_nano_usd is None else answer.cost_nano_usd,
+            computed.credits if answer.credits_used is None else answer.credits_used,
+            computed.tokens,
+            1,
+        )
 
     def after(self, answer: Answer, cost: Amount, input_bound: int, output_bound: int) -> "Tariff":
         """The tariff for what follows: an answer above its worst case raises the bound."""
         tariff = self
         by_price = self._price(input_bound, output_bound)
-        if by_price and cost.nano_usd > by_price * self.usd_surcharge:
+        if by_price == 0 and cost.nano_usd > 0:
+            price = -(-cost.nano_usd * MILLION // (input_bound + output_bound))
+            tariff = replace(tariff, input_price=price, output_price=price)
+        elif by_price and cost.nano_usd > by_price * self.usd_surcharge:
             tariff = replace(tariff, usd_surcharge=Fraction(cost.nano_usd, by_price))
         if answer.credits_used is not None and cost.tokens > 0:
-            # An answer for nothing doesn't prove that the next one is free.
-            used = max(answer.credits_used, 1)
             known = self.credits_per_token
-            if known is None or used > ceil(cost.tokens * known):
+            # An answer for nothing doesn't prove that the next one is free.
+            used = answer.credits_used if known is not None else max(answer.credits_used, 1)
+            if known is None or used > self.credit_bound(cost.tokens):
                 tariff = replace(tariff, credits_per_token=Fraction(used, cost.tokens))
         return tariff
 

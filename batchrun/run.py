@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 import batchrun
-from batchrun.amounts import NOTHING
+from batchrun.amounts import NOTHING, Amount
 from batchrun.asking import Asking, ask
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.endpoint import EndpointSettings
@@ -118,7 +118,18 @@ def _open_ledger(run: _Run) -> Ledger:
     if budget.usd_per_day is not None:
         midnight = run.started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
         spent_today = run.journal.totals(run.target.sandbox, since=midnight).spend.committed
-    return Ledger(caps_of(budget, run.before.spend.committed, spent_today), budget.keep_credits)
+    spent = committed_spend(run.before, opening_tariff(run.workload.job, run.target.sandbox, run.before))
+    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits)
+
+
+def committed_spend(before: Totals, tariff: Tariff) -> Amount:
+    """What counts against a cap over the journal's life: settled and uncertain.
+
+    What was reserved while no rate of credits was known is worth what the rate now says.
+    """
+    spend = before.spend.committed
+    unpriced = tariff.credit_bound(before.spend.uncertain.tokens) - before.spend.uncertain.credits
+    return spend._replace(credits=spend.credits + max(0, unpriced))
 
 
 def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Stop | None:
@@ -127,6 +138,7 @@ def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> S
         concurrency=job.limits.concurrency,
         retry=RetryPolicy(1 if job.request.free_tier else job.retry.max_attempts, job.retry.max_wait_seconds),
         leave_in_doubt=job.retry.in_doubt == "leave",
+        outage_seconds=job.retry.outage_seconds,
     )
     asking = Asking(
         run.number,
@@ -146,13 +158,13 @@ def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> S
 
 
 def opening_tariff(job: Job, sandbox: bool, before: Totals) -> Tariff:
-    """The job's prices, and the highest rate of credits that it names or the journal has seen."""
+    """The job's prices, and its rate of credits or else the highest that the journal has seen."""
     known = prices(job, sandbox)
-    rates = (credits_rate(job.pricing.credits_per_million_tokens), before.credits_per_token)
+    given = credits_rate(job.pricing.credits_per_million_tokens)
     return Tariff(
         None if known is None else known.input_nano_usd_per_million,
         None if known is None else known.output_nano_usd_per_million,
-        max((rate for rate in rates if rate is not None), default=None),
+        before.credits_per_token if given is None else given,
     )
 
 
@@ -160,7 +172,8 @@ def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
     return EndpointSettings(
         base_url=target.base_url,
         api_key=target.api_key,
-        auth=job.endpoint.auth,
+        # A sandbox wants a key, also in the place of a server that wants none.
+        auth="bearer" if target.sandbox else job.endpoint.auth,
         headers=job.endpoint.headers,
         timeout=job.endpoint.timeout_seconds,
         idle_timeout=job.endpoint.idle_timeout_seconds,

@@ -49,6 +49,7 @@ class SendLog:
         """Counts a request that is sent now; the bucket is needed to count its end."""
         bucket = self._buckets[-1] if self._buckets else None
         if bucket is None or now - bucket.opened >= BUCKET:
+            self.expire(now)
             bucket = Bucket(now, now)
             self._buckets.append(bucket)
         bucket.last = now

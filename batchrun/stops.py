@@ -16,6 +16,8 @@ class Stop:
 
 CREDITS_UNKNOWN = "credits unknown"
 """Takes a cap's place where the answers show no use of credits."""
+BALANCE_UNKNOWN = "balance unknown"
+"""Takes a cap's place where the answers don't report the account's balance."""
 
 FREE_REQUEST_USED = Stop(
     EXIT_BUDGET,
@@ -29,6 +31,9 @@ def at_cap_of(cap: str) -> Stop:
     if cap == CREDITS_UNKNOWN:
         reason = "The answers don't say what they use in credits, so that the cap on credits can't be kept."
         return Stop(EXIT_BUDGET, reason, "set pricing.credits_per_million_tokens, then run the same command")
+    if cap == BALANCE_UNKNOWN:
+        reason = "The answers don't say what credits are left, so that budget.keep_credits can't be kept."
+        return Stop(EXIT_BUDGET, reason, "leave budget.keep_credits out, then run the same command")
     go_on = {
         "budget.usd_per_day": "the same command continues after midnight UTC",
         "budget.usd_per_run": "the same command continues with a new run's budget",

@@ -27,7 +27,8 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
     if stop is None and rows["pending"] and free_tier:
         stop = FREE_REQUEST_USED
     if stop is not None and rows["pending"]:
-        return Ending(stop.exit_code, f"{stop.reason} {_count(rows['pending'], 'row')} pending.", stop.go_on)
+        reason = f"{_sentence(stop.reason)} {_count(rows['pending'], 'row')} pending."
+        return Ending(stop.exit_code, reason, stop.go_on)
     without_answer = rows["failed"] + rows["invalid"]
     if without_answer:
         reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid."
@@ -82,6 +83,11 @@ def amounts_of(totals: Totals, budget_nano_usd: int | None) -> dict[str, Any]:
             "remaining": totals.remaining_credits,
         },
     }
+
+
+def _sentence(text: str) -> str:
+    """With its full stop, which an endpoint's message often lacks."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _count(number: int, noun: str) -> str:

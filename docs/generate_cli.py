@@ -33,7 +33,9 @@ What each command prints with `--help`. Everything for people goes to stderr, re
 def cli_page() -> str:
     """The whole page."""
     blocks = [INTRODUCTION, _block("batchrun", batchrun_group)]
-    blocks += [_block(f"batchrun {name}", command) for name, command in sorted(batchrun_group.commands.items())]
+    blocks += [
+        _block(f"batchrun {name}", command) for name, command in sorted(batchrun_group.commands.items())
+    ]
     return "\n".join(blocks)
 
 

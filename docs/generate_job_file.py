@@ -50,8 +50,9 @@ RULES = """\
 - Exactly one of `prompt.template` and `prompt.messages` is given.
 - A cap in USD, credits or tokens needs `request.max_tokens`, or a column for it: without it a request has no
   worst case, and the cap could not hold.
-- A cap in USD needs prices. They are known at the provider's own address and for the sandbox; anywhere else,
-  set both `pricing.input_usd_per_million` and `pricing.output_usd_per_million`.
+- A cap in USD needs prices. They are known at the provider's own address, for the sandbox, and for the preset
+  `local` on this machine; anywhere else, set both `pricing.input_usd_per_million` and
+  `pricing.output_usd_per_million`.
 - `endpoint.base_url` has no user, query or fragment, and leaves out `/v1`. With `http://`, a key goes to
   loopback only.
 - The key never stands in the job file, neither as a value nor in `endpoint.headers`.

@@ -48,12 +48,15 @@ def main() -> NoReturn:
     """The entry point. Exits with the documented code; only a fault of batchrun itself shows a traceback."""
     signal.signal(signal.SIGTERM, _end_by_sigterm)
     try:
-        code = batchrun_group.main(standalone_mode=False)
+        code = batchrun_group.main(prog_name="batchrun", standalone_mode=False)
     except BatchrunError as error:
         _say(str(error))
         code = error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        _say(_in_two_lines(error))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         _say("Interrupted by SIGINT. The same command continues where this run stopped.")
@@ -67,6 +70,13 @@ def main() -> NoReturn:
 
 def _say(text: str) -> None:
     click.echo(f"batchrun: {text}", err=True)
+
+
+def _in_two_lines(error: click.ClickException) -> str:
+    """What is wrong with the command line, and where its options are explained."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message()}\n{error.ctx.command_path} --help lists the options."
+    return error.format_message()
 
 
 def _end_by_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:

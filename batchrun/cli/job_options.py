@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +78,13 @@ def target_of(
     from batchrun.errors import UsageError
     from batchrun.sandbox import Settings, SettingsError, background
 
-    try:
-        sandbox_settings = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
-        server = background(sandbox_settings)
-    except SettingsError as error:
-        raise UsageError(str(error)) from None
-    with server as running:
-        yield Target(running.base_url, SANDBOX_KEY, sandbox=True)
+    with ExitStack() as stack:
+        try:
+            settings = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
+            running = stack.enter_context(background(settings))
+        except SettingsError as error:
+            raise UsageError(str(error)) from None
+        yield Target(running.base_url, None if job.request.free_tier else SANDBOX_KEY, sandbox=True)
 
 
 def _overrides(shortcuts: dict[str, Any]) -> Iterator[str]:

@@ -38,6 +38,9 @@ def translated_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate(path, error) from error
+    except UnicodeDecodeError:
+        # SQLite's own message quotes the damaged bytes.
+        raise damaged(path, "text that isn't UTF-8") from None
 
 
 def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:

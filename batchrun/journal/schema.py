@@ -2,7 +2,8 @@
 
 A flipped bit is found by SQLite's integrity check: in pages by their structure, in digests by the second copy
 in the index, in the numbers that the budget rests on by the column `control`, which a CHECK constraint
-compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read.
+compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read. On the rest,
+such as the texts of errors, nothing rests.
 """
 
 import sqlite3
@@ -71,7 +72,7 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
 CREATE INDEX attempts_by_digest ON attempts (digest);
 CREATE TABLE responses (                -- the answers as they came
     attempt INTEGER PRIMARY KEY,
-    crc32 INTEGER NOT NULL,             -- of the body, started with the sum of the attempt's other numbers
+    crc32 INTEGER NOT NULL,             -- of the body and of the numbers that go with it
     body BLOB NOT NULL
 );
 """

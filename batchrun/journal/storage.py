@@ -8,11 +8,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batchrun.amounts import Amount
 from batchrun.errors import StorageError
 from batchrun.journal.connection import connect, damaged, transaction, translated_errors
 from batchrun.journal.records import Outcome, RequestHistory, Spend, Totals
 from batchrun.journal.schema import check_contents, check_format, create
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Journal:
@@ -90,8 +94,8 @@ class Journal:
         with translated_errors(self.path):
             rows = self.connection.execute(
                 "SELECT digest, outcome, final, nano_usd, credits, input_tokens, output_tokens,"
-                " remaining_credits, latency_ms, first_token_ms, finished_at, error_code, error, attempt, crc32,"
-                " body"
+                " remaining_credits, latency_ms, first_token_ms, finished_at, error_code, error,"
+                " attempt, crc32, body"
                 f" FROM attempts LEFT JOIN responses USING (attempt) WHERE digest IN ({_marks(digests)})"
                 " ORDER BY attempt",
                 digests,
@@ -172,7 +176,7 @@ def _open(path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], N
 def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
     # Asked of SQLite, since a process that died while it created the file may have left half of it.
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    if pages == 0:
+    if pages == 0 and path.stat().st_size == 0:
         create(connection)
     else:
         check_format(connection, path)
@@ -191,9 +195,13 @@ FROM intents
 """
 
 
-def checksum(attempt: int, body: bytes) -> int:
-    """CRC-32 of an answer, which no other attempt's answer has."""
-    return zlib.crc32(body, attempt & 0xFFFFFFFF)
+def checksum(body: bytes, *numbers: float | None) -> int:
+    """CRC-32 of an answer and the numbers that go with it.
+
+    `numbers`: attempt, finished_at, input_tokens, output_tokens, remaining_credits, latency_ms and
+    first_token_ms.
+    """
+    return zlib.crc32(_encode(numbers), zlib.crc32(body))
 
 
 def _marks(values: Sequence[object]) -> str:
@@ -206,7 +214,7 @@ def _add_attempt(history: RequestHistory, row: tuple[Any, ...], path: Path) -> N
     if outcome == Outcome.ANSWERED:
         history.remaining_credits, history.latency_ms, history.first_token_ms, history.answered_at = row[7:11]
         attempt, crc, body = row[13:16]
-        if body is None or checksum(attempt, body) != crc:
+        if body is None or checksum(body, attempt, row[10], *row[5:10]) != crc:
             raise damaged(path, f"the answer of attempt {attempt} is missing or doesn't match its checksum")
         history.answer = body
         history.input_tokens = (history.input_tokens or 0) + (input_tokens or 0)

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
-from batchrun.errors import JournalError, StorageError
+from batchrun.errors import StorageError
 from batchrun.journal.connection import transaction, translate
 from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.storage import Journal, checksum
@@ -35,6 +35,9 @@ class _Close:
     pass
 
 
+_Record = Intent | Attempt | _Withdrawal | _Close
+
+
 class JournalWriter:
     """Takes records from the event loop without waiting, and commits them in the order they came.
 
@@ -42,19 +45,25 @@ class JournalWriter:
     intents handed in have become durable by now (in their order), and the numbers of those
     among them that were not needed, since the same request had been answered in the meantime.
     `failed(error)` is called once, in this thread, when a commit fails; nothing is written after it.
+    `make_room()` frees space for a second try where the disk is full, and says whether it has; when that
+    try succeeds, `nearly_full(error)` is called: there is room for what is in flight, and no more.
     """
 
     def __init__(
         self,
         journal: Journal,
         committed: Callable[[int, frozenset[int]], object],
-        failed: Callable[[JournalError | StorageError], object],
+        failed: Callable[[Exception], object],
+        make_room: Callable[[], bool],
+        nearly_full: Callable[[StorageError], object],
     ) -> None:
         self._journal = journal
         self._committed = committed
         self._failed = failed
-        self._queue: queue.SimpleQueue[Intent | Attempt | _Withdrawal | _Close] = queue.SimpleQueue()
-        self._error: JournalError | StorageError | None = None
+        self._make_room = make_room
+        self._nearly_full = nearly_full
+        self._queue: queue.SimpleQueue[_Record] = queue.SimpleQueue()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -85,16 +94,30 @@ class JournalWriter:
             if self._error is not None:
                 continue
             try:
-                refused = self._commit(batch)
-            except sqlite3.Error as error:
-                self._error = translate(self._journal.path, error)
+                refused = self._commit_making_room(batch)
+            except Exception as error:  # whatever it is, a run that waits for a dead thread never ends
+                self._error = self._translated(error)
                 self._failed(self._error)
             else:
                 intents = sum(type(record) is Intent for record in batch)
                 if intents:
                     self._committed(intents, refused)
 
-    def _next_batch(self) -> list[Intent | Attempt | _Withdrawal | _Close]:
+    def _translated(self, error: Exception) -> Exception:
+        return translate(self._journal.path, error) if isinstance(error, sqlite3.Error) else error
+
+    def _commit_making_room(self, batch: list[_Record]) -> frozenset[int]:
+        try:
+            return self._commit(batch)
+        except sqlite3.Error as error:
+            translated = translate(self._journal.path, error)
+            if not isinstance(translated, StorageError) or not self._make_room():
+                raise
+        refused = self._commit(batch)
+        self._nearly_full(translated)
+        return refused
+
+    def _next_batch(self) -> list[_Record]:
         batch = [self._queue.get()]
         while len(batch) < _MOST_IN_A_COMMIT and not isinstance(batch[-1], _Close):
             try:
@@ -103,13 +126,13 @@ class JournalWriter:
                 break
         return batch
 
-    def _commit(self, batch: list[Intent | Attempt | _Withdrawal | _Close]) -> frozenset[int]:
+    def _commit(self, batch: list[_Record]) -> frozenset[int]:
         """One transaction. Ends go before intents, so that an intent sees the answers that came before it."""
         intents = [record for record in batch if type(record) is Intent]
         ends = [record for record in batch if type(record) is Attempt]
         withdrawn = [(int(record),) for record in batch if type(record) is _Withdrawal]
         answers = [
-            (end.attempt, checksum(end.attempt, end.response), end.response)
+            (end.attempt, _checksum(end.response, end), end.response)
             for end in ends
             if end.response is not None
         ]
@@ -130,3 +153,16 @@ class JournalWriter:
             "SELECT attempt FROM intents WHERE attempt >= ?", (first,)
         )
         return frozenset(intent.attempt for intent in intents) - {row[0] for row in inserted}
+
+
+def _checksum(body: bytes, end: Attempt) -> int:
+    return checksum(
+        body,
+        end.attempt,
+        end.finished_at,
+        end.input_tokens,
+        end.output_tokens,
+        end.remaining_credits,
+        end.latency_ms,
+        end.first_token_ms,
+    )

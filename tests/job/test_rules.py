@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job import PROVIDER_URL, Prices, prices
+from batchrun.job import Prices, prices
 from batchrun.job_file import load_job
+from batchrun.presets import PROVIDER_URL
 from tests.job.conftest import Refusal
 
 

@@ -1,13 +1,12 @@
 """Holds a campaign's evidence against the promises: the bill is the judge, not the journal."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import pyarrow.compute as pc
-
 from tests.kill.campaign import ENDS, Evidence, Observation
-from tests.kill.evidence import Snapshot
+from tests.kill.evidence import Attempt, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +15,9 @@ class Audit:
 
     `paid_again`: billed requests beyond the first billed one of the same row; the earlier ones are counted
     as uncertain. `double_sends`: requests that arrived after the same request's answer had been journaled.
-    `answers_lost`: answers that were in the journal after a kill and were not at the end, and whole answers that were
-    delivered while nothing was killed and are not in the journal. `unseen_answers`: those delivered
-    to a process that was dead, or died before their commit; they are covered as uncertain.
+    `answers_lost`: answers that were in the journal after a kill and were not at the end, and answers
+    delivered whole while nothing was killed that are not in the journal. `unseen_answers`: those
+    delivered to a process that was dead or died before their commit; they count as uncertain.
     `most_open`: the most intents that one kill left open.
     """
 
@@ -56,43 +55,42 @@ def total(audits: list[Audit]) -> Audit:
 def audit(evidence: Evidence) -> Audit:
     """Checks every promise; each one that is broken is a sentence in `broken`."""
     end = evidence.observations[-1]
-    broken: list[str] = []
-    if end.exit_code not in ENDS:
-        broken.append(f"the last run ended with exit code {end.exit_code}")
-    for number, observation in enumerate(evidence.observations, 1):
-        broken += [f"after run {number}: {text}" for text in _broken_at(observation)]
-        if observation.output_rows not in (None, evidence.plan.rows):
-            broken.append(f"after run {number}: the output has {observation.output_rows} rows")
-    broken += _broken_between(evidence)
-    broken += _broken_by_request(evidence)
-    rows_lost = _rows_lost(evidence)
-    double_sends = _double_sends(evidence)
     lost, unseen = _missing_answers(evidence)
-    for count, what in (
-        (rows_lost, "rows of the input are missing or wrong in the output"),
-        (double_sends, "requests were sent again after their answer was journaled"),
-        (lost, "paid answers were lost"),
-    ):
-        if count:
-            broken.append(f"{count} {what}")
-    journal = end.journal
     paid = [line.body_sha256 for line in evidence.bill if line.nano_usd]
-    return Audit(
+    numbers = Audit(
         kills=evidence.kills,
         rows=len(evidence.asked),
-        rows_lost=rows_lost,
+        rows_lost=_rows_lost(evidence),
         requests=len(evidence.bill),
         paid_again=len(paid) - len(set(paid)),
-        double_sends=double_sends,
+        double_sends=_double_sends(evidence),
         answers_lost=lost,
         unseen_answers=unseen,
         overshoot=max(max(0, seen.billed_nano_usd - seen.cap_nano_usd) for seen in evidence.observations),
-        settled=journal.settled,
+        settled=end.journal.settled,
         billed=end.billed_nano_usd,
-        uncertain=journal.uncertain,
+        uncertain=end.journal.uncertain,
         most_open=max(len(seen.journal.open) for seen in evidence.observations),
-        broken=tuple(broken),
     )
+    return replace(numbers, broken=tuple(_broken_promises(evidence, numbers)))
+
+
+def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
+    if evidence.observations[-1].exit_code not in ENDS:
+        yield f"the last run ended with exit code {evidence.observations[-1].exit_code}"
+    for number, observation in enumerate(evidence.observations, 1):
+        for text in _broken_at(observation):
+            yield f"after run {number}: {text}"
+        if observation.output_rows not in (None, evidence.plan.rows):
+            yield f"after run {number}: the output has {observation.output_rows} rows"
+    yield from _broken_between(evidence)
+    yield from _broken_by_request(evidence)
+    if numbers.rows_lost:
+        yield f"{numbers.rows_lost} rows of the input are missing or wrong in the output"
+    if numbers.double_sends:
+        yield f"{numbers.double_sends} requests were sent again after their answer was journaled"
+    if numbers.answers_lost:
+        yield f"{numbers.answers_lost} paid answers were lost"
 
 
 def _broken_at(seen: Observation) -> list[str]:
@@ -104,7 +102,9 @@ def _broken_at(seen: Observation) -> list[str]:
     if billed > seen.cap_nano_usd:
         broken.append(f"{billed} billed > cap {seen.cap_nano_usd}")
     if not journal.settled <= billed <= journal.settled + journal.uncertain:
-        broken.append(f"billed {billed} is not within {journal.settled} settled + {journal.uncertain} uncertain")
+        broken.append(
+            f"billed {billed} is not within {journal.settled} settled + {journal.uncertain} uncertain"
+        )
     if journal.open and not seen.killed:
         broken.append(f"{len(journal.open)} intents are open though the run ended by itself")
     answers = Counter(attempt.digest for attempt in journal.answered.values())
@@ -131,40 +131,39 @@ def _broken_between(evidence: Evidence) -> list[str]:
         if attempt.error_code == "in_doubt"
     }
     if in_doubt != given_up:
-        broken.append(f"attempts {sorted(in_doubt ^ given_up)} are not in doubt exactly where a kill left them open")
+        broken.append(
+            f"attempts {sorted(in_doubt ^ given_up)} are not in doubt exactly where a kill left them open"
+        )
     return broken
 
 
-def _broken_by_request(evidence: Evidence) -> list[str]:
+def _broken_by_request(evidence: Evidence) -> Iterator[str]:
     """For each request by itself: what was billed is what was answered or counted as uncertain."""
     body_of = {asked.digest: asked.body_sha256 for asked in evidence.asked}
-    line_of = {line.id: line for line in evidence.bill}
-    settled: Counter[str] = Counter()
-    uncertain: Counter[str] = Counter()
-    attempts: Counter[str] = Counter()
-    broken = []
-    for number, attempt in evidence.observations[-1].journal.attempts.items():
+    settled, uncertain, attempts = Counter[str](), Counter[str](), Counter[str]()
+    for attempt in evidence.observations[-1].journal.attempts.values():
         body = body_of[attempt.digest]
         attempts[body] += 1
-        if attempt.message_id is not None:
-            line = line_of.get(attempt.message_id)
-            if line is None or (line.body_sha256, line.nano_usd) != (body, attempt.nano_usd):
-                broken.append(f"attempt {number} doesn't match its line of the bill: {line}")
-            settled[body] += attempt.nano_usd
-        elif attempt.outcome == "uncertain":
-            uncertain[body] += attempt.nano_usd
-    billed: Counter[str] = Counter()
-    arrived: Counter[str] = Counter()
+        settled[body] += attempt.nano_usd if attempt.outcome == "answered" else 0
+        uncertain[body] += attempt.nano_usd if attempt.outcome == "uncertain" else 0
+    billed, arrived = Counter[str](), Counter[str]()
     for line in evidence.bill:
         billed[line.body_sha256] += line.nano_usd
         arrived[line.body_sha256] += 1
-    broken += [f"request {body} arrived {n} times without an intent" for body, n in (arrived - attempts).items()]
-    broken += [
-        f"request {body}: billed {amount}, settled {settled[body]}, uncertain {uncertain[body]}"
-        for body, amount in billed.items()
-        if not settled[body] <= amount <= settled[body] + uncertain[body]
-    ]
-    return broken
+    for body, times in (arrived - attempts).items():
+        yield f"request {body} arrived {times} times without an intent"
+    for body, amount in billed.items():
+        if not settled[body] <= amount <= settled[body] + uncertain[body]:
+            yield f"request {body}: {amount} billed, {settled[body]} settled, {uncertain[body]} uncertain"
+    yield from _answers_off_the_bill(evidence, body_of)
+
+
+def _answers_off_the_bill(evidence: Evidence, body_of: dict[bytes, str]) -> Iterator[str]:
+    line_of = {line.id: line for line in evidence.bill}
+    for number, attempt in evidence.observations[-1].journal.answered.items():
+        line = line_of.get(attempt.message_id or "")
+        if line is None or (line.body_sha256, line.nano_usd) != (body_of[attempt.digest], attempt.nano_usd):
+            yield f"attempt {number} doesn't match its line of the bill: {line}"
 
 
 def _double_sends(evidence: Evidence) -> int:
@@ -202,22 +201,25 @@ def _journaled_ids(journal: Snapshot) -> set[str]:
 
 def _rows_lost(evidence: Evidence) -> int:
     """Rows that are missing, out of order, or whose status and answer are not what the journal says."""
-    output = evidence.output
-    same = output.select(evidence.input.column_names).equals(evidence.input)
-    if not same:
-        return abs(len(evidence.input) - len(output)) or pc.sum(
-            pc.not_equal(output["id"], evidence.input["id"])
-        ).as_py()
+    given, output = evidence.input, evidence.output
+    if len(given) != len(output):
+        return abs(len(given) - len(output))
+    wrong = [
+        a != b for a, b in zip(given.to_pylist(), output.select(given.column_names).to_pylist(), strict=True)
+    ]
     attempts = defaultdict(list)
     for attempt in evidence.observations[-1].journal.attempts.values():
         attempts[attempt.digest].append(attempt)
-    wrong = 0
-    columns = (output[name].to_pylist() for name in ("status", "response_id"))
-    for asked, status, response_id in zip(evidence.asked, *columns, strict=True):
-        ids = {attempt.message_id for attempt in attempts[asked.digest]} - {None}
-        if ids:
-            wrong += status != "ok" or {response_id} != ids
-        else:
-            left = evidence.plan.in_doubt == "leave" and attempts[asked.digest]
-            wrong += response_id is not None or status != ("failed" if left else "pending")
-    return wrong
+    rows = zip(evidence.asked, output["status"].to_pylist(), output["response_id"].to_pylist(), strict=True)
+    for row, (asked, status, response_id) in enumerate(rows):
+        wrong[row] |= (status, response_id) != _expected(attempts[asked.digest], evidence.plan.in_doubt)
+    return sum(wrong)
+
+
+def _expected(attempts: list[Attempt], in_doubt: str) -> tuple[str, str | None]:
+    """The status of a row and the id of its answer, by the attempts of its request."""
+    for attempt in attempts:
+        if attempt.outcome == "answered":
+            return "ok", attempt.message_id
+    left = in_doubt == "leave" and any(attempt.outcome == "uncertain" for attempt in attempts)
+    return "failed" if left else "pending", None

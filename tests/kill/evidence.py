@@ -56,7 +56,7 @@ class Snapshot:
 
 
 def snapshot(journal: Path) -> Snapshot:
-    """Reads a copy of the journal, so that a dead run's files stay as they are. Empty where it has no tables."""
+    """Reads a copy of the journal, so that the files stay as they are. Empty where it has no tables."""
     with _copied(journal) as copy, closing(sqlite3.connect(copy)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'attempts'").fetchone():
             return Snapshot()
@@ -66,9 +66,13 @@ def snapshot(journal: Path) -> Snapshot:
         )
         intents = connection.execute("SELECT attempt, digest, nano_usd FROM intents")
         return Snapshot(
-            {row[0]: Attempt(*row[1:5], row[5] and json.loads(row[5])["id"]) for row in attempts},
-            {row[0]: OpenIntent(*row[1:]) for row in intents},
+            {row[0]: Attempt(row[1], row[2], row[3], row[4], _message_id(row[5])) for row in attempts},
+            {row[0]: OpenIntent(row[1], row[2]) for row in intents},
         )
+
+
+def _message_id(body: bytes | None) -> str | None:
+    return None if body is None else str(json.loads(body)["id"])
 
 
 @contextmanager

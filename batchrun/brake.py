@@ -1,0 +1,93 @@
+"""The outage brake: the more of the latest attempts fail transiently, the fewer go out. It fails no row.
+
+Client-side throttling of the book "Site Reliability Engineering" (chapter "Handling Overload"): a request is held
+back with probability p = max(0, (requests - K accepts) / (requests + 1)). Here nothing is drawn: p / (1 - p) requests
+held back for each that goes are a gap of p / (1 - p) units between two that go. Requests and accepts are
+counted over the latest attempts and not over minutes, so that a fast run notices an outage as soon as a slow one.
+
+When enough rows fail at their first attempt, and none succeeds in between, the endpoint is down: one probe at a
+time goes out, until one succeeds. Repeated failures of the same rows are no sign of an outage.
+
+Times are seconds of one monotonic clock, given by the caller.
+"""
+
+K = 2.0
+MEMORY = 32
+"""Attempts that the counts rest on; older ones fade."""
+UNIT = 0.1
+"""Seconds of the gap at p = 1/2."""
+ROWS_OF_AN_OUTAGE = 10
+"""Rows that fail at their first attempt, with no success in between, before the endpoint counts as down."""
+FIRST_PROBE = 0.5
+"""Seconds until the first probe; each further wait is twice as long."""
+LONGEST_GAP = 4.0
+
+
+class Brake:
+    """Counts how attempts end. 429s are the limiter's business: they are neither success nor failure here."""
+
+    def __init__(self) -> None:
+        self._requests = 0.0
+        self._accepts = 0.0
+        self._rows_failed = 0
+        self._failing_since: float | None = None
+        self._sent_at = float("-inf")
+        self._probes = 0
+        self._probe_at = 0.0
+        self._probe_out: float | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the endpoint fails for everybody, so that one probe at a time goes out."""
+        return self._rows_failed >= ROWS_OF_AN_OUTAGE
+
+    def delay(self, now: float) -> float:
+        """Seconds until the next request may go; 0 or less: now; infinite while a probe is out."""
+        if self.is_down:
+            return self._probe_at - now if self._probe_out is None else float("inf")
+        overload = self._requests - K * self._accepts
+        if overload <= 0:
+            return 0.0
+        return self._sent_at + UNIT * overload / (K * self._accepts + 1) - now
+
+    def sent(self, now: float) -> None:
+        self._sent_at = now
+        if self.is_down:
+            self._probe_out = now
+
+    def succeeded(self, sent_at: float) -> None:
+        """The endpoint did its work for a request that went at `sent_at`; it may have refused it for its content."""
+        self._count(accepts=1)
+        self._end_probe(sent_at)
+        self._rows_failed = self._probes = 0
+        self._failing_since = None
+
+    def failed(self, now: float, sent_at: float, *, first_attempt: bool) -> None:
+        """A transient failure; `first_attempt` says that the row hadn't failed before."""
+        was_probe = self._end_probe(sent_at)
+        self._count(accepts=0)
+        if self._failing_since is None:
+            self._failing_since = now
+        if not self.is_down:
+            self._rows_failed += first_attempt
+            was_probe = self.is_down
+        if was_probe:
+            self._probe_at = now + min(LONGEST_GAP, FIRST_PROBE * 2.0**self._probes)
+            self._probes += 1
+
+    def rate_limited(self, sent_at: float) -> None:
+        self._end_probe(sent_at)
+
+    def outage(self, now: float) -> float:
+        """Seconds for which the endpoint has failed everything, 0 while it isn't down."""
+        return now - self._failing_since if self.is_down and self._failing_since is not None else 0.0
+
+    def _count(self, accepts: int) -> None:
+        self._requests += 1 - self._requests / MEMORY
+        self._accepts += accepts - self._accepts / MEMORY
+
+    def _end_probe(self, sent_at: float) -> bool:
+        was_probe = self._probe_out is not None and sent_at == self._probe_out
+        if was_probe:
+            self._probe_out = None
+        return was_probe

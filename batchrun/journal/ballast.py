@@ -1,0 +1,48 @@
+"""Room on the disk that is held for the last commits of a run whose disk is full."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchrun.errors import StorageError
+
+BALLAST_BYTES = 4 * 2**20
+
+
+@contextmanager
+def holding_room(path: Path, size: int = BALLAST_BYTES) -> Iterator[Path]:
+    """Holds `size` bytes of disk in the file `path` until `give_up_room`, or until the end of the context.
+
+    Raises StorageError where there isn't that much left.
+    """
+    try:
+        _allocate(path, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StorageError(
+            f"{size // 2**20} MiB can't be set aside in {path.parent}: {error.strerror}.\n"
+            "Make room, then run the same command."
+        ) from None
+    try:
+        yield path
+    finally:
+        give_up_room(path)
+
+
+def give_up_room(path: Path) -> bool:
+    """Frees the room; False where that has been done before, or can't be done."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _allocate(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            file.write(bytes(size))

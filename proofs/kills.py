@@ -1,0 +1,73 @@
+"""Runs killed with SIGKILL a few hundred times, each campaign held against the sandbox's bill."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from proofs.results import Result, Say, usd
+from tests.kill.audit import Audit, audit, total
+from tests.kill.campaign import Plan, run_campaign
+from tests.kill.moments import while_writing_output
+
+_AMPLE = 10 * 10**9
+_REACHED = 250 * 10**6
+
+_PLANS = (
+    Plan(rows=2_500, stages=((_AMPLE, 10),)),
+    Plan(rows=1_500, stages=((_REACHED, 4), (_AMPLE, 6))),
+    Plan(rows=1_000, stages=((_AMPLE, 4),), in_doubt="leave"),
+    Plan(
+        rows=40_000,
+        prompts=100,
+        stages=((_AMPLE, 4),),
+        moment=while_writing_output,
+        kill_finished=True,
+        latency=0.01,
+    ),
+)
+
+
+def prove_kills(say: Say, kills: int) -> list[Result]:
+    """Campaigns with new seeds until there were `kills` kills at least."""
+    audits: list[Audit] = []
+    for plan in _plans():
+        with tempfile.TemporaryDirectory() as folder:
+            audits.append(audit(run_campaign(plan, Path(folder))))
+        done = sum(found.kills for found in audits)
+        broken = sum(len(found.broken) for found in audits)
+        say(f"{done} of {kills} kills in {len(audits)} campaigns, {broken} promises broken")
+        for text in audits[-1].broken:
+            say(f"broken with {plan}: {text}")
+        if done >= kills:
+            break
+    return _results(total(audits), kills)
+
+
+def _plans() -> Iterator[Plan]:
+    for seed in count(1):
+        yield replace(_PLANS[seed % len(_PLANS)], seed=seed)
+
+
+def _results(found: Audit, kills: int) -> list[Result]:
+    proof = "kill -9"
+    return [
+        Result(proof, "kills", f"{found.kills:,}", f"at least {kills:,}", found.kills >= kills),
+        Result(proof, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
+        Result(proof, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
+        Result(proof, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
+        Result(proof, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
+        Result(proof, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
+        Result(
+            proof,
+            "settled <= billed <= settled + uncertain",
+            f"{usd(found.settled)} <= {usd(found.billed)} <= {usd(found.settled + found.uncertain)}",
+            "always",
+            found.settled <= found.billed <= found.settled + found.uncertain,
+        ),
+        Result(proof, "requests open at one kill, at most", f"{found.most_open:,}"),
+        Result(proof, "rows in doubt that were billed again", f"{found.paid_again:,}"),
+        Result(proof, "answers that came to a dead process", f"{found.unseen_answers:,}"),
+        Result(proof, "promises broken", f"{len(found.broken):,}", "0", not found.broken),
+    ]

@@ -1,0 +1,56 @@
+"""Proves the promises of docs/guarantees.md with real processes, and prints the numbers as one table.
+
+python -m proofs.prove [--kills 200] [--only NAME]...
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import click
+
+from proofs.budget import prove_budget
+from proofs.kills import prove_kills
+from proofs.results import Result, Say, table
+from proofs.size import prove_size
+from proofs.suites import prove_properties, prove_slow
+
+PROOFS: dict[str, Callable[[Say, int], list[Result]]] = {
+    "kills": prove_kills,
+    "budget": lambda say, _kills: prove_budget(say),
+    "properties": lambda say, _kills: prove_properties(say),
+    "slow": lambda say, _kills: prove_slow(say),
+    "size": lambda say, _kills: prove_size(say),
+}
+
+
+@click.command()
+@click.option("--kills", default=200, show_default=True, type=click.IntRange(1), help="Kills at least.")
+@click.option("--only", multiple=True, type=click.Choice(list(PROOFS)), help="This proof alone. Repeatable.")
+def prove(kills: int, only: Sequence[str]) -> None:
+    """Run the proofs; exit with 1 if a promise is broken. Takes up to 20 minutes on two cores."""
+    started = time.monotonic()
+    results: list[Result] = []
+    for name in only or PROOFS:
+        results += PROOFS[name](_saying(name, started), kills)
+    click.echo(table(results))
+    promised = [result for result in results if result.promise]
+    broken = [result for result in promised if not result.kept]
+    click.echo(f"\n{len(promised) - len(broken)} of {len(promised)} promises kept.")
+    click.echo(f"{time.monotonic() - started:.0f} s on {_machine()}.")
+    sys.exit(1 if broken else 0)
+
+
+def _saying(name: str, started: float) -> Say:
+    return lambda text: click.echo(f"{time.monotonic() - started:5.0f} s  {name}: {text}", err=True)
+
+
+def _machine() -> str:
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    prove()

@@ -1,0 +1,36 @@
+"""Tests that also run in CI, run here for longer."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from proofs.results import Result, Say
+
+_PROJECT = Path(__file__).parents[1]
+_EXAMPLES = 1_000
+
+
+def prove_properties(say: Say) -> list[Result]:
+    """The Hypothesis tests and state machines of the money, with more examples than in CI."""
+    say(f"tests/money with {_EXAMPLES:,} examples for each property")
+    return _suite(
+        f"properties, {_EXAMPLES:,} examples each", ["tests/money"], {"BATCHRUN_EXAMPLES": str(_EXAMPLES)}
+    )
+
+
+def prove_slow(say: Say) -> list[Result]:
+    """The tests that are too slow for every change."""
+    say("the tests that are marked slow")
+    return _suite("slow tests", ["-m", "slow", "tests"], {})
+
+
+def _suite(proof: str, arguments: list[str], settings: dict[str, str]) -> list[Result]:
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout", "900", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(  # noqa: S603 - the arguments stand above
+        command, cwd=_PROJECT, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    last = done.stdout.strip().rpartition("\n")[2] or done.stderr.strip().rpartition("\n")[2]
+    counts = ", ".join(re.findall(r"\d+ (?:passed|failed|errors?|xfailed|skipped)", last)) or last
+    return [Result(proof, "tests", counts, "all pass", done.returncode == 0)]

@@ -1,0 +1,120 @@
+"""What the output says was spent is what the sandbox has charged, to the last nano-USD."""
+
+from typing import Any
+
+import pytest
+
+from tests.acceptance.command import Place, sandbox_process
+
+TEXTS = [f"text number {n % 30}" for n in range(40)]  # ten of them are duplicates
+QUICK = ("retry.max_wait_seconds=1", "retry.max_attempts=12")
+
+
+def sums(place: Place) -> dict[str, Any]:
+    """The output's columns, summed up in the terms of the bill."""
+    rows = place.rows()
+    return {
+        "input_tokens": sum(row["input_tokens"] or 0 for row in rows),
+        "output_tokens": sum(row["output_tokens"] or 0 for row in rows),
+        "credits": sum(row["credits_used"] or 0 for row in rows),
+        "nano_usd": round(sum(row["cost_usd"] or 0 for row in rows) * 10**9),
+        "requests": sum(row["attempts"] for row in rows),
+    }
+
+
+def of_bill(place: Place) -> dict[str, Any]:
+    bill = place.bill()
+    return {name: bill[name] for name in ("input_tokens", "output_tokens", "credits", "nano_usd", "requests")}
+
+
+def spent(place: Place) -> tuple[int, int]:
+    """The journal's settled and uncertain nano-USD."""
+    ((settled, uncertain),) = place.journal(
+        "SELECT sum(nano_usd) FILTER (WHERE outcome = 'answered'),"
+        " ifnull(sum(nano_usd) FILTER (WHERE outcome = 'uncertain'), 0) FROM attempts"
+    )
+    return settled, uncertain
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize("duplicates", ["share", "separate"])
+def test_rows_tokens_credits_and_usd_add_up_to_the_bill(place: Place, duplicates: str, stream: str) -> None:
+    place.texts(*TEXTS)
+    assert place.run(f"output.duplicates={duplicates}", f"request.stream={stream}").code == 0
+    assert sums(place) == of_bill(place)
+    assert place.requests == (30 if duplicates == "share" else 40)
+    assert place.column("shared").count(True) == (10 if duplicates == "share" else 0)
+    assert spent(place) == (place.bill()["nano_usd"], 0)
+
+
+def test_rows_that_share_an_answer_have_it_and_cost_nothing(place: Place) -> None:
+    place.texts("same", "other", "same")
+    place.run()
+    first, _, second = place.rows()
+    assert second["output"] == first["output"]
+    assert (first["shared"], second["shared"]) == (False, True)
+    assert (second["cost_usd"], second["credits_used"], second["input_tokens"], second["attempts"]) == (
+        (0, 0, 0, 0)
+    )
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "529", "reset-before"])
+def test_retries_of_what_was_not_billed_add_up_too(place: Place, fault: str) -> None:
+    place.texts(*TEXTS[:12])
+    place.sandbox.set("faults", {fault: 0.3})
+    assert place.run(*QUICK).code == 0
+    assert place.column("status") == ["ok"] * 12
+    if fault == "reset-before":  # nobody on this side can know that it was not billed
+        settled, uncertain = spent(place)
+        assert settled == place.bill()["nano_usd"]
+        assert settled <= place.bill()["nano_usd"] <= settled + uncertain
+    else:
+        assert {**of_bill(place), "requests": 0} == {**sums(place), "requests": 0}
+        assert spent(place) == (place.bill()["nano_usd"], 0)
+    assert sum(place.column("attempts")) == len(place.journal("SELECT 1 FROM attempts"))
+    assert place.summary()["requests"]["retried"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings"),
+    [
+        ("reset-after", ()),
+        ("truncated", ()),
+        ("hang", ("endpoint.timeout_seconds=1",)),
+        ("slow-headers", ("endpoint.timeout_seconds=1",)),
+        ("stream-error", ("request.stream=true",)),
+    ],
+)
+def test_what_was_billed_without_an_answer_is_covered_by_the_uncertain_part(
+    place: Place, fault: str, settings: tuple[str, ...]
+) -> None:
+    place.texts(*TEXTS[:10])
+    place.sandbox.set("faults", {fault: 0.3})
+    assert place.run(*QUICK, *settings).code == 0
+    settled, uncertain = spent(place)
+    bill = place.bill()["nano_usd"]
+    assert settled < bill <= settled + uncertain
+    usd = place.summary()["usd"]
+    assert (usd["settled"], usd["uncertain"]) == (settled / 10**9, uncertain / 10**9)
+    assert round(sum(place.column("uncertain_usd")) * 10**9) == uncertain
+    assert round(sum(place.column("cost_usd")) * 10**9) == settled
+
+
+def test_an_answer_that_names_no_cost_is_booked_at_the_job_s_prices(place: Place) -> None:
+    place.texts("one", "two")
+    with sandbox_process("--cost-fields", "absent") as sandbox:
+        assert place.run(f"endpoint.base_url={sandbox.base_url}").code == 0
+        bill = sandbox.bill(place.key)
+    assert spent(place)[0] == bill["nano_usd"]
+    assert round(sum(place.column("cost_usd")) * 10**9) == bill["nano_usd"]
+
+
+def test_without_prices_and_without_costs_the_cost_is_null_and_not_zero(place: Place) -> None:
+    place.texts("one")
+    text = place.job_file.read_text()
+    place.job_file.write_text(text.replace("input_usd_per_million = 5.0\noutput_usd_per_million = 5.0\n", ""))
+    with sandbox_process("--cost-fields", "null") as sandbox:
+        assert place.run(f"endpoint.base_url={sandbox.base_url}").code == 0
+    (row,) = place.rows()
+    assert row["cost_usd"] is None
+    assert row["input_tokens"] > 0

@@ -1,0 +1,142 @@
+"""Limits that nobody names: found from 429s, and followed when they change."""
+
+from collections.abc import Callable
+
+import pytest
+
+from batchrun.exchange import Billed, Failure, Remedy
+from batchrun.limiter import Limiter
+from batchrun.rate_search import FIRST_RATE, TICK, Accepted, RateSearch, recovery_from
+from tests.limits.virtual import Server, SlidingWindow, TokenBucket, World, rate_limited, simulate
+
+SERVERS: dict[str, Callable[[int], Server]] = {
+    "sliding window": SlidingWindow,
+    "bucket of a minute": lambda per_minute: TokenBucket(per_minute, per_minute),
+    "bucket of 5 seconds": lambda per_minute: TokenBucket(per_minute, per_minute / 12),
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("per_minute", [600, 6_000])
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_unknown_limit_is_found(server: str, per_minute: int, seed: int) -> None:
+    """At least 97 % of it is used, the first minute included, with at most 2 % of 429s."""
+    log = simulate(Limiter(), SERVERS[server](per_minute), 600.0, World(seed=seed))
+    assert log.used(0, 600) / 10 >= 0.97 * per_minute
+    assert log.refused_share() <= 0.02
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_low_limit_is_found(server: str) -> None:
+    """One request a second: the start costs more than 2 % of the first minutes, and no more later."""
+    log = simulate(Limiter(), SERVERS[server](60), 1_800.0)
+    assert log.used(120, 1_800) / 28 >= 0.97 * 60
+    assert log.refused_share(120) <= 0.02
+    assert log.refused_share(0, 60) <= 0.2
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_limit_is_found_without_retry_after(server: str) -> None:
+    """Where 429s name no wait, the run waits by itself, longer as long as nothing comes through."""
+    log = simulate(Limiter(), SERVERS[server](6_000), 900.0, World(states_wait=False))
+    assert log.used(0, 900) / 15 >= 0.95 * 6_000
+    assert log.refused_share() <= 0.02
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_limit_that_drops_to_40_percent_and_comes_back_is_followed(server: str) -> None:
+    world = World(changes=((300, 2_400), (700, 6_000)))
+    log = simulate(Limiter(), SERVERS[server](6_000), 1_100.0, world)
+    assert log.used(400, 700) / 300 >= 0.97 * 40
+    assert log.used(820, 1_100) / 280 >= 0.95 * 100
+    assert log.refused_share(300, 1_100) <= 0.02
+
+
+def test_long_latencies_do_not_hinder_the_search() -> None:
+    """Answers take 8 s, refusals a round trip."""
+    log = simulate(Limiter(), SlidingWindow(600), 900.0, World(latency=8.0))
+    assert log.used(0, 900) / 15 >= 0.97 * 600
+    assert log.refused_share() <= 0.02
+
+
+def test_a_burst_of_429s_makes_one_pause_and_one_cut() -> None:
+    """Of 50 requests that were out together, the first 429 lowers the rate, the others change nothing."""
+    limiter = Limiter()
+    admissions = [limiter.admit(index / 100, 10) for index in range(60)]
+    for admission in admissions[:10]:
+        limiter.answered(admission, 0.6, 10, None)
+    limiter.failed(admissions[10], 0.7, rate_limited(2.0))
+    rate, until = limiter.pace.requests_per_minute, limiter.paused_until
+    assert rate is not None
+    assert rate < FIRST_RATE * 60
+    assert until == 2.7
+    for admission in admissions[11:]:
+        limiter.failed(admission, 0.7, rate_limited(2.0))
+    assert (limiter.pace.requests_per_minute, limiter.paused_until) == (rate, until)
+
+
+def test_sending_resumes_after_a_pause_at_the_cut_rate() -> None:
+    """No storm at the end of a pause: the requests that waited go one by one."""
+    limiter = Limiter()
+    admissions = [limiter.admit(index / 100, 10) for index in range(100)]
+    for admission in admissions[:-1]:
+        limiter.answered(admission, 1.0, 10, None)
+    limiter.failed(admissions[-1], 1.0, rate_limited(9.0))
+    assert limiter.delay(1.0, 10) == 9.0
+    sent, now = 0, 10.0
+    while now < 11:
+        now += max(limiter.delay(now, 10), 0.001)
+        limiter.answered(limiter.admit(now, 10), now, 10, None)
+        sent += 1
+    assert sent <= 12
+
+
+def test_without_429s_the_rate_doubles_and_soon_hinders_nobody() -> None:
+    """A server without limits that answers 5,000 a second reaches that within 2 seconds."""
+    sent = [at for at, _ in simulate(Limiter(), SlidingWindow(10**9), 4.0, FAST).accepted]
+    assert sum(2 < at <= 3 for at in sent) >= 0.95 * sum(3 < at <= 4 for at in sent)
+    assert sum(at <= 0.2 for at in sent) <= 2 * FIRST_RATE * TICK
+
+
+FAST = World(concurrency=64, latency=0.01, round_trip=0.002)
+
+
+def test_trouble_stops_growth() -> None:
+    """While 5xx and time-outs come in, neither the start nor the recovery raises the rate."""
+    trouble = Failure("http_503", "overloaded", Remedy.RETRY, Billed.NO, 503)
+    for cut in (False, True):
+        limiter = Limiter()
+        now = 0.0
+        if cut:
+            limiter.failed(limiter.admit(now, 10), now, rate_limited())
+        before = limiter.pace.requests_per_minute
+        for _ in range(100):
+            now += max(limiter.delay(now, 10), 0.01)
+            limiter.failed(limiter.admit(now, 10), now, trouble)
+        assert limiter.pace.requests_per_minute == before
+
+
+def test_growth_is_bounded_by_twice_what_is_sent() -> None:
+    """A run that sends 5 a second, long after a cut, isn't let loose at any rate."""
+    search = RateSearch()
+    search.cut(Accepted(50.0, 60.0), 0.0)
+    for tenth in range(0, 6_000, 2):
+        search.admit(tenth / 10)
+    assert search.rate is not None
+    assert search.rate <= 50.0
+
+
+def test_recovery_reaches_its_ceiling_at_the_plateau_and_goes_beyond() -> None:
+    """W(t) = ceiling (1 + (1 - beta) ((t - K) / K)^3)."""
+    recovery = recovery_from(Accepted(100.0, 5.0), begins=10.0)
+    assert recovery.rate(0.0) == recovery.rate(10.0) == pytest.approx(85.0)
+    assert recovery.rate(15.0) == pytest.approx(100.0)
+    assert recovery.rate(20.0) == pytest.approx(115.0)
+    assert recovery_from(Accepted(100.0, 60.0), begins=0.0).rate(0.0) == pytest.approx(95.0)
+
+
+def test_a_rate_of_nothing_accepted_still_probes() -> None:
+    """A first request that is refused leads to a low rate, not to none."""
+    limiter = Limiter()
+    limiter.failed(limiter.admit(0.0, 10), 0.1, rate_limited(1.0))
+    assert 0 < limiter.delay(0.2, 10) < 15
