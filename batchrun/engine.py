@@ -102,6 +102,7 @@ class Engine:
         self._durable: deque[Lease] = deque()
         self._idle: list[_IdleWorker] = []
         self._workers = 0
+        self._let_go_unsent: dict[int, Lease] = {}
         self._on_wire = 0
         self._sent = 0
         self._most_prepared = LEAST_PREPARED
@@ -128,6 +129,8 @@ class Engine:
                 await self._drain()
                 self._tasks.cancel_scope.cancel()
         finally:
+            # After an abort: a task that is cancelled before its first step never runs.
+            self._durable.extend(self._let_go_unsent.values())
             self._durable.extend(lease for lease, _ in self._uncommitted)
             self._withdraw_prepared()
         if self._error is not None:
@@ -166,9 +169,10 @@ class Engine:
                 self._take_commit(*self._commits.popleft())
 
     def _take_commit(self, intents: int, not_needed: frozenset[int]) -> None:
-        sent_before = self._sent
+        # The first of them has waited longest: for the commit before, too.
+        sent_before = self._uncommitted[0][1]
         for _ in range(intents):
-            lease, sent_before = self._uncommitted.popleft()
+            lease, _ = self._uncommitted.popleft()
             if lease.attempt in not_needed:
                 self._books.not_needed(lease)
                 self._open.discard(lease.request.digest)
@@ -260,6 +264,7 @@ class Engine:
         lease = self._durable.popleft()
         admission = self._limiter.admit(now, lease.reservation.amount.tokens)
         self._brake.sent(now)
+        self._let_go_unsent[lease.attempt] = lease
         self._admission.call()
         return lease, admission
 
@@ -288,6 +293,7 @@ class Engine:
     async def _work(self, going: Going | None) -> None:
         while going is not None:
             lease, admission = going
+            del self._let_go_unsent[lease.attempt]
             self._on_wire += 1
             self._sent += 1
             self._progress.sent(lease.number)
@@ -374,7 +380,7 @@ class Engine:
             self._books.withdraw(self._durable.popleft())
 
     async def _drain(self) -> None:
-        while self._on_wire or self._uncommitted:
+        while self._on_wire or self._let_go_unsent or self._uncommitted:
             left = None if self._drain_until is None else self._drain_until - time.monotonic()
             if left is not None and left <= 0:
                 break

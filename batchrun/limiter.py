@@ -16,14 +16,16 @@ from typing import Literal
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.gcra import Gcra
-from batchrun.rate_search import FIRST_RATE, Accepted, RateSearch
+from batchrun.rate_search import FIRST_RATE, RateSearch
 from batchrun.send_log import MINUTE, Bucket, SendLog
-from batchrun.token_share import TokenShare
+from batchrun.token_estimate import TokenEstimate
 
 SPREAD = 60.25
 """Seconds over which a minute's limit is spread: a little longer than the window that guards it."""
-CATCH_UP = 0.1
+REQUESTS_CATCH_UP = 0.1
 """Seconds of the pace that a late wake-up may make good."""
+TOKENS_CATCH_UP = 2.0
+"""The same for tokens: it also makes good what the window held back on too high an estimate."""
 LONG_WAIT = 2.0
 """Seconds. A longer wait than this is a window's; a bucket lets the next request in sooner."""
 LONGEST_OWN_WAIT = 4.0
@@ -53,11 +55,11 @@ class Pace:
 class KnownLimit:
     """One limit per minute: `given` by the job, `stated` by headers; the lower one counts."""
 
-    def __init__(self, given: int | None) -> None:
+    def __init__(self, given: int | None, catch_up: float) -> None:
         self.given = given
         self.stated: int | None = None
         self.per_minute = given
-        self.pace = _paced(given, float("-inf"))
+        self.pace = Gcra(SPREAD / given if given else 0.0, catch_up)
 
     def state(self, stated: int | None, now: float) -> bool:
         """Takes a header's word; True where it changes the limit."""
@@ -68,12 +70,8 @@ class KnownLimit:
         if lowest == self.per_minute:
             return False
         self.per_minute = lowest
-        self.pace = _paced(lowest, now)
+        self.pace = Gcra(SPREAD / lowest, self.pace.tolerance, now)
         return True
-
-
-def _paced(per_minute: int | None, now: float) -> Gcra:
-    return Gcra(SPREAD / per_minute if per_minute else 0.0, CATCH_UP, now)
 
 
 class Limiter:
@@ -81,11 +79,11 @@ class Limiter:
 
     def __init__(self, requests_per_minute: int | None = None, tokens_per_minute: int | None = None) -> None:
         self.paused_until = float("-inf")
-        self._requests = KnownLimit(requests_per_minute)
-        self._tokens = KnownLimit(tokens_per_minute)
+        self._requests = KnownLimit(requests_per_minute, REQUESTS_CATCH_UP)
+        self._tokens = KnownLimit(tokens_per_minute, TOKENS_CATCH_UP)
         self._search = RateSearch(None if requests_per_minute or tokens_per_minute else FIRST_RATE)
         self._sent = SendLog()
-        self._share = TokenShare()
+        self._estimate = TokenEstimate()
         self._began: float | None = None
         self._cut_at = float("-inf")
         self._waited = 0.0
@@ -116,7 +114,7 @@ class Limiter:
             self._began = now
         self._search.admit(now)
         self._requests.pace.admit(now, 1)
-        paced_tokens = self._share.mean * worst_tokens
+        paced_tokens = self._estimate.share * worst_tokens
         self._tokens.pace.admit(now, paced_tokens)
         bucket = self._sent.add(now, worst_tokens)
         return Admission(now, self._search.epoch, worst_tokens, paced_tokens, bucket)
@@ -124,7 +122,7 @@ class Limiter:
     def answered(self, admission: Admission, now: float, used_tokens: int, limits: RateLimits | None) -> None:
         """Counts what an answered request used, and takes what its headers say."""
         self._settle(admission, used_tokens)
-        self._share.learn(admission.worst_tokens, used_tokens)
+        self._estimate.learn(admission.worst_tokens, used_tokens)
         if limits is not None:
             self._take_limits(limits, now)
 
@@ -165,9 +163,7 @@ class Limiter:
     def _token_window(self, now: float, worst_tokens: int) -> float:
         """A request that is larger than the limit goes when the window is empty: the server has to decide."""
         sent = self._sent
-        open_tokens = self._share.bound(
-            sent.open_tokens + worst_tokens, sent.open_squares + worst_tokens * worst_tokens
-        )
+        open_tokens = self._estimate.bound(sent.open_requests + 1, sent.open_tokens + worst_tokens)
         excess = sent.tokens + open_tokens - (self._tokens.per_minute or 0)
         return sent.delay(now, excess, lambda bucket: bucket.tokens + bucket.open_tokens)
 
@@ -175,12 +171,12 @@ class Limiter:
 
     def _slow_down(self, now: float, wait: float) -> None:
         # Estimates of tokens that were too low are as good a cause as any.
-        self._share = TokenShare()
+        self._estimate = TokenEstimate()
         if self._refused_since_cut and not self._sent.sent_since(self._cut_at):
             self._wait_longer(now, wait)
             return
-        accepted = self._accepted(now, wait)
-        self._search.cut(accepted, now + wait)
+        accepted, seconds = self._accepted(now, wait)
+        self._search.cut(accepted, seconds, now - self._cut_at, now + wait)
         self._cut_at, self._waited, self._refused_since_cut = now, wait, 1
 
     def _wait_longer(self, now: float, wait: float) -> None:
@@ -191,23 +187,17 @@ class Limiter:
         self._refused_since_cut += 1
         self._search.new_epoch()
 
-    def _accepted(self, now: float, wait: float) -> Accepted:
-        """The rate that the server allows, by what it accepted before it refused.
+    def _accepted(self, now: float, wait: float) -> tuple[float, float]:
+        """The rate in requests per second that the server took before it refused, and over how many seconds.
 
-        A server that counts a window of a minute was full: what the minute held is its limit, and a run that
-        is younger knows by `wait` how long the window is. A token bucket was empty now and at the last
-        cut: in between it gave its rate, or that and what came in during the pause. Which, can't be seen: the geometric
-        mean lies between.
+        What it took in the last minute is its limit, whatever it counts by. A run that is younger sees by a
+        long `wait` that a window was full, and by a short one that a bucket is empty: since the last cut that gave its
+        rate, or that and what came in during the pause. Which, can't be seen: the geometric mean lies between.
         """
-        young = now + wait - (now if self._began is None else self._began)
+        age = now + wait - (now if self._began is None else self._began)
         since_cut = now - self._cut_at
-        if self._waited > LONG_WAIT or since_cut > young:
-            seconds = max(min(MINUTE, young), 0.001)
-            rate = self._sent.sent_since(now - MINUTE) / seconds
-        else:
-            seconds = since_cut
-            sending = max(since_cut - self._waited, 0.001)
-            rate = self._sent.sent_since(max(self._cut_at, now - MINUTE)) / sqrt(
-                min(MINUTE, since_cut) * min(MINUTE, sending)
-            )
-        return Accepted(min(rate, self._search.rate or rate), seconds)
+        if age >= MINUTE or since_cut > age:
+            seconds = max(0.001, min(MINUTE, age))
+            return self._sent.sent_since(now - MINUTE) / seconds, seconds
+        sending = max(0.001, since_cut - self._waited)
+        return self._sent.sent_since(self._cut_at) / sqrt(since_cut * sending), since_cut

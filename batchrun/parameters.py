@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -48,7 +49,7 @@ def _words(cell: Any) -> Any:
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:
-    return type(value) in (int, float, Decimal) and least <= value <= most
+    return type(value) in (int, float, Decimal) and isfinite(value) and least <= value <= most
 
 
 def _is_whole(value: Any, least: int) -> bool:

@@ -24,21 +24,50 @@ def pending_requests(
     `retry_failed_before`. A request may come up more than once: its rows share one answer.
     """
     rows = 0
+    known = _Settled(journal, retry_failed_before)
     for chunk in workload.chunks([]):
         requests = [
             (chunk.first + position, request)
             for position, request in enumerate(chunk.requests)
             if isinstance(request, Request)
         ]
-        settled = journal.settled_digests(
-            tuple({request.digest for _, request in requests}), retry_failed_before
-        )
+        settled = known.among({request.digest for _, request in requests})
         pending = [(row, request) for row, request in requests if request.digest not in settled]
         rows += len(chunk.requests)
         progress.invalid += len(chunk.requests) - len(requests)
         progress.settled_before += len(requests) - len(pending)
         yield pending
     progress.rows = rows
+
+
+class _Settled:
+    """Which requests need no asking: looked up one by one, unless they come in the order of last time.
+
+    Then they are found in the two pages of the journal that are kept, at a tenth of the cost. No
+    cursor stays open between pages: it would keep the write-ahead log from being checkpointed.
+    """
+
+    def __init__(self, journal: Journal, retry_failed_before: int) -> None:
+        self._journal = journal
+        self._retry_failed_before = retry_failed_before
+        self._attempt = 0
+        self._page: frozenset[bytes] = frozenset()
+        self._next_page = self._read_page()
+
+    def among(self, digests: set[bytes]) -> set[bytes]:
+        """Those of the digests that need no asking."""
+        on_next_page = digests & self._next_page
+        settled = (digests & self._page) | on_next_page
+        if on_next_page or not settled:
+            self._page, self._next_page = self._next_page, self._read_page()
+        unknown = tuple(digests - settled)
+        return settled | self._journal.settled_digests(unknown, self._retry_failed_before)
+
+    def _read_page(self) -> frozenset[bytes]:
+        page = self._journal.settled_after(self._attempt, ROWS_IN_A_CHUNK, self._retry_failed_before)
+        if page:
+            self._attempt = page[-1][0]
+        return frozenset(digest for _, digest in page)
 
 
 def in_random_order(chunks: Iterator[list[IndexedRequest]], seed: int) -> Iterator[list[IndexedRequest]]:

@@ -1,12 +1,12 @@
 """The search for a rate that nobody has named: a doubling start, then CUBIC on the rate.
 
-CUBIC is W(t) = C (t - K)^3 + W_max of RFC 9438, put to requests per second as botocore's adaptive retry mode
-does. Three things are different, since a simulation lost less with them: W_max is what the server was measured
-to accept, not what was sent; C is chosen so that the plateau comes K seconds after a cut, whatever the rate; and a
-cut that rests on a long measurement is small. No clock: times are seconds, given by the caller.
+CUBIC is W(t) = C (t - K)^3 + W_max of RFC 9438, put to requests per second as botocore's adaptive retry mode does.
+Three things differ, since simulated servers were used better so: W_max is what the server was measured to
+accept and not what was sent; C follows from K, so that a cut costs the same share of any rate; and a cut that comes
+long after the one before is small. No clock: times are seconds, given by the caller.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchrun.gcra import Gcra
 
@@ -23,9 +23,11 @@ CATCH_UP = 0.02
 """Seconds that a late wake-up may make good."""
 
 BETA = 0.85
-BETA_WHEN_MEASURED = 0.95
-MEASURED_WELL = 10.0
-"""Seconds of evidence from which the smaller cut is enough."""
+BETA_WHEN_STEADY = 0.95
+STEADY = 10.0
+"""Seconds since the last cut from which the smaller one is enough."""
+STEP = 0.1
+"""What is added to the ceiling when as much time has passed above it as below it."""
 PLATEAU = 20.0
 """Seconds from a cut until its ceiling is tried again, at most; the evidence's length, where that is shorter."""
 PLATEAU_REQUESTS = 30
@@ -33,37 +35,37 @@ PLATEAU_REQUESTS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the server accepted of late: `rate` in requests per second, measured over `seconds`."""
-
-    rate: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Recovery:
-    """The way back to `ceiling` (requests per second) from a cut to `beta` times it, and beyond."""
+    """The way from a cut back to `ceiling` (requests per second) and beyond.
+
+    `depth` is how much of the ceiling the cut took, `plateau` the time K (seconds) until the ceiling is reached.
+    """
 
     ceiling: float
-    beta: float
+    depth: float
     plateau: float
     begins: float
 
     def rate(self, now: float) -> float:
-        """ceiling (1 + (1 - beta) ((t - K) / K)^3), t seconds after the beginning, K the plateau's time."""
+        """Below the ceiling: ceiling (1 - depth (1 - t/K)^3). Above it: ceiling (1 + STEP (t/K - 1)^3)."""
         progress = max(0.0, now - self.begins) / self.plateau - 1
-        return self.ceiling * (1 + (1 - self.beta) * progress**3)
+        return self.ceiling * (1 + (self.depth if progress < 0 else STEP) * progress**3)
 
     def postponed(self, seconds: float) -> "Recovery":
-        return Recovery(self.ceiling, self.beta, self.plateau, self.begins + seconds)
+        return replace(self, begins=self.begins + seconds)
 
 
-def recovery_from(accepted: Accepted, begins: float) -> Recovery:
-    """What a 429 leads to, given what was accepted before it. `begins`: when sending goes on."""
-    ceiling = max(LEAST_RATE, accepted.rate)
-    beta = BETA_WHEN_MEASURED if accepted.seconds >= MEASURED_WELL else BETA
-    plateau = max(min(PLATEAU, accepted.seconds), PLATEAU_REQUESTS / ceiling)
-    return Recovery(ceiling, beta, plateau, begins)
+def recovery(rate: float | None, accepted: float, seconds: float, since_cut: float, begins: float) -> Recovery:
+    """What a 429 leads to.
+
+    `rate` is the present one, None without a bound; `accepted` what the server took, measured over `seconds`;
+    `since_cut` is the time since the rate was last lowered. Sending goes on at `begins`.
+    """
+    ceiling = max(LEAST_RATE, accepted)
+    beta = BETA_WHEN_STEADY if since_cut >= STEADY else BETA
+    start = beta * min(ceiling, rate or ceiling)
+    plateau = max(min(PLATEAU, seconds), PLATEAU_REQUESTS / ceiling)
+    return Recovery(ceiling, 1 - start / ceiling, plateau, begins)
 
 
 class RateSearch:
@@ -95,11 +97,11 @@ class RateSearch:
         if self.rate is not None:
             self._pace.admit(now, 1)
 
-    def cut(self, accepted: Accepted, resumes: float) -> None:
-        """Lowers the rate below what was accepted; sending goes on at `resumes`."""
+    def cut(self, accepted: float, seconds: float, since_cut: float, begins: float) -> None:
+        """Lowers the rate below what was accepted. The arguments are those of `recovery`."""
         self.epoch += 1
-        self._recovery = recovery_from(accepted, resumes)
-        self._set(self._recovery.rate(resumes))
+        self._recovery = recovery(self.rate, accepted, seconds, since_cut, begins)
+        self._set(self._recovery.rate(begins))
 
     def new_epoch(self) -> None:
         """Keeps the rate, and lets no request that is out already lower it."""

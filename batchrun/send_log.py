@@ -21,7 +21,7 @@ class Bucket:
     requests: int = 0
     tokens: int = 0
     open_tokens: int = 0
-    open_squares: int = 0
+    open_requests: int = 0
     in_window: bool = True
 
 
@@ -33,7 +33,7 @@ class SendLog:
         self.requests = 0
         self.tokens = 0
         self.open_tokens = 0
-        self.open_squares = 0
+        self.open_requests = 0
 
     def expire(self, now: float) -> None:
         """Forgets what has left the window. The sums hold as of the latest call."""
@@ -43,7 +43,7 @@ class SendLog:
             self.requests -= gone.requests
             self.tokens -= gone.tokens
             self.open_tokens -= gone.open_tokens
-            self.open_squares -= gone.open_squares
+            self.open_requests -= gone.open_requests
 
     def add(self, now: float, worst_tokens: int) -> Bucket:
         """Counts a request that is sent now; the bucket is needed to count its end."""
@@ -53,27 +53,27 @@ class SendLog:
             bucket = Bucket(now, now)
             self._buckets.append(bucket)
         bucket.last = now
-        self._count(bucket, 1, 0, worst_tokens, worst_tokens * worst_tokens)
+        self._count(bucket, 1, 0, worst_tokens, 1)
         return bucket
 
     def settle(self, bucket: Bucket, worst_tokens: int, used_tokens: int) -> None:
         """Puts what a request used in the place of its worst case."""
-        self._count(bucket, 0, used_tokens, -worst_tokens, -worst_tokens * worst_tokens)
+        self._count(bucket, 0, used_tokens, -worst_tokens, -1)
 
     def remove(self, bucket: Bucket, worst_tokens: int) -> None:
         """Takes out a request that was refused: servers don't count it."""
-        self._count(bucket, -1, 0, -worst_tokens, -worst_tokens * worst_tokens)
+        self._count(bucket, -1, 0, -worst_tokens, -1)
 
-    def _count(self, bucket: Bucket, requests: int, tokens: int, open_tokens: int, open_squares: int) -> None:
+    def _count(self, bucket: Bucket, requests: int, tokens: int, open_tokens: int, open_requests: int) -> None:
         bucket.requests += requests
         bucket.tokens += tokens
         bucket.open_tokens += open_tokens
-        bucket.open_squares += open_squares
+        bucket.open_requests += open_requests
         if bucket.in_window:
             self.requests += requests
             self.tokens += tokens
             self.open_tokens += open_tokens
-            self.open_squares += open_squares
+            self.open_requests += open_requests
 
     def sent_since(self, instant: float) -> int:
         """Requests that were sent after `instant`, as far as the window reaches back, and not refused."""

@@ -6,11 +6,11 @@ The journal is written by the real writer, from the requests of the real input; 
 import queue
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -130,31 +130,39 @@ def _requests(workload: Workload) -> Iterator[Request]:
 
 
 def _write_attempts(journal: Journal, requests: Iterator[Request], run: int) -> float:
-    """In groups of as many as are in flight by default. The CPU is that of the writer's thread and of handing over."""
-    commits: queue.SimpleQueue[float] = queue.SimpleQueue()
+    """Writes groups of as many as are in flight by default: one's answers with the next one's intents.
+
+    Returns the CPU seconds of writing and of handing over.
+    """
+    commits: queue.SimpleQueue[tuple[int, float]] = queue.SimpleQueue()
     writer = JournalWriter(
         journal,
-        committed=lambda _intents, _refused: commits.put(time.thread_time()),
+        committed=lambda intents, _refused: commits.put((intents, time.thread_time())),
         failed=_raise,
         make_room=lambda: False,
         nearly_full=_raise,
     )
     handing_over = writing = 0.0
-    number = 1
+    number, attempts = 1, list[Attempt]()
     while group := list(islice(requests, IN_FLIGHT)):
         intents = [_intent(number + place, run, request) for place, request in enumerate(group)]
+        handing_over += _cpu_seconds(writer.record, attempts) + _cpu_seconds(writer.intend, intents)
         attempts = [_answered(intent) for intent in intents]
-        started = time.thread_time()
-        for intent in intents:
-            writer.intend(intent)
-        for attempt in attempts:
-            writer.record(attempt)
-        handing_over += time.thread_time() - started
         number += len(group)
-        while not commits.empty():
-            writing = commits.get()
+        durable = 0
+        while durable < len(intents):
+            committed, writing = commits.get()
+            durable += committed
+    handing_over += _cpu_seconds(writer.record, attempts)
     writer.close()
     return handing_over + writing
+
+
+def _cpu_seconds(hand_over: Callable[[Any], object], records: Iterable[Any]) -> float:
+    started = time.thread_time()
+    for record in records:
+        hand_over(record)
+    return time.thread_time() - started
 
 
 def _raise(error: Exception) -> None:
@@ -216,7 +224,7 @@ def _resume(job_file: Path, folder: Path, sandbox: SandboxProcess) -> Resumed:
 
 
 def _peak_memory(process: int) -> int:
-    """Peak of the resident memory in bytes: VmHWM of proc_pid_status(5), which counts in kB of 1,024 bytes."""
+    """Peak of the resident memory in bytes: VmHWM of proc_pid_status(5), in units of 1,024 bytes."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

@@ -16,6 +16,7 @@ from batchrun.cli.run import run_command
 from batchrun.cli.sandbox import sandbox_command
 from batchrun.cli.status import status_command
 from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, BatchrunError
+from batchrun.plain_text import on_one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,7 +70,8 @@ def main() -> NoReturn:
 
 
 def _say(text: str) -> None:
-    click.echo(f"batchrun: {text}", err=True)
+    for line in f"batchrun: {text}".splitlines():
+        click.echo(on_one_line(line), err=True)
 
 
 def _in_two_lines(error: click.ClickException) -> str:

@@ -29,6 +29,15 @@ _SHORTCUTS = (
 )
 _PATHS = ("input.path", "output.path")
 SANDBOX_KEY = "sandbox-key"
+LOCAL_MODEL = "SmolLM2-135M-Instruct"
+# The model takes one request at a time: more than a few that wait for it would only time out.
+_LOCAL = (
+    'endpoint={preset="local"}',
+    "pricing={}",
+    f"request.model={json.dumps(LOCAL_MODEL)}",
+    "limits.concurrency=4",
+)
+LOCAL_HELP = "A small model on this machine answers, nothing is paid. Needs: pip install 'batchrun[local]'"
 
 
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,9 +56,15 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def load(job_file: Path | None, settings: tuple[str, ...], shortcuts: dict[str, Any], sandbox: bool) -> "Job":
-    """The job that the command line describes. Raises JobError."""
-    from batchrun.errors import JobError
+def load(
+    job_file: Path | None,
+    settings: tuple[str, ...],
+    shortcuts: dict[str, Any],
+    sandbox: bool,
+    local: bool = False,
+) -> "Job":
+    """The job that the command line describes. Raises UsageError."""
+    from batchrun.errors import JobError, UsageError
     from batchrun.job_file import load_job
 
     overrides = [*_overrides(shortcuts), *settings]
@@ -58,21 +73,23 @@ def load(job_file: Path | None, settings: tuple[str, ...], shortcuts: dict[str, 
             "name a job file, or give at least --input, --prompt, --output, --model and --max-tokens.\n"
             "`batchrun init TABLE` writes a job file for a table."
         )
-    return load_job(job_file, overrides, sandbox=sandbox)
+    if sandbox and local:
+        raise UsageError("give --sandbox or --local, not both")
+    return load_job(job_file, [*(_LOCAL if local else ()), *overrides], sandbox=sandbox)
 
 
 @contextmanager
 def target_of(
-    job: "Job", environ: dict[str, str], sandbox: bool, replies: Path | None, latency: float
+    job: "Job", environ: dict[str, str], sandbox: bool, replies: Path | None, latency: float, local: bool
 ) -> "Iterator[Target]":
-    """The server of the run: the job's endpoint, or a sandbox that lives as long as the block.
+    """The server of the run: the job's endpoint, or a sandbox or a model that lives as long as the block.
 
-    Raises JobError where there is no key.
+    Raises JobError where there is no key, UsageError for wrong settings and where there is no model.
     """
     from batchrun.credentials import api_key
     from batchrun.run import Target
 
-    if not sandbox:
+    if not sandbox and not local:
         yield Target(job.endpoint.base_url, api_key(job, environ))
         return
     from batchrun.errors import UsageError
@@ -80,11 +97,16 @@ def target_of(
 
     with ExitStack() as stack:
         try:
-            settings = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
+            scripted = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
+            # The sandbox's make-believe charges would stand in the journal as real ones.
+            settings = Settings(real=True, cost_fields="absent") if local else scripted
             running = stack.enter_context(background(settings))
         except SettingsError as error:
             raise UsageError(str(error)) from None
-        yield Target(running.base_url, None if job.request.free_tier else SANDBOX_KEY, sandbox=True)
+        if local:
+            yield Target(running.base_url, None)
+        else:
+            yield Target(running.base_url, None if job.request.free_tier else SANDBOX_KEY, sandbox=True)
 
 
 def _overrides(shortcuts: dict[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from batchrun.summary import Summary
 def print_end(summary: Summary) -> None:
     """The end of a run, on stderr; the last line says why it ended and what to do next."""
     for line in end_lines(summary):
-        click.echo(line, err=True)
+        click.echo(on_one_line(line), err=True)
 
 
 def end_lines(summary: Summary) -> list[str]:

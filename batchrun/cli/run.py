@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrun.cli.job_options import job_options, load, target_of
+from batchrun.cli.job_options import LOCAL_HELP, LOCAL_MODEL, job_options, load, target_of
 
 
 @click.command("run")
@@ -18,6 +18,7 @@ from batchrun.cli.job_options import job_options, load, target_of
     help="Reply file of the sandbox; see docs/sandbox.md.",
 )
 @click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
+@click.option("--local", is_flag=True, help=LOCAL_HELP)
 @click.option("--retry-failed", is_flag=True, help="Ask again for the rows that failed for good.")
 @click.option("--preview", default=0, metavar="N", help="Show N rows of the output at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
@@ -28,6 +29,7 @@ def run_command(
     sandbox: bool,
     sandbox_replies: Path | None,
     sandbox_latency: float,
+    local: bool,
     retry_failed: bool,
     preview: int,
     as_json: bool,
@@ -44,7 +46,7 @@ def run_command(
 
     Safe to repeat, to interrupt and to put in cron: answered rows are never asked again.
     """
-    job = load(job_file, settings, shortcuts, sandbox)
+    job = load(job_file, settings, shortcuts, sandbox, local)
 
     from contextlib import nullcontext
 
@@ -53,7 +55,9 @@ def run_command(
     from batchrun.job import output_path
     from batchrun.run import run_job
 
-    with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency) as target:
+    with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
+        if local and not quiet:
+            click.echo(f"{LOCAL_MODEL} answers on this machine: nothing is paid.", err=True)
         watch = (lambda _: nullcontext()) if quiet else watching
         summary = run_job(job, target, retry_failed=retry_failed, watch=watch)
     if as_json:

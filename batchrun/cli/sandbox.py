@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
+
+from batchrun.cli.job_options import LOCAL_MODEL
 
 
 class CommandError(click.ClickException):
@@ -60,13 +63,21 @@ class CommandError(click.ClickException):
 @click.option(
     "--max-body-bytes", default=32 * 1024 * 1024, show_default=True, help="Larger requests get a 413."
 )
+@click.option(
+    "--real",
+    is_flag=True,
+    help="The model SmolLM2-135M-Instruct answers, on this machine. Needs: pip install 'batchrun[local]'",
+)
+@click.option(
+    "--threads", default=1, show_default=True, metavar="N", help="Threads of the model, with --real."
+)
 def sandbox_command(
     port: int, faults: tuple[str, ...], no_limit_headers: bool, replies: Path | None, **options: Any
 ) -> None:
     """Serve the provider's API on 127.0.0.1, for trying a job out, for tests, for CI.
 
-    No model answers here: answers are scripted or made of drawn words. GET /sandbox/bill says what every
-    request was charged. Ctrl-C stops it.
+    Without --real no model answers: answers are scripted or made of drawn words. GET /sandbox/bill says
+    what every request was charged. Ctrl-C stops it.
     """
     from batchrun.sandbox import Settings, SettingsError, serve
 
@@ -74,7 +85,7 @@ def sandbox_command(
         settings = Settings(
             faults=_fault_shares(faults), limit_headers=not no_limit_headers, replies=replies, **options
         )
-        serve(settings, port, _announce)
+        serve(settings, port, partial(_announce, settings.real))
     except SettingsError as error:
         raise CommandError(str(error)) from None
     except OSError as error:
@@ -92,5 +103,6 @@ def _fault_shares(options: tuple[str, ...]) -> dict[str, float]:
     return shares
 
 
-def _announce(base_url: str) -> None:
-    click.echo(f"sandbox: {base_url} (no model answers here; Ctrl-C stops it)", err=True)
+def _announce(real: bool, base_url: str) -> None:
+    who = f"{LOCAL_MODEL} answers" if real else "no model answers here"
+    click.echo(f"sandbox: {base_url} ({who}; Ctrl-C stops it)", err=True)

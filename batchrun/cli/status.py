@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from batchrun.cli.job_options import job_options, load
+from batchrun.plain_text import on_one_line
 
 
 @click.command("status")
@@ -31,4 +32,4 @@ def status_command(
         click.echo(msgspec.json.encode(status).decode())
         return
     for line in status_lines(status):
-        click.echo(line)
+        click.echo(on_one_line(line))

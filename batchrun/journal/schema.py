@@ -2,8 +2,8 @@
 
 A flipped bit is found by SQLite's integrity check: in pages by their structure, in digests by the second copy
 in the index, in the numbers that the budget rests on by the column `control`, which a CHECK constraint
-compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read. On the rest,
-such as the texts of errors, nothing rests.
+compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read.
+Texts of errors have neither.
 """
 
 import sqlite3

@@ -83,6 +83,21 @@ class Journal:
             )
             return {row[0] for row in rows}
 
+    def settled_after(
+        self, attempt: int, most: int, retry_failed_before: int = 0
+    ) -> list[tuple[int, bytes]]:
+        """The next `most` attempts after `attempt` that settled their requests, with the digests of these.
+
+        In the order of asking, and by the rule of `settled_digests`.
+        """
+        with translated_errors(self.path):
+            return self.connection.execute(
+                "SELECT attempt, digest FROM attempts"
+                " WHERE attempt > ? AND (outcome = 'answered' OR (final AND run >= ?))"
+                " ORDER BY attempt LIMIT ?",
+                (attempt, retry_failed_before, most),
+            ).fetchall()
+
     def histories(self, digests: Sequence[bytes]) -> dict[bytes, RequestHistory]:
         """What is known of each of the requests; those never asked are left out.
 

@@ -21,13 +21,13 @@ async def deliver(
         await asyncio.sleep(response.delay)
     if response.fault in (faults.RESET_BEFORE, faults.RESET_AFTER):
         reset(transport)
-        await _until_disconnected(receive)
+        await until_disconnected(receive)
     elif response.fault == faults.HANG:
-        await _until_disconnected(receive)
+        await until_disconnected(receive)
     elif response.fault == faults.TRUNCATED:
         await _send_half(response, send)
         transport.close()
-        await _until_disconnected(receive)
+        await until_disconnected(receive)
     elif response.stream is not None:
         await _send_stream(response, response.stream, settings, send)
     else:
@@ -41,7 +41,8 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def _until_disconnected(receive: Receive) -> None:
+async def until_disconnected(receive: Receive) -> None:
+    """Returns when the client has closed the connection, or the response is complete."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

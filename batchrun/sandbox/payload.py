@@ -59,27 +59,40 @@ class MessagesBody(Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """The text of one message of the conversation."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A valid request. `digest` is of the canonical body without `stream`: whoever asks the same
-    gets the same answer, streamed or not. `max_tokens` is None where the request names none.
+    gets the same answer, streamed or not. `max_tokens` and `temperature` are None where it names none.
     """
 
     model: str
     system: str
-    last_user_text: str
+    turns: list[Turn]
+    has_images: bool
     input_tokens: int
     max_tokens: int | None
+    temperature: float | None
     stream: bool
     stop_sequences: list[str]
     digest: bytes
 
 
-def parse_prompt(body: bytes, models: Collection[str]) -> Prompt:
-    """The request in `body`. Raises Rejection: 400 for JSON or parameters, 422 for a senseless history."""
+def parse_prompt(body: bytes, models: Collection[str] | None) -> Prompt:
+    """The request in `body`, for one of the `models` (None: for any name).
+
+    Raises Rejection: 400 for JSON or parameters, 422 for a senseless history.
+    """
     document = _decoded(body)
     request = _converted(document)
     _check_ranges(request)
-    if request.model not in models:
+    if models is not None and request.model not in models:
         raise invalid_request(
             f"model: {request.model!r} is unknown; known are {', '.join(models)}", "model_not_found"
         )
@@ -89,9 +102,11 @@ def parse_prompt(body: bytes, models: Collection[str]) -> Prompt:
     return Prompt(
         model=request.model,
         system=_text_of(request.system),
-        last_user_text=_text_of(request.messages[-1].content),
+        turns=[Turn(message.role, _text_of(message.content)) for message in request.messages],
+        has_images=any(True for message in request.messages for _ in _images(message.content)),
         input_tokens=_input_tokens(request),
         max_tokens=None if request.max_tokens is UNSET else request.max_tokens,
+        temperature=None if request.temperature is UNSET else request.temperature,
         stream=request.stream,
         stop_sequences=request.stop_sequences,
         digest=hashlib.sha256(msgspec.json.encode(document, order="sorted")).digest(),

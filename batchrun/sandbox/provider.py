@@ -72,18 +72,33 @@ class Account:
     window: UsageWindow = field(default_factory=UsageWindow)
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request that is in order: what is left is to make the answer and to charge for it."""
+
+    arrival: Arrival
+    account: Account
+    prompt: Prompt
+    fault: str | None
+
+
 class Provider:
-    """All state of a sandbox. `limits` and `fault_draw.shares` may be changed while it runs."""
+    """All state of a sandbox. `limits` and `fault_draw.shares` may be changed while it runs.
+
+    `receive` and `answer` are the two halves of a request: a real model takes its time between them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = Limits(settings.rpm, settings.tpm)
         self.fault_draw = FaultDraw(settings.faults, settings.seed)
         self.bill = Bill(settings.bill_requests)
-        self._models = dict.fromkeys((*KNOWN_MODELS, *settings.models))
+        self._models = None if settings.real else dict.fromkeys((*KNOWN_MODELS, *settings.models))
+        # A model on this machine serves its own user: no key is needed unless some are named.
+        self._open = settings.real and not settings.keys
         self._replies = load_replies(settings.replies) if settings.replies else []
         self._latency = random.Random(f"latency {settings.seed}")  # noqa: S311 - repeatable on purpose
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str | None, Account] = {}
         self._starting_credits = settings.credits
         self._free_tier_used = False
         self._arrivals = 0
@@ -95,7 +110,17 @@ class Provider:
             account.balance = balance
 
     def respond(self, headers: Mapping[bytes, bytes], body: bytes | None) -> Response:
-        """The answer to one arriving request, entered in the bill. `body` is None where it was too large."""
+        """The scripted or drawn answer to an arriving request, in the bill already. `body`: see `receive`."""
+        accepted = self.receive(headers, body)
+        if isinstance(accepted, Response):
+            return accepted
+        return self.answer(accepted, self._completion(accepted.prompt))
+
+    def receive(self, headers: Mapping[bytes, bytes], body: bytes | None) -> Accepted | Response:
+        """Looks at one arriving request: a Response is its refusal, which stands in the bill already.
+
+        `body` is None where it was too large.
+        """
         self._arrivals += 1
         key = _presented_key(headers)
         digest = None if body is None else hashlib.sha256(body).digest()
@@ -106,8 +131,7 @@ class Provider:
         account = None
         try:
             account = self._account(key, headers.get(b"x-free-tier"))
-            prompt = parse_prompt(self._readable(body), self._models)
-            return self._answer(arrival, account, prompt, fault)
+            return Accepted(arrival, account, parse_prompt(self._readable(body), self._models), fault)
         except Rejection as rejection:
             return self._reject(arrival, account, rejection)
 
@@ -124,7 +148,7 @@ class Provider:
             if self._free_tier_used:
                 raise _unauthorized("the free request is used up; send an API key", "free_tier_used")
             return Account(balance=None, is_free_tier=True)
-        if key is None:
+        if key is None and not self._open:
             raise _unauthorized("no API key; send the header Authorization: Bearer <key>", "missing_api_key")
         if self.settings.keys and key not in self.settings.keys:
             raise _unauthorized("the API key is not known", "invalid_api_key")
@@ -132,10 +156,23 @@ class Provider:
             self._accounts[key] = Account(self._starting_credits)
         return self._accounts[key]
 
-    def _answer(self, arrival: Arrival, account: Account, prompt: Prompt, fault: str | None) -> Response:
-        completion = self._completion(prompt)
-        if fault == faults.STREAM_ERROR and not prompt.stream:
-            fault = None
+    def check_admission(self, accepted: Accepted) -> None:
+        """Raises Rejection where credits or rate don't allow an answer of a single token; takes neither."""
+        charge = charge_for(accepted.prompt.input_tokens, 1)
+        self._check_balance(accepted.account, charge)
+        if self.limits.are_set:
+            self._check_rate(accepted.account.window, charge.input_tokens + charge.output_tokens)
+
+    def answer(self, accepted: Accepted, completion: wire.Completion) -> Response:
+        """The response with this completion, admitted, charged and entered in the bill."""
+        try:
+            return self._answer(accepted, completion)
+        except Rejection as rejection:
+            return self.reject(accepted, rejection)
+
+    def _answer(self, accepted: Accepted, completion: wire.Completion) -> Response:
+        account, prompt = accepted.account, accepted.prompt
+        fault = None if accepted.fault == faults.STREAM_ERROR and not prompt.stream else accepted.fault
         if fault == faults.STREAM_ERROR:
             # Only what is streamed before the error is generated, counted and charged.
             half = max(1, completion.output_tokens // 2)
@@ -145,17 +182,37 @@ class Provider:
         if account.is_free_tier:
             charge = NO_CHARGE
         status = NO_STATUS if fault in (faults.RESET_AFTER, faults.HANG) else 200
-        self.bill.record(arrival, status, charge, fault)
-        return self._message(arrival, account, prompt, completion, charge, fault)
+        self.bill.record(accepted.arrival, status, charge, fault)
+        return self._message(accepted.arrival, account, prompt, completion, charge, fault)
+
+    def reject(self, accepted: Accepted, rejection: Rejection) -> Response:
+        """The refusal of a request that was in order, entered in the bill."""
+        return self._reject(accepted.arrival, accepted.account, rejection)
+
+    def abandon(self, accepted: Accepted) -> None:
+        """Enters in the bill that the client had gone before anything was made for it."""
+        self.bill.record(accepted.arrival, NO_STATUS, NO_CHARGE, None)
+
+    def max_tokens(self, prompt: Prompt) -> int:
+        """The most tokens that the answer to `prompt` may have."""
+        return prompt.max_tokens or self.settings.default_max_tokens
 
     def _completion(self, prompt: Prompt) -> wire.Completion:
-        text = reply_text(self._replies, prompt.system, prompt.last_user_text, prompt.digest)
-        return wire.complete(
-            text, prompt.max_tokens or self.settings.default_max_tokens, prompt.stop_sequences
-        )
+        text = reply_text(self._replies, prompt.system, prompt.turns[-1].text, prompt.digest)
+        return wire.complete(text, self.max_tokens(prompt), prompt.stop_sequences)
 
     def _admit(self, account: Account, charge: Charge) -> None:
         """Takes credits and rate for one request, or raises Rejection and takes neither."""
+        self._check_balance(account, charge)
+        if self.limits.are_set:
+            tokens = charge.input_tokens + charge.output_tokens
+            account.window.grant(self._check_rate(account.window, tokens), tokens)
+        if account.balance is not None:
+            account.balance -= charge.credits
+        if account.is_free_tier:
+            self._free_tier_used = True
+
+    def _check_balance(self, account: Account, charge: Charge) -> None:
         if account.balance is not None and account.balance < charge.credits:
             raise Rejection(
                 402,
@@ -163,14 +220,9 @@ class Provider:
                 "insufficient_credits",
                 f"the request takes {charge.credits} credits and {account.balance} are left; top up",
             )
-        if self.limits.are_set:
-            self._admit_by_rate(account.window, charge.input_tokens + charge.output_tokens)
-        if account.balance is not None:
-            account.balance -= charge.credits
-        if account.is_free_tier:
-            self._free_tier_used = True
 
-    def _admit_by_rate(self, window: UsageWindow, tokens: int) -> None:
+    def _check_rate(self, window: UsageWindow, tokens: int) -> float:
+        """The instant (of the monotonic clock) at which `tokens` tokens fit; raises Rejection if not now."""
         limits = self.limits
         if limits.tpm is not None and tokens > limits.tpm:
             raise invalid_request(
@@ -187,7 +239,7 @@ class Provider:
                 f"over the limit of {_limits_text(limits)} a minute",
                 retry_after=math.ceil(seconds),
             )
-        window.grant(now, tokens)
+        return now
 
     def _message(
         self,

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
@@ -16,13 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batchrun.sandbox.control import control_application, method_not_allowed
 from batchrun.sandbox.delivery import deliver
-from batchrun.sandbox.provider import Provider
+from batchrun.sandbox.model import Model
+from batchrun.sandbox.provider import Provider, Response
+from batchrun.sandbox.queue import ModelQueue
 from batchrun.sandbox.settings import Settings
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HttpProtocol
 except ImportError:  # pragma: no cover - the slower parser is what uvicorn always brings
     from uvicorn.protocols.http.h11_impl import H11Protocol as HttpProtocol  # type: ignore[assignment]
+
+Respond = Callable[[Mapping[bytes, bytes], bytes | None, Receive], Awaitable[Response | None]]
 
 HOST = "127.0.0.1"
 PATH = "/v1/messages"
@@ -47,12 +51,13 @@ class Sandbox:
 def background(settings: Settings | None = None, port: int = 0) -> Iterator[Sandbox]:
     """A sandbox in a daemon thread with an event loop of its own, until the block ends.
 
-    Port 0 takes any free one. Raises OSError where the port is taken, SettingsError for a wrong reply file.
+    Port 0 takes any free one. Raises OSError where the port is taken, SettingsError for a wrong reply file or
+    a real model that isn't installed.
     """
     provider = Provider(settings or Settings())
     with _bound_socket(port) as listener:
         started: Future[str] = Future()
-        server = _Server(provider, started.set_result)
+        server = _Server(application(provider), started.set_result)
         thread = threading.Thread(target=_run, args=(server, listener, started), name="sandbox", daemon=True)
         thread.start()
         try:
@@ -65,17 +70,22 @@ def background(settings: Settings | None = None, port: int = 0) -> Iterator[Sand
 def serve(settings: Settings, port: int, ready: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM; calls `ready` with the base URL once requests are taken.
 
-    Port 0 takes any free one. Raises OSError where the port is taken, SettingsError for a wrong reply file.
+    Port 0 takes any free one. Raises OSError where the port is taken, SettingsError for a wrong reply file or
+    a real model that isn't installed.
     """
     provider = Provider(settings)
     with _bound_socket(port) as listener:
-        _Server(provider, ready).run(sockets=[listener])
+        _Server(application(provider), ready).run(sockets=[listener])
 
 
 def application(provider: Provider) -> ASGIApp:
-    """`POST /v1/messages` by the shortest way, everything else by Starlette's routes."""
+    """`POST /v1/messages` by the shortest way, everything else by Starlette's routes.
+
+    Raises SettingsError where a real model is wanted and isn't installed.
+    """
     control = control_application(provider)
     settings = provider.settings
+    respond = ModelQueue(provider, Model(settings.threads)).respond if settings.real else _at_once(provider)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != PATH:
@@ -84,10 +94,18 @@ def application(provider: Provider) -> ASGIApp:
             await method_not_allowed("POST")(scope, receive, send)
         else:
             body = await _read_body(receive, settings.max_body_bytes)
-            response = provider.respond(dict(scope["headers"]), body)
-            await deliver(response, settings, scope["state"]["transport"], receive, send)
+            response = await respond(dict(scope["headers"]), body, receive)
+            if response is not None:
+                await deliver(response, settings, scope["state"]["transport"], receive, send)
 
     return app
+
+
+def _at_once(provider: Provider) -> Respond:
+    async def respond(headers: Mapping[bytes, bytes], body: bytes | None, _: Receive) -> Response:
+        return provider.respond(headers, body)
+
+    return respond
 
 
 async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
@@ -136,9 +154,9 @@ class _Protocol(HttpProtocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, but one that says when it is ready and that ends at once."""
 
-    def __init__(self, provider: Provider, ready: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, ready: Callable[[str], None]) -> None:
         config = uvicorn.Config(
-            application(provider),
+            app,
             http=_Protocol,
             ws="none",
             lifespan="off",

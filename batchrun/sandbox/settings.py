@@ -27,6 +27,7 @@ class Settings:
     `first_token`: further time until the first token; `tokens_per_second`: pace from there, 0 = at once.
     `faults`: share of the arriving requests by fault kind; `slow_seconds`: delay of the fault slow-headers.
     `seed`: of latencies and faults. `bill_requests`: how many single requests the bill remembers.
+    `real`: the model SmolLM2-135M-Instruct answers, on this many `threads`, whatever model a request names.
     """
 
     keys: tuple[str, ...] = ()
@@ -48,9 +49,11 @@ class Settings:
     seed: int = 0
     bill_requests: int = 1_000_000
     max_body_bytes: int = 32 * 1024 * 1024
+    real: bool = False
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("rpm", "tpm", "default_max_tokens", "max_body_bytes"):
+        for name in ("rpm", "tpm", "default_max_tokens", "max_body_bytes", "threads"):
             _require_at_least(name, getattr(self, name), 1)
         for name in ("credits", "bill_requests", "latency", "latency_sigma"):
             _require_at_least(name, getattr(self, name), 0)
@@ -60,6 +63,8 @@ class Settings:
             raise SettingsError(f"cost_fields must be present, null or absent, not {self.cost_fields!r}")
         if "" in self.keys or "" in self.models:
             raise SettingsError("keys and models must not be empty strings")
+        if self.real and self.replies is not None:
+            raise SettingsError("replies are for the scripted sandbox: a real model makes its own answers")
         checked_shares(self.faults)
 
 

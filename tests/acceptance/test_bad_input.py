@@ -65,7 +65,7 @@ MISTAKES: dict[str, Mistake] = {
         ("first row", "prompt.template, line 1"), ('prompt.template="{{ text.nope }}"',)
     ),
     "unknown key": Mistake(("max_token", "max_tokens"), make=_job("max_tokens = 16", "max_token = 16")),
-    "unknown table": Mistake(("[requests]", "request"), make=_job("[request]", "[requests]")),
+    "unknown table": Mistake(("requests", "[request]"), make=_job("[request]", "[requests]")),
     "unknown key by option": Mistake(("uds", "budget.usd"), ("budget.uds=2",)),
     "wrong type": Mistake(
         ("[request] max_tokens", '"many"'), make=_job("max_tokens = 16", 'max_tokens = "many"')

@@ -18,10 +18,10 @@ from tests.acceptance.command import Place
 TEXTS = ["good", "bad", "so, so", 'a "quote"\nand a line', "schön 🙂", "good"]
 TABLE = pa.table({"id": range(len(TEXTS)), "text": TEXTS})
 
-WRITERS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[[Path], object]] = {
     "in.csv": lambda path: pl.from_arrow(TABLE).write_csv(path),  # type: ignore[union-attr]
     "in.tsv": lambda path: pl.from_arrow(TABLE).write_csv(path, separator="\t"),  # type: ignore[union-attr]
-    "in.jsonl": lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in TABLE.to_pylist())),  # type: ignore[func-returns-value]
+    "in.jsonl": lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in TABLE.to_pylist())),
     "in.parquet": lambda path: pq.write_table(TABLE, path),
     "in.arrow": lambda path: pl.from_arrow(TABLE).write_ipc(path),  # type: ignore[union-attr]
     "in.csv.gz": lambda path: _compress(path, gzip.compress),

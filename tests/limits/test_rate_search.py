@@ -6,7 +6,7 @@ import pytest
 
 from batchrun.exchange import Billed, Failure, Remedy
 from batchrun.limiter import Limiter
-from batchrun.rate_search import FIRST_RATE, TICK, Accepted, RateSearch, recovery_from
+from batchrun.rate_search import FIRST_RATE, TICK, STEP, RateSearch, recovery
 from tests.limits.virtual import Server, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 SERVERS: dict[str, Callable[[int], Server]] = {
@@ -21,8 +21,8 @@ SERVERS: dict[str, Callable[[int], Server]] = {
 @pytest.mark.parametrize("server", SERVERS)
 def test_an_unknown_limit_is_found(server: str, per_minute: int, seed: int) -> None:
     """At least 97 % of it is used, the first minute included, with at most 2 % of 429s."""
-    log = simulate(Limiter(), SERVERS[server](per_minute), 600.0, World(seed=seed))
-    assert log.used(0, 600) / 10 >= 0.97 * per_minute
+    log = simulate(Limiter(), SERVERS[server](per_minute), 300.0, World(seed=seed))
+    assert log.used(0, 300) / 5 >= 0.97 * per_minute
     assert log.refused_share() <= 0.02
 
 
@@ -38,18 +38,18 @@ def test_a_low_limit_is_found(server: str) -> None:
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_limit_is_found_without_retry_after(server: str) -> None:
     """Where 429s name no wait, the run waits by itself, longer as long as nothing comes through."""
-    log = simulate(Limiter(), SERVERS[server](6_000), 900.0, World(states_wait=False))
-    assert log.used(0, 900) / 15 >= 0.95 * 6_000
+    log = simulate(Limiter(), SERVERS[server](3_000), 600.0, World(states_wait=False))
+    assert log.used(0, 600) / 10 >= 0.95 * 3_000
     assert log.refused_share() <= 0.02
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_limit_that_drops_to_40_percent_and_comes_back_is_followed(server: str) -> None:
-    world = World(changes=((300, 2_400), (700, 6_000)))
-    log = simulate(Limiter(), SERVERS[server](6_000), 1_100.0, world)
-    assert log.used(400, 700) / 300 >= 0.97 * 40
-    assert log.used(820, 1_100) / 280 >= 0.95 * 100
-    assert log.refused_share(300, 1_100) <= 0.02
+    world = World(changes=((200, 1_200), (500, 3_000)))
+    log = simulate(Limiter(), SERVERS[server](3_000), 900.0, world)
+    assert log.used(300, 500) / 200 >= 0.97 * 20
+    assert log.used(620, 900) / 280 >= 0.97 * 50
+    assert log.refused_share(200, 900) <= 0.02
 
 
 def test_long_latencies_do_not_hinder_the_search() -> None:
@@ -119,7 +119,7 @@ def test_trouble_stops_growth() -> None:
 def test_growth_is_bounded_by_twice_what_is_sent() -> None:
     """A run that sends 5 a second, long after a cut, isn't let loose at any rate."""
     search = RateSearch()
-    search.cut(Accepted(50.0, 60.0), 0.0)
+    search.cut(accepted=50.0, seconds=60.0, since_cut=60.0, begins=0.0)
     for tenth in range(0, 6_000, 2):
         search.admit(tenth / 10)
     assert search.rate is not None
@@ -127,12 +127,19 @@ def test_growth_is_bounded_by_twice_what_is_sent() -> None:
 
 
 def test_recovery_reaches_its_ceiling_at_the_plateau_and_goes_beyond() -> None:
-    """W(t) = ceiling (1 + (1 - beta) ((t - K) / K)^3)."""
-    recovery = recovery_from(Accepted(100.0, 5.0), begins=10.0)
-    assert recovery.rate(0.0) == recovery.rate(10.0) == pytest.approx(85.0)
-    assert recovery.rate(15.0) == pytest.approx(100.0)
-    assert recovery.rate(20.0) == pytest.approx(115.0)
-    assert recovery_from(Accepted(100.0, 60.0), begins=0.0).rate(0.0) == pytest.approx(95.0)
+    """Below: ceiling (1 - depth (1 - t/K)^3). Above: ceiling (1 + STEP (t/K - 1)^3)."""
+    way = recovery(rate=400.0, accepted=100.0, seconds=5.0, since_cut=5.0, begins=10.0)
+    assert way.rate(0.0) == way.rate(10.0) == pytest.approx(85.0)
+    assert way.rate(12.5) == pytest.approx(100 * (1 - 0.15 / 8))
+    assert way.rate(15.0) == pytest.approx(100.0)
+    assert way.rate(20.0) == pytest.approx(100 * (1 + STEP))
+
+
+def test_a_cut_is_small_when_the_rate_was_steady_and_deepens_when_it_comes_at_once_again() -> None:
+    assert recovery(None, 100.0, 60.0, since_cut=60.0, begins=0.0).rate(0.0) == pytest.approx(95.0)
+    again = recovery(95.0, 100.0, 60.0, since_cut=1.0, begins=0.0)
+    assert again.rate(0.0) == pytest.approx(0.85 * 95)
+    assert again.ceiling == 100.0
 
 
 def test_a_rate_of_nothing_accepted_still_probes() -> None:

@@ -12,10 +12,6 @@ from typing import Protocol
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.limiter import Admission, Limiter
 
-WORST_SHARE = 10
-"""A request's worst case is up to this many times what it uses."""
-
-
 class Server(Protocol):
     per_minute: int
 
@@ -68,12 +64,16 @@ class TokenBucket:
 
 @dataclass(frozen=True)
 class World:
-    """Everything around the limiter. Times are seconds; latencies are log-normal about their median."""
+    """Everything around the limiter. Times are seconds; latencies are log-normal about their median.
+
+    Requests use from `tokens[0]` to `tokens[1]` tokens; their worst case is `spare_tokens` more.
+    """
 
     concurrency: int = 256
     latency: float = 1.0
     round_trip: float = 0.02
     tokens: tuple[int, int] = (100, 100)
+    spare_tokens: int = 200
     states_wait: bool = True
     states_limit: bool = False
     changes: Sequence[tuple[float, int]] = ()
@@ -143,7 +143,7 @@ class _Run:
 
     def _next_request(self) -> tuple[int, int]:
         used = self._random.randint(*self._world.tokens)
-        return used, used * self._random.randint(1, WORST_SHARE)
+        return used, used + self._world.spare_tokens
 
     def _next_instant(self, now: float, worst: int) -> float:
         event = self._events[0][0] if self._events else math.inf

@@ -90,7 +90,7 @@ def writer_of(journal: Journal, reports: Reports) -> JournalWriter:
 
 
 def ask_all(journal: Journal, attempts: range, run: int = 1) -> None:
-    """Answers to all attempts; of the multiples of 10 a refusal, of 15 an uncertain failure, in their place."""
+    """Answers to all attempts, but refusals of the multiples of 10, and uncertain failures of 15."""
     reports = Reports()
     writer = writer_of(journal, reports)
     for attempt in attempts:

@@ -1,0 +1,46 @@
+"""How many tokens requests will use that are still out: learned from the answers and the worst cases."""
+
+from math import sqrt
+
+MEMORY = 1_000
+"""Answers that the estimate rests on; older ones fade."""
+ENOUGH = 20
+"""Answers before the estimate is trusted to bound anything."""
+DEVIATIONS = 4.0
+"""Standard deviations above what is expected that a bound allows for."""
+
+
+class TokenEstimate:
+    """used = share * worst case + residual: the ratio estimator, with exponentially fading weights."""
+
+    def __init__(self) -> None:
+        self._answers = 0
+        self._used = 0.0
+        self._worst = 0.0
+        self._variance = 0.0
+
+    @property
+    def share(self) -> float:
+        """What part of their worst case requests use; 1 before the first answer."""
+        return self._used / self._worst if self._used and self._worst else 1.0
+
+    def learn(self, worst_tokens: int, used_tokens: int) -> None:
+        """Takes one answer into account."""
+        residual = used_tokens - self.share * worst_tokens if self._answers else 0.0
+        self._answers += 1
+        weight = 1 / min(self._answers, MEMORY)
+        self._used += weight * (used_tokens - self._used)
+        self._worst += weight * (worst_tokens - self._worst)
+        self._variance += weight * (residual * residual - self._variance)
+
+    def bound(self, requests: int, worst_tokens: int) -> float:
+        """Tokens that open requests will hardly pass, given their number and the sum of their worst cases.
+
+        share * worst + 4 sd sqrt(requests + requests^2 / n): their own spread, and what n answers leave
+        unknown about the share. The worst case, where that is less or the answers are few.
+        """
+        if self._answers < ENOUGH:
+            return worst_tokens
+        unknown = requests * requests / min(self._answers, MEMORY)
+        likely = self.share * worst_tokens + DEVIATIONS * sqrt(self._variance * (requests + unknown))
+        return min(likely, max(1.0, self.share) * worst_tokens)

@@ -1,0 +1,150 @@
+"""What people see: on a terminal, on a dumb one, in a pipe that is closed, and how fast --help is."""
+
+import os
+import pty
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchrun import __version__
+from tests.acceptance.command import COMMAND, Done, Place
+
+REPLIES = r"""
+[[reply]]
+pattern = "."
+text = "\u001b[31mred\u001b]0;title\u0007 \u202eback\nline"
+"""
+
+
+def on_a_terminal(place: Place, *arguments: str, term: str = "xterm-256color") -> Done:
+    """The command on a pseudo-terminal of 100 columns; what it shows is in `err`."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=place.folder,
+        env={**place.environment, "TERM": term, "COLUMNS": "100"},
+        stdin=end,
+        stdout=end,
+        stderr=end,
+    )
+    os.close(end)
+    shown = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    except OSError:  # Linux: the other end is closed
+        pass
+    finally:
+        os.close(terminal)
+    return Done(process.wait(20), "", shown.decode())
+
+
+def test_a_terminal_shows_progress_that_goes_away_and_then_the_end(slow_place: Place) -> None:
+    slow_place.texts(*(f"text {n}" for n in range(8)))
+    done = on_a_terminal(slow_place, "run", "job.toml", "--concurrency", "4")
+    assert done.code == 0
+    assert re.search(r"\d of 8 rows \(\d+%\)", done.err)
+    assert "in flight" in done.err
+    assert "\x1b[" in done.err
+    assert done.err.rstrip().endswith("Every row has an answer (8 rows).")
+
+
+def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
+    place.texts("one")
+    done = on_a_terminal(place, "run", "job.toml", "--preview", "1", term="dumb")
+    assert done.code == 0
+    assert "\x1b" not in done.err
+    assert "Every row has an answer" in done.err
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_answers_can_t_steer_the_terminal(place: Place, term: str) -> None:
+    (place.folder / "replies.toml").write_text(REPLIES)
+    place.texts("one\x1b[2J\x07")
+    done = on_a_terminal(
+        place,
+        "run",
+        "job.toml",
+        "--sandbox",
+        "--sandbox-replies",
+        "replies.toml",
+        "--preview",
+        "1",
+        term=term,
+    )
+    assert done.code == 0
+    assert "red" in done.err
+    for control in ("\x1b[31m", "\x1b]0;", "\x07", "\x1b[2J", "\u202e"):
+        assert control not in done.err
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'input.path="evil\\u001b[31m.csv"',
+        'prompt.template="{{ nope }}"',
+        'prompt.template="{{ row[\\"a\\u001b[31m\\"] }} \\u009b31m \\u202e"',
+    ],
+)
+def test_names_and_prompts_can_t_steer_the_terminal(place: Place, command: str, settings: str) -> None:
+    (place.folder / "in.csv").write_text("a\x1b[31m,b\n1,2\n")
+    done = on_a_terminal(place, command, "job.toml", "--set", settings, "--set", "output.path=a\x1b[31m.csv")
+    assert done.err
+    for control in ("\x1b[31m", "\x9b", "\u202e"):
+        assert control not in done.err
+
+
+@pytest.mark.parametrize("command", ["plan job.toml", "plan job.toml --json", "status job.toml", "schema"])
+def test_a_closed_pipe_is_no_traceback(place: Place, command: str) -> None:
+    place.texts(*(f"text {n}" for n in range(3)))
+    place.run()
+    with place.start(*command.split()) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(20) in (0, 1)
+
+
+def test_a_run_whose_reader_has_gone_still_asks_and_writes_everything(place: Place) -> None:
+    place.texts("one", "two")
+    with place.start("run", "job.toml", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+        process.wait(20)
+    assert place.column("status") == ["ok", "ok"]
+    assert place.summary()["exit_code"] == 0
+
+
+def test_version_and_help_name_what_there_is(place: Place) -> None:
+    assert place.command("--version").out.split()[-1] == __version__
+    help_text = place.command("--help").out
+    commands = ("run", "plan", "status", "export", "sandbox", "init", "schema")
+    assert [name for name in commands if f"\n  {name} " not in help_text] == []
+    assert place.command("run", "-h").code == 0
+
+
+def test_help_takes_less_than_150_milliseconds_of_cpu() -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "batchrun", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.15
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'polars', 'pyarrow', 'httpx', 'starlette', 'uvicorn', 'rich', 'msgspec', 'minijinja', 'uvloop'}"
+    code = f"import sys, batchrun.cli; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,233 @@
+"""Ledger and journal under any interleaving of requests, commits, lost answers, kills and new caps."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from batchrun.amounts import Amount
+from batchrun.books import Books, Lease
+from batchrun.exchange import Billed, Remedy
+from batchrun.journal import Attempt, Intent, Journal, JournalWriter, create_or_open
+from batchrun.journal.storage import check_whole
+from batchrun.journal.writer import _Withdrawal
+from batchrun.ledger import Cap, Ledger
+from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, failure, request
+from tests.money.journals import start_run
+
+ROWS = 12
+INPUT_BOUND, OUTPUT_BOUND = 30, 10
+WORST = (INPUT_BOUND + OUTPUT_BOUND) * NANO_USD_PER_TOKEN
+
+
+class SteppedWriter(JournalWriter):
+    """Commits with the writer's own statements, but when and as much as the test says."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.queue: list[Any] = []
+
+    def intend(self, intent: Intent) -> None:
+        self.queue.append(intent)
+
+    def record(self, attempt: Attempt) -> None:
+        self.queue.append(attempt)
+
+    def withdraw(self, attempt: int) -> None:
+        self.queue.append(_Withdrawal(attempt))
+
+    def commit(self, records: int) -> tuple[int, frozenset[int]]:
+        batch, self.queue = self.queue[:records], self.queue[records:]
+        not_needed = self._commit(batch)
+        return sum(type(record) is Intent for record in batch), not_needed
+
+
+@dataclass
+class Sent:
+    """A request at the provider: what it will charge if it does, and whether it has."""
+
+    tokens: int
+    charged: bool = False
+
+
+class MoneyMachine(RuleBasedStateMachine):
+    """The provider charges for a request at any time after it was sent, also when the client is dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "journal.sqlite"
+        self.bill = 0
+        self.at_provider: dict[int, Sent] = {}
+        self.sent_while_answered = 0
+
+    @initialize(rows=st.integers(1, 15))
+    def first_run(self, rows: int) -> None:
+        self.cap = rows * WORST
+        self.bound = self.cap
+        self.resume()
+
+    def resume(self) -> None:
+        self.journal = create_or_open(self.path)
+        self.journal.connection.execute("PRAGMA synchronous = OFF")
+        self.journal.give_up_intents(0, final=False)
+        spent = self.journal.totals(sandbox=False).spend.committed.nano_usd
+        # A cap may be set below what is spent: then nothing more may be.
+        self.bound = max(self.cap, spent)
+        self.ledger = Ledger((Cap("budget.usd", "nano_usd", self.cap, before=spent),))
+        self.before = spent
+        self.writer = SteppedWriter(self.journal)
+        run = start_run(self.journal)
+        self.books = Books(run, self.journal.next_attempt(), self.ledger, TARIFF, self.writer)
+        self.uncommitted: list[Lease] = []
+        self.durable: list[Lease] = []
+        self.in_flight: list[Lease] = []
+        self.answered = self.answered_rows()
+
+    def answered_rows(self) -> set[bytes]:
+        return self.journal.settled_digests([request(number).digest for number in range(ROWS)])
+
+    # The client.
+
+    @rule(number=st.integers(0, ROWS - 1))
+    def ask(self, number: int) -> None:
+        """Also for rows that have been answered in the meantime, as for a duplicate further down."""
+        asked = request(number, input_bound=INPUT_BOUND, output_bound=OUTPUT_BOUND)
+        open_rows = [lease.request.digest for lease in (*self.uncommitted, *self.durable, *self.in_flight)]
+        if asked.digest not in open_rows:
+            lease = Lease(asked)
+            shortfall = self.books.reserve(lease)
+            if shortfall is None:
+                self.uncommitted.append(lease)
+            else:
+                assert shortfall.may_pass == (self.ledger.in_flight > 0)
+
+    @precondition(lambda self: self.writer.queue)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        records = data.draw(st.integers(1, len(self.writer.queue)))
+        intents, not_needed = self.writer.commit(records)
+        for _ in range(intents):
+            lease = self.uncommitted.pop(0)
+            if lease.attempt in not_needed:
+                self.books.not_needed(lease)
+            else:
+                self.durable.append(lease)
+
+    @precondition(lambda self: self.durable)
+    @rule(tokens=st.integers(2, INPUT_BOUND + OUTPUT_BOUND))
+    def send(self, tokens: int) -> None:
+        lease = self.durable.pop(0)
+        assert lease.request.digest not in self.answered, "what is answered is never asked again"
+        self.in_flight.append(lease)
+        self.at_provider[lease.attempt] = Sent(tokens)
+
+    @precondition(lambda self: self.durable)
+    @rule()
+    def withdraw(self) -> None:
+        self.books.withdraw(self.durable.pop())
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def take_answer(self, data: st.DataObject) -> None:
+        lease = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        tokens = self.at_provider[lease.attempt].tokens
+        self.charge(lease.attempt)
+        self.books.answered(lease, answer(tokens - 1, 1))
+        self.answered.add(lease.request.digest)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def lose_answer(self, data: st.DataObject) -> None:
+        lease = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        self.books.failed(lease, failure(billed=Billed.UNKNOWN), final=False)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(final=st.booleans())
+    def take_refusal(self, final: bool) -> None:
+        """Only what was not charged is refused."""
+        lease = self.in_flight[0]
+        if not self.at_provider[lease.attempt].charged:
+            del self.in_flight[0], self.at_provider[lease.attempt]
+            self.books.failed(lease, failure(Remedy.FAIL_ROW, status=400), final)
+            if final:
+                self.answered.add(lease.request.digest)
+
+    @rule(rows=st.integers(0, 20))
+    def kill_and_resume(self, rows: int) -> None:
+        """Nothing that was not committed is left. The next run may have another cap."""
+        self.journal.close()
+        self.cap = max(rows * WORST, 1)
+        self.resume()
+
+    # The provider.
+
+    @precondition(lambda self: self.at_provider)
+    @rule(data=st.data())
+    def charge_at_any_time(self, data: st.DataObject) -> None:
+        self.charge(data.draw(st.sampled_from(sorted(self.at_provider))))
+
+    def charge(self, attempt: int) -> None:
+        sent = self.at_provider[attempt]
+        if not sent.charged:
+            sent.charged = True
+            self.bill += sent.tokens * NANO_USD_PER_TOKEN
+
+    # What always holds.
+
+    @invariant()
+    def the_budget_holds(self) -> None:
+        ledger = self.ledger
+        counted = ledger.settled.plus(ledger.uncertain).plus(ledger.reserved).nano_usd
+        assert self.before + counted <= self.bound
+        assert min(*ledger.settled, *ledger.uncertain, *ledger.reserved, ledger.in_flight) >= 0
+        assert ledger.in_flight == len(self.uncommitted) + len(self.durable) + len(self.in_flight)
+        totals = self.journal.totals(sandbox=False)
+        settled, uncertain = totals.spend.settled.nano_usd, totals.spend.uncertain.nano_usd
+        assert settled + uncertain + totals.open.nano_usd <= self.bound
+        assert settled <= self.bill <= settled + uncertain + totals.open.nano_usd
+        assert self.bill <= self.bound
+
+    @invariant()
+    def no_answer_is_lost(self) -> None:
+        """What the journal has answered once, it has for good; nothing was ever answered twice."""
+        kept = self.answered_rows()
+        assert kept <= self.answered
+        ((answers, rows),) = self.journal.connection.execute(
+            "SELECT count(*), count(DISTINCT digest) FROM attempts WHERE outcome = 'answered'"
+        )
+        assert answers == rows
+
+    def teardown(self) -> None:
+        if hasattr(self, "journal"):
+            self.writer.commit(len(self.writer.queue))
+            check_whole(self.journal)
+            self.journal.close()
+        self.folder.cleanup()
+
+
+TestMoney = MoneyMachine.TestCase
+TestMoney.settings = settings(
+    max_examples=int(os.environ.get("BATCHRUN_EXAMPLES", "40")), stateful_step_count=40, deadline=None
+)
+
+
+def test_the_reservation_of_a_dead_run_counts_at_its_worst_case(tmp_path: Path) -> None:
+    """Given up, it is uncertain spend of the same amount; not a nano-USD more or less."""
+    journal = create_or_open(tmp_path / "journal.sqlite")
+    writer = SteppedWriter(journal)
+    books = Books(start_run(journal), 1, Ledger(()), TARIFF, writer)
+    for number in range(3):
+        books.reserve(Lease(request(number)))
+    writer.commit(3)
+    reserved = journal.totals(sandbox=False).open
+    assert journal.give_up_intents(5, final=False) == 3
+    totals = journal.totals(sandbox=False)
+    assert totals.open == Amount()
+    assert totals.spend.uncertain == reserved == Amount(3 * 120 * NANO_USD_PER_TOKEN, 0, 360)
+    journal.close()

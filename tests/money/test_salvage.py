@@ -1,0 +1,116 @@
+"""What `salvage` saves of a damaged journal: nothing wrong, and nearly everything."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batchrun.errors import StorageError
+from batchrun.journal import create_or_open
+from batchrun.journal.salvage import PAGE_BYTES, Salvaged, salvage
+from batchrun.journal.storage import check_whole
+from tests.money.journals import answer_to, ask_all, digest_of, make_journal, start_run
+
+ROWS = 200
+ANSWERS = ROWS - ROWS // 10 - ROWS // 15 + ROWS // 30
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "journal.sqlite"
+    make_journal(path, ROWS)
+    return path
+
+
+def saved_answers(path: Path) -> dict[bytes, bytes]:
+    journal = create_or_open(path)
+    try:
+        check_whole(journal)
+        histories = journal.histories([digest_of(number) for number in range(1, ROWS + 1)])
+        return {digest: found.answer for digest, found in histories.items() if found.answer is not None}
+    finally:
+        journal.close()
+
+
+def right_answer(attempt: int) -> bytes | None:
+    return answer_to(attempt).response
+
+
+def test_of_a_whole_journal_everything_is_saved(whole: Path, tmp_path: Path) -> None:
+    into = tmp_path / "saved.sqlite"
+    assert salvage(whole, into) == Salvaged(ANSWERS, ROWS, 0, 0)
+    before, after = create_or_open(whole), create_or_open(into)
+    assert before.totals(sandbox=False) == after.totals(sandbox=False)
+    before.close()
+    after.close()
+    assert len(saved_answers(into)) == ANSWERS
+
+
+def test_one_damaged_page_takes_few_answers_along(whole: Path, tmp_path: Path) -> None:
+    """Whichever page it is: the rest is saved, and every saved answer is the right one, at its row."""
+    content = whole.read_bytes()
+    pages = len(content) // PAGE_BYTES
+    answers = {digest_of(number): right_answer(number) for number in range(1, ROWS + 1)}
+    draw = random.Random(3)
+    counts = []
+    for page in range(pages):
+        damaged = bytearray(content)
+        damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = draw.randbytes(PAGE_BYTES)
+        path = tmp_path / f"{page}.sqlite"
+        path.write_bytes(damaged)
+        into = tmp_path / f"{page}.saved.sqlite"
+        told = salvage(path, into)
+        saved = saved_answers(into)
+        assert len(saved) == told.answers
+        assert saved.items() <= answers.items()
+        assert path.read_bytes() == damaged
+        counts.append(told.answers)
+    lost = sorted(ANSWERS - count for count in counts)
+    # The inner page of the responses or of the attempts holds the way to all of their pages.
+    assert all(loss <= ROWS / 4 for loss in lost[:-2])
+    assert sum(lost[:-2]) <= 2 * ANSWERS
+    assert counts[0] == ANSWERS, "the first page is the same in all journals"
+
+
+def test_an_answer_that_is_gone_leaves_its_cost_behind(whole: Path, tmp_path: Path) -> None:
+    """The money was spent: it counts as uncertain, and the row is asked again."""
+    damaged = bytearray(whole.read_bytes())
+    place = damaged.index(b'{"id":"msg_7"')
+    damaged[place + 2] ^= 1
+    path, into = tmp_path / "journal.sqlite", tmp_path / "saved.sqlite"
+    path.write_bytes(damaged)
+    assert salvage(path, into) == Salvaged(ANSWERS - 1, ROWS, 1, 0)
+    journal = create_or_open(into)
+    history = journal.histories([digest_of(7)])[digest_of(7)]
+    assert (history.answer, history.error_code) == (None, "answer_lost")
+    assert history.uncertain_nano_usd == answer_to(7).nano_usd
+    assert journal.settled_digests([digest_of(7)]) == set()
+    journal.close()
+
+
+def test_what_a_killed_run_has_left_in_the_write_ahead_log_is_saved(tmp_path: Path) -> None:
+    origin = tmp_path / "origin.sqlite"
+    journal = create_or_open(origin)
+    ask_all(journal, range(1, 21), start_run(journal))
+    path = tmp_path / "journal.sqlite"
+    shutil.copyfile(origin, path)
+    shutil.copyfile(origin.with_name("origin.sqlite-wal"), path.with_name("journal.sqlite-wal"))
+    journal.close()
+    assert salvage(path, tmp_path / "saved.sqlite").attempts == 20
+
+
+def test_of_a_file_that_is_no_journal_nothing_is_saved(tmp_path: Path) -> None:
+    path, into = tmp_path / "journal.sqlite", tmp_path / "saved.sqlite"
+    path.write_bytes(random.Random(5).randbytes(20 * PAGE_BYTES))
+    told = salvage(path, into)
+    assert (told.answers, told.attempts) == (0, 0)
+    assert saved_answers(into) == {}
+
+
+def test_nothing_is_overwritten(whole: Path, tmp_path: Path) -> None:
+    into = tmp_path / "saved.sqlite"
+    into.write_text("mine")
+    with pytest.raises(StorageError, match="exists already"):
+        salvage(whole, into)
+    assert into.read_text() == "mine"

@@ -1,0 +1,264 @@
+"""From a row to its request: what templates make of values, what bounds a request, and what is no request."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.errors import JobError
+from batchrun.job_file import make_job
+from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
+from batchrun.sandbox.payload import parse_prompt
+
+MODEL = "abliterated-model"
+
+
+def builder(
+    names: tuple[str, ...],
+    /,
+    *,
+    prompt: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    endpoint: str = "sandbox",
+    **request: Any,
+) -> RequestBuilder:
+    tables: dict[str, Any] = {
+        "input": {"path": "in.csv"},
+        "prompt": prompt or {"template": "{{ x }}"},
+        "request": {"model": MODEL, "max_tokens": 5, **request},
+        "budget": budget or {},
+        "output": {"path": "out.parquet"},
+    }
+    if tables["request"]["max_tokens"] is None:
+        del tables["request"]["max_tokens"]
+    return RequestBuilder(make_job(tables, Path("/"), sandbox=True), names, endpoint)
+
+
+def built(row: Mapping[str, Any], **settings: Any) -> Request | InvalidRow:
+    requests = builder(tuple(row), **settings)
+    return requests.build({name: row[name] for name in requests.columns})
+
+
+def request(row: Mapping[str, Any], **settings: Any) -> Request:
+    made = built(row, **settings)
+    assert isinstance(made, Request), made
+    return made
+
+
+def invalid(row: Mapping[str, Any], **settings: Any) -> InvalidRow:
+    made = built(row, **settings)
+    assert isinstance(made, InvalidRow), made
+    return made
+
+
+def body(row: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(request(row, **settings).body)
+    return decoded
+
+
+def text(template: str, **row: Any) -> str:
+    """The user message that a template makes of a row."""
+    return str(body(row, prompt={"template": template})["messages"][0]["content"])
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "expected"),
+    [
+        ("<{{ x }}>", None, "<>"),
+        ("<{{ x or 'none' }}>", None, "<none>"),
+        ("{% if x is none %}null{% endif %}", None, "null"),
+        ("<{{ x }}>", "", "<>"),
+        ("{{ x }}", 'a < b & "c"', 'a < b & "c"'),
+        ("{{ x }}", "{{ y }} {% raw %}", "{{ y }} {% raw %}"),
+        ("{{ x }}\n", "a", "a\n"),
+        ("{{ x }}", 2**63 - 1, "9223372036854775807"),
+        ("{{ x }}", 0.1, "0.1"),
+        ("{{ x }}", True, "True"),
+        ("{{ x }}", Decimal("1.25"), "1.25"),
+        ("{{ x > 1 and x * 2 < 3 }}", Decimal("1.25"), "True"),
+        ("{{ '%.2f' | format(x) }}", Decimal("1.50"), "1.50"),
+        ("{{ x }}", Decimal("12345678901234567890.123456789"), "12345678901234567890.123456789"),
+        ("{{ x }}", date(2024, 2, 29), "2024-02-29"),
+        ("{{ x.year }}/{{ x.strftime('%d %B') }}", date(2024, 2, 29), "2024/29 February"),
+        ("{{ x }}", datetime(2024, 2, 29, 12, 30, tzinfo=UTC), "2024-02-29 12:30:00+00:00"),
+        ("{{ x }}", ["a", None, Decimal("1.10"), date(2024, 2, 29)], '["a",null,1.10,"2024-02-29"]'),
+        ("{{ x }}", {"a": None, "b": ["ü"]}, '{"a":null,"b":["ü"]}'),
+        ("{{ x.a }}|{{ x.b[0] }}", {"a": None, "b": ["ü"]}, "|ü"),
+        ("{% for y in x %}{{ loop.index }}{{ y }} {% endfor %}", ["a", None], "1a 2 "),
+        ("{{ row }}", 1, '{"x":1}'),
+    ],
+)
+def test_values_in_a_template(template: str, value: Any, expected: str) -> None:
+    assert text(template, x=value) == expected
+
+
+@pytest.mark.parametrize("name", ["name", "row", "source", "template_name", "range", "dict", "loop", "debug"])
+def test_columns_may_have_names_that_mean_something_to_the_machinery(name: str) -> None:
+    assert text(f"{{{{ {name} }}}}", **{name: "value"}) == "value"
+
+
+@pytest.mark.parametrize("name", ["self", "review text", "1st", "ünïcode!", "{{", "a'b"])
+def test_every_column_is_there_as_an_item_of_row(name: str) -> None:
+    row = {name: "value", "other": "x"}
+    template = f"{{{{ row[{json.dumps(name)}] }}}}"
+    assert body(row, prompt={"template": template})["messages"][0]["content"] == "value"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ({"template": "{{ y }}"}, "prompt.template names the column 'y'"),
+        ({"template": "{{ x }}", "system": "{{ y }}"}, "prompt.system names the column 'y'"),
+        ({"messages": "y"}, "names the column 'y'"),
+        ({"template": "a\n{{ x"}, "prompt.template, line 2"),
+    ],
+)
+def test_a_template_that_can_t_work_is_an_error_of_the_job(prompt: Mapping[str, Any], named: str) -> None:
+    with pytest.raises(JobError, match=named):
+        builder(("x",), prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "named"),
+    [
+        ("{{ row['nope'] }}", {"x": 1}, "line 1: `row['nope']` is undefined"),
+        ("a\n{{ x.nope }}", {"x": {"a": 1}}, "line 2: `x.nope` is undefined"),
+        ("{{ x | length }}", {"x": None}, "line 1: cannot calculate length"),
+        ("{% include 'other' %}", {"x": 1}, "other"),
+        ("{{ x | nofilter }}", {"x": 1}, "nofilter"),
+        ("{{ x.__class__ }}", {"x": "a"}, "`x.__class__` is undefined"),
+    ],
+)
+def test_a_template_that_fails_on_a_row_names_line_and_cause(
+    template: str, row: Mapping[str, Any], named: str
+) -> None:
+    failed = invalid(row, prompt={"template": template})
+    assert failed.code == "template_error"
+    assert named in failed.message
+
+
+@pytest.mark.parametrize("value", ["", " \n\t", None])
+def test_a_prompt_of_nothing_is_not_sent(value: str | None) -> None:
+    assert invalid({"x": value}).code == "empty_prompt"
+
+
+def test_a_system_prompt_of_nothing_is_left_out() -> None:
+    prompt = {"template": "{{ x }}", "system": "{{ s }}"}
+    assert "system" not in body({"x": "a", "s": None}, prompt=prompt)
+    assert body({"x": "a", "s": "be brief"}, prompt=prompt)["system"] == "be brief"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ([{"role": "user", "content": "a"}], [{"role": "user", "content": "a"}]),
+        ('[{"role": "user", "content": "a"}]', [{"role": "user", "content": "a"}]),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a", "source": None}], "name": None}],
+            [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+        ),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        ),
+    ],
+)
+def test_messages_come_as_structs_or_as_json(cell: Any, expected: Any) -> None:
+    assert body({"x": cell}, prompt={"messages": "x"})["messages"] == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(None, "", "no JSON", "[]", [], "{}", 5, [None], [{"role": "system", "content": "a"}]),
+        *([{"role": "user"}], [{"role": "user", "content": " "}], [{"role": "user", "content": []}]),
+        *([{"role": "user", "content": 5}], [{"role": ["user"], "content": "a"}]),
+        [{"role": "user", "content": ["text"]}],
+    ],
+)
+def test_messages_that_are_none_fail_their_row(cell: Any) -> None:
+    assert invalid({"x": cell}, prompt={"messages": "x"}).code == "invalid_messages"
+
+
+def test_a_null_cell_leaves_the_job_s_parameter() -> None:
+    columns = {"temperature": "t", "max_tokens": "m"}
+    row = {"x": "a", "t": None, "m": 7}
+    sent = body(row, columns=columns, temperature=0.5)
+    assert (sent["temperature"], sent["max_tokens"]) == (0.5, 7)
+    assert request(row, columns=columns).output_bound == 7
+
+
+def test_a_row_without_max_tokens_is_not_sent_under_a_cap() -> None:
+    """There is no worst case to reserve for it."""
+    settings: dict[str, Any] = {"columns": {"max_tokens": "m"}, "max_tokens": None}
+    row = {"x": "a", "m": None}
+    assert request(row, **settings).output_bound is None
+    for cap in ({"usd": 1}, {"usd_per_run": 1}, {"usd_per_day": 1}, {"credits": 1}, {"tokens": 1}):
+        failed = invalid(row, budget=cap, **settings)
+        assert failed.code == "no_max_tokens"
+    assert request({"x": "a", "m": 3}, budget={"usd": 1}, **settings).output_bound == 3
+
+
+def test_what_is_passed_on_in_extra_counts_for_the_bound() -> None:
+    plain = request({"x": "a"}).input_bound
+    tools = [{"name": "tool", "description": "t" * 5000}]
+    assert request({"x": "a"}, extra={"tools": tools}).input_bound >= plain + 5000
+    by_row = {"x": "a", "t": tools}
+    made = request(by_row, extra={"tools": []}, columns={"tools": "t"})
+    assert json.loads(made.body)["tools"] == tools
+    assert made.input_bound >= plain + 5000
+
+
+@pytest.mark.parametrize("value", ["a", "ü" * 100, "1 2 3 " * 50, '\n\t\\"', "🙂" * 50, "a" * 1000])
+@pytest.mark.parametrize("system", ["be brief", "ß" * 50])
+def test_the_bound_covers_what_the_sandbox_counts(value: str, system: str) -> None:
+    made = request({"x": value}, prompt={"template": "One word: {{ x }}", "system": system})
+    assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound
+
+
+def test_an_image_is_bounded_by_its_size_in_tokens_and_not_by_its_bytes() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/" + "a" * 50_000}}
+    made = request({"x": [{"role": "user", "content": [image]}]}, prompt={"messages": "x"})
+    assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound < 10_000
+
+
+def test_the_identity_is_the_content_and_the_server() -> None:
+    same = [
+        request({"x": "a"}),
+        request({"x": "a", "other": 5}),
+        request({"y": "a"}, prompt={"template": "{{ y }}"}),
+    ]
+    assert len({made.digest for made in same}) == 1
+    others = [
+        request({"x": "b"}),
+        request({"x": "a"}, max_tokens=6),
+        request({"x": "a"}, temperature=0.0),
+        request({"x": "a"}, endpoint="https://other.example"),
+        request({"x": "a"}, extra={"top_p": 0.5}),
+        request({"x": "a"}, prompt={"template": "{{ x }}", "system": "s"}),
+    ]
+    assert len({made.digest for made in (same[0], *others)}) == 1 + len(others)
+
+
+def test_the_order_of_extra_fields_in_the_job_is_no_part_of_the_identity() -> None:
+    one = request({"x": "a"}, extra={"top_p": 0.5, "top_k": 3})
+    other = request({"x": "a"}, extra={"top_k": 3, "top_p": 0.5})
+    assert one.digest == other.digest
+
+
+def test_separate_occurrences_have_identities_of_their_own() -> None:
+    made = request({"x": "a"})
+    digests = {separate(made, occurrence).digest for occurrence in (1, 2, 3)}
+    assert len(digests) == 3
+    assert separate(made, 1) == made
+    assert separate(made, 2).body == made.body
+
+
+def test_only_the_columns_that_are_used_are_read() -> None:
+    made = builder(("a", "b", "c"), prompt={"template": "{{ c }}", "system": "{{ a }}"})
+    assert made.columns == ("a", "c")
+    assert builder(("a", "b"), prompt={"template": "{{ row['b'] }}"}).columns == ("a", "b")
