@@ -83,9 +83,7 @@ class Journal:
             )
             return {row[0] for row in rows}
 
-    def settled_after(
-        self, attempt: int, most: int, retry_failed_before: int = 0
-    ) -> list[tuple[int, bytes]]:
+    def settled_after(self, attempt: int, most: int, retry_failed_before: int = 0) -> list[tuple[int, bytes]]:
         """The next `most` attempts after `attempt` that settled their requests, with the digests of these.
 
         In the order of asking, and by the rule of `settled_digests`.

@@ -1,0 +1,80 @@
+"""The example jobs run as they stand, by hand, by cron and by systemd's rules."""
+
+import configparser
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).with_name("batchrun")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the jobs and their data, so that outputs go nowhere else."""
+    for name in ("jobs", "sample_data"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(folder: Path, job: str, *options: str) -> dict[str, object]:
+    """The summary of a run against the sandbox."""
+    replies = folder / "sample_data" / "replies.toml"
+    arguments = [COMMAND, "run", f"jobs/{job}", "--sandbox", "--sandbox-replies", replies, "--json", *options]
+    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    summary: dict[str, object] = json.loads(result.stdout)
+    assert result.returncode == summary["exit_code"], result.stderr
+    return summary
+
+
+@pytest.mark.parametrize("job", ["sentiment.toml", "tickets.toml"])
+def test_a_labelling_job_answers_every_row_and_is_mostly_right(folder: Path, job: str) -> None:
+    assert run(folder, job)["exit_code"] == 0
+    output = pl.read_parquet(folder / "output" / job.replace(".toml", ".parquet"))
+    assert set(output["status"]) == {"ok"}
+    assert (output["output"] == output["gold"]).mean() > 0.75  # type: ignore[operator]
+
+
+def test_a_capped_job_stops_at_its_cap_and_continues_with_a_higher_one(folder: Path) -> None:
+    assert run(folder, "questions.toml")["exit_code"] == 4
+    first = pl.read_parquet(folder / "output" / "questions.parquet")
+    assert 0 < first.filter(status="ok").height < first.height
+    # The file is sorted by topic; a random part of it has most of the topics.
+    assert first.filter(status="ok")["topic"].n_unique() > first["topic"].n_unique() / 2
+    assert run(folder, "questions.toml", "--set", "budget.usd=1")["exit_code"] == 0
+
+
+def test_the_crontab_line_runs_in_crons_bare_environment(folder: Path) -> None:
+    """The line goes through a real shell, with nothing set but what cron sets."""
+    line = (folder / "jobs" / "crontab").read_text().splitlines()[-1]
+    schedule, command = line.split(maxsplit=5)[:5], line.split(maxsplit=5)[5]
+    assert schedule == ["15", "2", "*", "*", "*"]
+    (folder / "key").write_text("a-key\n")
+    command = command.replace("/srv/batchrun", str(folder)).replace(".venv/bin/batchrun", str(COMMAND))
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"{command} --sandbox"],
+        env={"HOME": str(folder), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (folder / "output" / "tickets.parquet").exists()
+
+
+def test_the_systemd_service_starts_a_command_that_exists(folder: Path) -> None:
+    service = configparser.ConfigParser(interpolation=None)
+    service.optionxform = str  # type: ignore[method-assign, assignment]
+    service.read(folder / "jobs" / "batchrun-tickets.service")
+    command = service["Service"]["ExecStart"].replace("/srv/batchrun/.venv/bin/batchrun", str(COMMAND))
+    result = subprocess.run(
+        [*command.split(), "--sandbox"], cwd=folder, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(service["Service"]["TimeoutStopSec"]) > 30

@@ -1,0 +1,131 @@
+"""Which requests are still to be asked, whatever the journal holds and in whatever order."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrun.job_file import make_job
+from batchrun.journal import Journal, Outcome, create_or_open
+from batchrun.pending import in_random_order, pending_requests
+from batchrun.progress import Progress
+from batchrun.prompts import Request
+from batchrun.workload import ROWS_IN_A_CHUNK, Workload, open_workload
+from tests.money.journals import Reports, answer_to, failure_of, intent, start_run, writer_of
+
+ROWS = 5 * ROWS_IN_A_CHUNK + 17
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = create_or_open(tmp_path / "journal.sqlite")
+    start_run(journal)
+    yield journal
+    journal.close()
+
+
+def workload_of(folder: Path, texts: list[str]) -> Workload:
+    pq.write_table(pa.table({"text": texts}), folder / "in.parquet")
+    tables = {
+        "input": {"path": "in.parquet"},
+        "prompt": {"template": "{{ text }}"},
+        "request": {"model": "m", "max_tokens": 5},
+        "output": {"path": "out.parquet"},
+    }
+    return open_workload(make_job(tables, folder, sandbox=True), sandbox=True)
+
+
+def digests_of(workload: Workload) -> list[bytes]:
+    requests = [request for chunk in workload.chunks([]) for request in chunk.requests]
+    return [request.digest for request in requests if isinstance(request, Request)]
+
+
+def settle(journal: Journal, digests: list[bytes], outcomes: str = "a") -> None:
+    """One attempt for each digest; the letters of `outcomes` take turns: answered, failed, in doubt, refused."""
+    ends = {
+        "a": answer_to,
+        "f": failure_of,
+        "d": lambda attempt: failure_of(attempt, Outcome.UNCERTAIN, final=False),
+        "r": lambda attempt: failure_of(attempt, final=False),
+    }
+    reports = Reports()
+    writer = writer_of(journal, reports)
+    attempts = range(journal.next_attempt(), journal.next_attempt() + len(digests))
+    for attempt, digest in zip(attempts, digests, strict=True):
+        writer.intend(intent(attempt)._replace(digest=digest))
+    for _ in attempts:
+        assert reports.committed.acquire(timeout=20)
+    for place, attempt in enumerate(attempts):
+        writer.record(ends[outcomes[place % len(outcomes)]](attempt))
+    writer.close()
+
+
+def pending_rows(workload: Workload, journal: Journal, retry_failed_before: int = 0) -> list[int]:
+    chunks = pending_requests(workload, journal, Progress(rows=None), retry_failed_before)
+    return [row for chunk in chunks for row, _ in chunk]
+
+
+def texts(rows: int = ROWS) -> list[str]:
+    return [f"row {row}" for row in range(rows)]
+
+
+def test_rows_appended_to_a_finished_input_are_all_that_is_left(tmp_path: Path, journal: Journal) -> None:
+    settle(journal, digests_of(workload_of(tmp_path, texts())))
+    longer = workload_of(tmp_path, [*texts(), "new", "newer"])
+    assert pending_rows(longer, journal) == [ROWS, ROWS + 1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_pending_does_not_depend_on_the_order_of_the_journal(
+    tmp_path: Path, journal: Journal, seed: int
+) -> None:
+    """Reordered, duplicated, partly failed and partly unknown rows behind the answers of another prompt."""
+    draw = random.Random(seed)
+    rows = workload_of(tmp_path, draw.choices(texts(), k=ROWS))
+    digests = digests_of(rows)
+    asked = list(dict.fromkeys(digests))[: draw.randint(0, ROWS)]
+    if seed % 2:
+        draw.shuffle(asked)
+    settle(journal, [bytes([n % 256]) * 8 + n.to_bytes(8, "big") for n in range(draw.randint(0, 3_000))])
+    settle(journal, asked, "aaafadar")
+    settled = {digest for place, digest in enumerate(asked) if "aaafadar"[place % 8] in "af"}
+    assert pending_rows(rows, journal) == [row for row in range(ROWS) if digests[row] not in settled]
+
+
+def test_failures_of_earlier_runs_are_asked_again_if_wanted(tmp_path: Path, journal: Journal) -> None:
+    rows = workload_of(tmp_path, texts(100))
+    settle(journal, digests_of(rows), "af")
+    assert pending_rows(rows, journal) == []
+    assert pending_rows(rows, journal, retry_failed_before=2) == list(range(1, 100, 2))
+
+
+def test_rows_in_the_order_of_last_time_are_not_looked_up_one_by_one(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million finished rows would cost three seconds otherwise."""
+    rows = workload_of(tmp_path, texts())
+    settle(journal, digests_of(rows))
+    looked_up: list[bytes] = []
+    plain = Journal.settled_digests
+
+    def counting(self: Journal, digests: tuple[bytes, ...], before: int = 0) -> set[bytes]:
+        looked_up.extend(digests)
+        return plain(self, digests, before)
+
+    monkeypatch.setattr(Journal, "settled_digests", counting)
+    assert pending_rows(rows, journal) == []
+    assert looked_up == []
+
+
+def test_a_random_order_holds_every_request_once_and_is_the_seeds(tmp_path: Path, journal: Journal) -> None:
+    rows = workload_of(tmp_path, texts())
+
+    def order(seed: int) -> list[int]:
+        chunks = pending_requests(rows, journal, Progress(rows=None))
+        return [row for chunk in in_random_order(chunks, seed) for row, _ in chunk]
+
+    assert sorted(order(1)) == list(range(ROWS))
+    assert order(1) == order(1) != order(2)
