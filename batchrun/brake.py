@@ -37,6 +37,11 @@ class Brake:
         self._probe_out: float | None = None
 
     @property
+    def is_failing(self) -> bool:
+        """Whether nothing has succeeded since the last failure."""
+        return self._failing_since is not None
+
+    @property
     def is_down(self) -> bool:
         """Whether the endpoint fails for everybody, so that one probe at a time goes out."""
         return self._rows_failed >= ROWS_OF_AN_OUTAGE

@@ -135,7 +135,7 @@ class Endpoint:
     async def _read(
         self, response: httpx.Response, started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
-        limits = rate_limits(response.headers.multi_items(), time.time())
+        limits = _rate_limits(response.headers)
         if not response.is_success:
             return await self._refusal(response, started, limits)
         try:
@@ -252,8 +252,9 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
 
     async def _start(self, request: httpx.Request) -> tuple[StreamRequest, WireResponse]:
-        builder = self._client.request(request.method, str(request.url))
-        builder = builder.headers(request.headers.multi_items()).body_bytes(request.read())
+        # httpx guesses the encoding of headers first, which takes longer than to send them.
+        headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw]
+        builder = self._client.request(request.method, self._url).headers(headers).body_bytes(request.read())
         # Else nothing is seen of a response until 64 KiB of its body or the end are there.
         exchange = builder.streamed_read_buffer_limit(0).build_streamed()
         return exchange, await exchange.__aenter__()
@@ -322,6 +323,14 @@ def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
             with suppress(ValueError):
                 readable += [(name, value) for value in headers.getall(name)]
         return readable
+
+
+def _rate_limits(headers: httpx.Headers) -> RateLimits | None:
+    # Most responses state none, and to decode the headers in vain costs more than to look.
+    stated = [(name.lower(), value) for name, value in headers.raw if b"ratelimit" in name.lower()]
+    if not stated:
+        return None
+    return rate_limits([(name.decode("latin-1"), value.decode("latin-1")) for name, value in stated], time.time())
 
 
 def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:

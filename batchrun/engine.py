@@ -199,12 +199,18 @@ class Engine:
     # Admission: one task, so that rows are taken, retried and reserved for in a definite order.
 
     async def _next_lease(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
-        """The next request to make: a retry that is due, else a new row. None when there is nothing left."""
+        """The next request to make: a retry that is due, else a new row. None when there is nothing left.
+
+        While everything fails, new rows go first: they tell a bad endpoint from bad rows, and no row has to spend
+        its attempts on an outage.
+        """
         while not self._ending:
             now = time.monotonic()
-            if self._waiting and self._waiting[0][0] <= now:
+            may_begin = not self._exhausted and len(self._waiting) < MOST_WAITING
+            may_repeat = not (may_begin and self._brake.is_failing)
+            if may_repeat and self._waiting and self._waiting[0][0] <= now:
                 return heapq.heappop(self._waiting)[2]
-            if not self._exhausted and len(self._waiting) < MOST_WAITING:
+            if may_begin:
                 if (lease := await self._next_new(source)) is not None:
                     return lease
             elif self._exhausted and not self._open:

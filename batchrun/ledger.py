@@ -62,9 +62,10 @@ class Ledger:
 
     def reserve(self, worst_case: Amount) -> Reservation | Shortfall:
         """Sets the worst case aside, or says which cap it would pass."""
-        committed = self.settled.plus(self.uncertain).plus(self.reserved)
         for limit in self._limits:
-            if committed[limit.unit] + worst_case[limit.unit] > limit.amount:
+            unit = limit.unit
+            committed = self.settled[unit] + self.uncertain[unit] + self.reserved[unit]
+            if committed + worst_case[unit] > limit.amount:
                 return Shortfall(limit.cap.name, self.in_flight > 0)
         if shortfall := self._below_floor(worst_case.credits):
             return shortfall

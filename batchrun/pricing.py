@@ -65,11 +65,12 @@ class Tariff:
     def after(self, answer: Answer, cost: Amount, input_bound: int, output_bound: int) -> "Tariff":
         """The tariff for what follows: an answer above its worst case raises the bound."""
         tariff = self
-        by_price = self._price(input_bound, output_bound)
+        by_price, surcharge = self._price(input_bound, output_bound), self.usd_surcharge
         if by_price == 0 and cost.nano_usd > 0:
             price = -(-cost.nano_usd * MILLION // (input_bound + output_bound))
             tariff = replace(tariff, input_price=price, output_price=price)
-        elif by_price and cost.nano_usd > by_price * self.usd_surcharge:
+        # A product with a Fraction would take longer than all the rest.
+        elif by_price and cost.nano_usd * surcharge.denominator > by_price * surcharge.numerator:
             tariff = replace(tariff, usd_surcharge=Fraction(cost.nano_usd, by_price))
         if answer.credits_used is not None and cost.tokens > 0:
             known = self.credits_per_token

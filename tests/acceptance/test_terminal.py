@@ -102,7 +102,8 @@ def test_names_and_prompts_can_t_steer_the_terminal(place: Place, command: str, 
 @pytest.mark.parametrize("command", ["plan job.toml", "plan job.toml --json", "status job.toml", "schema"])
 def test_a_closed_pipe_is_no_traceback(place: Place, command: str) -> None:
     place.texts(*(f"text {n}" for n in range(3)))
-    place.run()
+    if command.startswith("status"):
+        place.run()
     with place.start(*command.split()) as process:
         assert process.stdout is not None
         process.stdout.close()

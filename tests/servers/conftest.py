@@ -17,11 +17,12 @@ import polars as pl
 import pytest
 
 from batchrun.sandbox import SettingsError
-from batchrun.sandbox.model import Model
+from batchrun.sandbox.model import weights_file
 
 ROOT = Path(__file__).parent.parent.parent
 SERVERS = ROOT / ".venv-servers" / "bin"
 SECONDS_TO_START = 90
+_KEPT: list[Any] = []  # a server that is collected ends
 
 LITELLM_MODELS = """
 model_list:
@@ -75,5 +76,76 @@ def reviews(count: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def llama_cpp() -> str:
-    """The address of llama.cpp's own server with SmolLM2, on one thread of this process."""
-    xllamacpp = pytest.importorskip("xllamacpp", reason="make test-servers installs it")
+    """The address of llama.cpp's own server, in this process, on one thread and with a short context."""
+    try:
+        weights = weights_file()
+    except SettingsError as error:
+        pytest.skip(f"make test-servers: {error}")
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(weights)
+    parameters.n_ctx = 2048
+    parameters.n_parallel = 1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    parameters.verbosity = -1
+    server = xllamacpp.Server(parameters)
+    _KEPT.append(server)
+    return str(server.listening_address)
+
+
+@pytest.fixture(scope="session")
+def litellm(llama_cpp: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of LiteLLM's proxy: mock models, and llama.cpp's server behind its own translation."""
+    folder = tmp_path_factory.mktemp("litellm")
+    (folder / "models.yaml").write_text(LITELLM_MODELS.replace("LLAMA_CPP", llama_cpp))
+    with serving("litellm", "--config", "models.yaml", folder=folder, health="/health/liveliness") as address:
+        yield address
+
+
+@pytest.fixture
+def llmock(tmp_path: Path) -> Iterator[str]:
+    """The address of a fresh LLMock, which breaks requests and judges what the client makes of it."""
+    with serving("llmock", "serve", folder=tmp_path, health="/health") as address:
+        yield address
+
+
+@contextmanager
+def serving(*command: str, folder: Path, health: str) -> Iterator[str]:
+    """A server from .venv-servers on a free port, from when it is healthy until the block ends."""
+    program = SERVERS / command[0]
+    if not program.exists():
+        pytest.skip("make test-servers installs it")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    arguments = [program, *command[1:], "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log, env=environment)
+        try:
+            await_health(process, address + health)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def await_health(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Returns when the server answers; fails where it ends first or takes too long."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended at its start; see server.log"
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"no answer from {url} within {SECONDS_TO_START} s")
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
