@@ -1,12 +1,12 @@
 """The outage brake: the more of the latest attempts fail transiently, the fewer go out. It fails no row.
 
-Client-side throttling of the book "Site Reliability Engineering" (chapter "Handling Overload"): a request is held
-back with probability p = max(0, (requests - K accepts) / (requests + 1)). Here nothing is drawn: p / (1 - p) requests
-held back for each that goes are a gap of p / (1 - p) units between two that go. Requests and accepts are
-counted over the latest attempts and not over minutes, so that a fast run notices an outage as soon as a slow one.
+Client-side throttling of the book "Site Reliability Engineering" (chapter "Handling Overload"): a request is
+held back with probability p = max(0, (requests - K accepts) / (requests + 1)). Here nothing is drawn: to hold
+back p / (1 - p) requests for each that goes is to leave a gap of p / (1 - p) units before the next. Requests
+and accepts are counted over the latest attempts and not over minutes: a fast run sees an outage in time, too.
 
-When enough rows fail at their first attempt, and none succeeds in between, the endpoint is down: one probe at a
-time goes out, until one succeeds. Repeated failures of the same rows are no sign of an outage.
+When enough rows fail at their first attempt, and none succeeds in between, the endpoint is down: one probe
+at a time goes out, until one succeeds. Rows that fail again and again are no sign of an outage.
 
 Times are seconds of one monotonic clock, given by the caller.
 """
@@ -14,7 +14,7 @@ Times are seconds of one monotonic clock, given by the caller.
 K = 2.0
 MEMORY = 32
 """Attempts that the counts rest on; older ones fade."""
-UNIT = 0.1
+UNIT = 0.05
 """Seconds of the gap at p = 1/2."""
 ROWS_OF_AN_OUTAGE = 10
 """Rows that fail at their first attempt, with no success in between, before the endpoint counts as down."""
@@ -61,7 +61,7 @@ class Brake:
             self._probe_out = now
 
     def succeeded(self, sent_at: float) -> None:
-        """The endpoint did its work for a request that went at `sent_at`; it may have refused it for its content."""
+        """A request that went at `sent_at` was answered, or refused for what it contains."""
         self._count(accepts=1)
         self._end_probe(sent_at)
         self._rows_failed = self._probes = 0

@@ -119,7 +119,7 @@ class Endpoint:
             finally:
                 with suppress(Exception):  # an answer that is there counts, however its connection ends
                     await cast("httpx.AsyncByteStream", response.stream).aclose()
-        except Exception as error:
+        except httpx.HTTPError as error:
             return self._lost(error, started)
 
     def _request(self, body: bytes) -> httpx.Request:
@@ -232,6 +232,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, settings: EndpointSettings, url: httpx.URL) -> None:
+        self._url = str(url)
         timeout = timedelta(seconds=settings.timeout)
         builder = (
             ClientBuilder()
@@ -246,7 +247,10 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; the body of the response is read as it comes. Raises httpx.TransportError."""
+        """Send `request`, always to the URL that the transport was made for. Raises httpx.TransportError.
+
+        The body of the response is read as it comes.
+        """
         exchange, response = await _translated(self._start(request))
         headers = _readable_headers(response.headers)
         return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
@@ -330,7 +334,9 @@ def _rate_limits(headers: httpx.Headers) -> RateLimits | None:
     stated = [(name.lower(), value) for name, value in headers.raw if b"ratelimit" in name.lower()]
     if not stated:
         return None
-    return rate_limits([(name.decode("latin-1"), value.decode("latin-1")) for name, value in stated], time.time())
+    return rate_limits(
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in stated], time.time()
+    )
 
 
 def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:

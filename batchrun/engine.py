@@ -1,7 +1,7 @@
 """The fan-out: requests in, journaled outcomes out, with a bounded number in flight.
 
-A request goes through: reserved (ledger) -> intended (journal) -> durable -> let go (limiter, brake) -> sent ->
-booked (journal, ledger) -> closed, or waiting for another attempt. `Engine` alone decides; its
+A request goes through: reserved (ledger) -> intended (journal) -> durable -> let go (limiter, brake) ->
+sent -> booked (journal, ledger) -> closed, or waiting for another attempt. `Engine` alone decides; its
 workers only exchange a body for a reply.
 """
 
@@ -201,8 +201,8 @@ class Engine:
     async def _next_lease(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
         """The next request to make: a retry that is due, else a new row. None when there is nothing left.
 
-        While everything fails, new rows go first: they tell a bad endpoint from bad rows, and no row has to spend
-        its attempts on an outage.
+        While everything fails, new rows go first: they tell a bad endpoint from bad rows, and no row has to
+        spend its attempts on an outage.
         """
         while not self._ending:
             now = time.monotonic()
@@ -308,6 +308,11 @@ class Engine:
             except anyio.get_cancelled_exc_class():
                 self._books.failed(lease, _INTERRUPTED, final=self._rules.leave_in_doubt)
                 raise
+            except Exception as error:  # a fault of batchrun's own: the other answers in flight are paid for
+                self._on_wire -= 1
+                self._books.failed(lease, _FAULT, final=self._rules.leave_in_doubt)
+                self.fail(error)
+                return
             self._on_wire -= 1
             if isinstance(reply, Answer):
                 self._take_answer(lease, admission, reply)
@@ -347,8 +352,8 @@ class Engine:
     def _heed(self, lease: Lease, admission: Admission, failure: Failure) -> None:
         """Tells limiter and brake, and counts the attempt.
 
-        While the endpoint is down for everybody, a failure that was certainly not billed uses up none of its row's
-        attempts. One that may have been billed does: else a row could cost any number of worst cases.
+        While the endpoint is down for everybody, a failure that was certainly not billed uses up none of its
+        row's attempts. One that may have been billed does: else a row could cost any number of worst cases.
         """
         now = time.monotonic()
         self._limiter.failed(admission, now, failure)
@@ -393,6 +398,7 @@ class Engine:
             await self._admission.wait(left)
 
 
+_FAULT = Failure("fault", "batchrun itself failed at this request.", Remedy.RETRY, Billed.UNKNOWN)
 _INTERRUPTED = Failure(
     "interrupted", "The run was stopped before the answer came.", Remedy.RETRY, Billed.UNKNOWN
 )

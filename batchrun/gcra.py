@@ -1,4 +1,4 @@
-"""The generic cell rate algorithm, in its virtual-scheduling form (ITU-T I.371). No clock: times are given."""
+"""The generic cell rate algorithm, in its virtual-scheduling form (ITU-T I.371). Reads no clock."""
 
 from dataclasses import dataclass
 
@@ -23,5 +23,5 @@ class Gcra:
         self.arrival = max(self.arrival, now) + units * self.interval
 
     def correct(self, units: float) -> None:
-        """Takes the further units of a request that was admitted as a smaller one; gives back where negative."""
+        """Takes units that an admitted request used beyond its count; gives back, if negative."""
         self.arrival += units * self.interval

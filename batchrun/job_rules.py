@@ -208,7 +208,7 @@ def _check_prices(job: Job, sandbox: bool) -> None:
 def _check_caps(job: Job) -> None:
     if job.request.max_tokens is not None or "max_tokens" in job.request.columns:
         return
-    for key in ("usd", "usd_per_run", "usd_per_day", "credits", "tokens"):
+    for key in ("usd", "usd_per_run", "usd_per_day", "credits", "keep_credits", "tokens"):
         if getattr(job.budget, key) is not None:
             raise JobError(
                 f"[budget] {key}: without request.max_tokens a request has no worst case.\n"

@@ -1,11 +1,11 @@
-"""The pace of sending: the limits that were given or that the headers state, and a search where there are none.
+"""The pace of sending: limits that were given or that headers state, and a search where there are none.
 
-Each known limit is kept twice. A GCRA spreads it evenly over the minute; an exact window makes sure that no 60
-seconds hold more than it. Tokens are paced by what requests are expected to use, and bounded by what those that are
-out will hardly pass. Only the first in line is asked about, so a large request isn't overtaken by small ones.
+Each known limit is kept twice. A GCRA spreads it evenly over the minute; an exact window makes sure that no
+60 seconds hold more than it. Tokens are paced by what requests are expected to use, and bounded by what those
+that are out will hardly pass. Only the first in line is asked about: a large request isn't overtaken.
 
-Of the headers, limits are used, and neither what remains nor when it resets: the run's own count says the same
-sooner, and providers mean different things by them.
+Of the headers, limits are used, and neither what remains nor when it resets: the run's own count says the
+same sooner, and providers mean different things by them.
 
 Times are seconds of one monotonic clock, given by the caller: nothing here sleeps or reads a clock.
 """
@@ -34,7 +34,7 @@ LONGEST_OWN_WAIT = 4.0
 
 @dataclass(slots=True)
 class Admission:
-    """One request that was let go, as the limiter counts it. `paced_tokens` were taken from the pace of tokens."""
+    """One request that was let go. `paced_tokens` is what it was counted at in the pace of tokens."""
 
     sent_at: float
     epoch: int
@@ -191,8 +191,9 @@ class Limiter:
         """The rate in requests per second that the server took before it refused, and over how many seconds.
 
         What it took in the last minute is its limit, whatever it counts by. A run that is younger sees by a
-        long `wait` that a window was full, and by a short one that a bucket is empty: since the last cut that gave its
-        rate, or that and what came in during the pause. Which, can't be seen: the geometric mean lies between.
+        long `wait` that a window was full, and by a short one that a bucket is empty. Since the last cut, a
+        bucket gave its rate, or that and what came in during the pause. Which, can't be seen: the geometric
+        mean lies between.
         """
         age = now + wait - (now if self._began is None else self._began)
         since_cut = now - self._cut_at

@@ -1,9 +1,9 @@
 """The search for a rate that nobody has named: a doubling start, then CUBIC on the rate.
 
-CUBIC is W(t) = C (t - K)^3 + W_max of RFC 9438, put to requests per second as botocore's adaptive retry mode does.
-Three things differ, since simulated servers were used better so: W_max is what the server was measured to
-accept and not what was sent; C follows from K, so that a cut costs the same share of any rate; and a cut that comes
-long after the one before is small. No clock: times are seconds, given by the caller.
+CUBIC is W(t) = C (t - K)^3 + W_max of RFC 9438, put to requests per second as botocore's adaptive retry mode
+does. Three things differ, since simulated servers were used better so: W_max is what the server was measured
+to accept and not what was sent; C follows from K, so that a cut costs the same share of any rate; and a cut
+that comes long after the one before is small. No clock: times are seconds, given by the caller.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ STEADY = 10.0
 STEP = 0.1
 """What is added to the ceiling when as much time has passed above it as below it."""
 PLATEAU = 20.0
-"""Seconds from a cut until its ceiling is tried again, at most; the evidence's length, where that is shorter."""
+"""Seconds from a cut until its ceiling is reached again; less where the ceiling was measured over less."""
 PLATEAU_REQUESTS = 30
 """Requests that a cut must pay for at least, so that a low rate isn't probed at each second request."""
 
@@ -38,7 +38,7 @@ PLATEAU_REQUESTS = 30
 class Recovery:
     """The way from a cut back to `ceiling` (requests per second) and beyond.
 
-    `depth` is how much of the ceiling the cut took, `plateau` the time K (seconds) until the ceiling is reached.
+    `depth` is how much of the ceiling the cut took, `plateau` the time K in seconds to the ceiling.
     """
 
     ceiling: float
@@ -55,7 +55,9 @@ class Recovery:
         return replace(self, begins=self.begins + seconds)
 
 
-def recovery(rate: float | None, accepted: float, seconds: float, since_cut: float, begins: float) -> Recovery:
+def recovery(
+    rate: float | None, accepted: float, seconds: float, since_cut: float, begins: float
+) -> Recovery:
     """What a 429 leads to.
 
     `rate` is the present one, None without a bound; `accepted` what the server took, measured over `seconds`;

@@ -9,6 +9,7 @@ from pathlib import Path
 from batchrun.errors import LockedError, OutputError, StorageError, UsageError
 from batchrun.job import Job, run_folder
 from batchrun.journal import Journal, open_for_reading
+from batchrun.journal.salvage import Salvaged, salvage
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,28 @@ def open_journal_of(job: Job) -> Journal:
     if not path.exists():
         raise UsageError(f"Nothing has been run yet: there is no journal {path}. First: batchrun run.")
     return open_for_reading(path)
+
+
+def salvage_journal_of(job: Job) -> tuple[Salvaged, Path]:
+    """Puts what can still be read of a damaged journal in its place; says where the damaged one is now.
+
+    Raises UsageError where there is none, LockedError, StorageError, and JournalError where nothing
+    can be read.
+    """
+    folder = RunFolder(run_folder(job))
+    if not folder.journal.exists():
+        raise UsageError(f"There is no journal {folder.journal} to salvage.")
+    with locked(folder):
+        salvaged = salvage(folder.journal, folder.path / "salvaged.sqlite")
+        aside = _free_name(folder.path / "damaged.sqlite")
+        for ending in ("-wal", "-shm", ""):
+            part = folder.journal.with_name(folder.journal.name + ending)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + ending))
+        (folder.path / "salvaged.sqlite").rename(folder.journal)
+    return salvaged, aside
+
+
+def _free_name(path: Path) -> Path:
+    names = (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())

@@ -1,4 +1,4 @@
-"""What was sent in the last minute: an exact sliding window in constant memory. Times are given, in seconds."""
+"""What was sent in the last minute: a sliding window in constant memory. Times are given, in seconds."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,8 +13,10 @@ BUCKET = 0.1
 
 @dataclass(slots=True)
 class Bucket:
-    """Requests sent within `BUCKET` seconds. `tokens` of those that ended, `open_tokens` at the worst of the
-    others, with the sum of their squares."""
+    """Requests sent within `BUCKET` seconds of `opened`, the latest at `last`.
+
+    `tokens` is what those that ended have used, `open_tokens` the worst case of the `open_requests` others.
+    """
 
     opened: float
     last: float
@@ -26,7 +28,7 @@ class Bucket:
 
 
 class SendLog:
-    """Sums over the requests that were sent in the last `WINDOW` seconds. Those that were refused are taken out."""
+    """Sums over the requests of the last `WINDOW` seconds, without those that were refused."""
 
     def __init__(self) -> None:
         self._buckets: deque[Bucket] = deque()
@@ -64,7 +66,9 @@ class SendLog:
         """Takes out a request that was refused: servers don't count it."""
         self._count(bucket, -1, 0, -worst_tokens, -1)
 
-    def _count(self, bucket: Bucket, requests: int, tokens: int, open_tokens: int, open_requests: int) -> None:
+    def _count(
+        self, bucket: Bucket, requests: int, tokens: int, open_tokens: int, open_requests: int
+    ) -> None:
         bucket.requests += requests
         bucket.tokens += tokens
         bucket.open_tokens += open_tokens
@@ -85,7 +89,7 @@ class SendLog:
         return count
 
     def delay(self, now: float, excess: float, units: Callable[[Bucket], float]) -> float:
-        """Seconds until the window has lost `excess` units, or everything; 0 or less where there is no excess."""
+        """Seconds until the window has lost `excess` units, or everything; 0 where there is no excess."""
         if excess <= 0 or not self._buckets:
             return 0.0
         for bucket in self._buckets:

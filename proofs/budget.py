@@ -1,7 +1,10 @@
 """Caps that are reached: how far above them the bill goes (nowhere), and how much of them is used."""
 
 import random
+import sqlite3
 import tempfile
+from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,10 @@ max_tokens = "most"
 [pricing]
 input_usd_per_million = 5.0
 output_usd_per_million = 5.0
+[limits]
+# High, so that concurrency is what bounds the requests in flight.
+requests_per_minute = 10_000_000
+tokens_per_minute = 10_000_000_000
 [output]
 path = "answers.parquet"
 """
@@ -58,7 +65,8 @@ _CASES = (
 
 
 class Measured(NamedTuple):
-    """Amounts in nano-USD. `worst_case` is the largest that was reserved for one row."""
+    """Amounts in nano-USD. `worst_case` is the largest that was reserved for one row; `most_in_flight`
+    is how many requests were on their way at once, at most."""
 
     exit_code: int
     cap: int
@@ -66,6 +74,7 @@ class Measured(NamedTuple):
     billed_requests: int
     journal: Snapshot
     worst_case: int
+    most_in_flight: int
 
     @property
     def use(self) -> float:
@@ -89,6 +98,7 @@ def _results(case: Case, measured: Measured) -> list[Result]:
     least = min(0.99, 1 - measured.worst_case / measured.cap)
     return [
         Result(case.name, "exit code", str(measured.exit_code), "4", measured.exit_code == EXIT_BUDGET),
+        Result(case.name, "in flight at most", f"{measured.most_in_flight:,}"),
         Result(case.name, "billed, rows billed", f"{usd(measured.billed)}, {measured.billed_requests:,}"),
         Result(case.name, "billed above the cap", overshoot, "0", over == 0),
         Result(case.name, "cap used", f"{measured.use:.2%}", f"at least {least:.1%}", measured.use >= least),
@@ -108,8 +118,24 @@ def _measure(case: Case) -> Measured:
         with sandbox_process(*options) as sandbox:
             exit_code = _run(case, sandbox, folder, cap)
             bill = sandbox.settled_totals()
-        journal = snapshot(folder / "answers.run" / "journal.sqlite")
-        return Measured(exit_code, cap, bill["nano_usd"], bill["billed_requests"], journal, worst_case)
+        path = folder / "answers.run" / "journal.sqlite"
+        return Measured(
+            exit_code,
+            cap,
+            bill["nano_usd"],
+            bill["billed_requests"],
+            snapshot(path),
+            worst_case,
+            _most_in_flight(path),
+        )
+
+
+def _most_in_flight(journal: Path) -> int:
+    """From when each attempt ended and how long it took."""
+    with closing(sqlite3.connect(journal)) as connection:
+        spans = connection.execute("SELECT finished_at - latency_ms, finished_at FROM attempts").fetchall()
+    events = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    return max(accumulate(change for _, change in events))
 
 
 def _average_cost(case: Case, folder: Path) -> int:

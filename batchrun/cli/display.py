@@ -1,4 +1,4 @@
-"""The live display of a run: three lines that stay on a terminal, elsewhere a line a minute and at the end."""
+"""The live display of a run: three lines that stay on a terminal; elsewhere one a minute and at the end."""
 
 import sys
 import threading

@@ -18,12 +18,18 @@ from batchrun.plain_text import on_one_line
     type=click.Path(path_type=Path),
     help="Another file to write: .parquet, .csv or .jsonl; the job's output stays as it is.",
 )
+@click.option(
+    "--salvage",
+    is_flag=True,
+    help="First replace a damaged journal by what can still be read of it; the damaged one is kept.",
+)
 def export_command(
     job_file: Path | None,
     settings: tuple[str, ...],
     sandbox: bool,
     local: bool,
     to: Path | None,
+    salvage: bool,
     **shortcuts: Any,
 ) -> None:
     """Write the output from the journal as it stands, also while a run is going on. Sends nothing.
@@ -35,7 +41,18 @@ def export_command(
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     from batchrun.export import export_job
+    from batchrun.run_folder import salvage_journal_of
 
+    if salvage:
+        salvaged, damaged = salvage_journal_of(job)
+        click.echo(f"saved {salvaged.answers:,} answers; the damaged journal is now {damaged}", err=True)
+        if salvaged.lost_answers:
+            click.echo(f"{salvaged.lost_answers:,} answers are lost; their cost still counts", err=True)
+        if salvaged.lost_attempts:
+            click.echo(
+                f"of {salvaged.lost_attempts:,} requests nothing is known: the budget can't count them",
+                err=True,
+            )
     rows, path = export_job(job, sandbox=sandbox, to=to)
     line = f"{rows['total']:,} rows, {rows['pending']:,} of them pending: {path}"
     click.echo(on_one_line(line), err=True)

@@ -107,7 +107,7 @@ def check_contents(connection: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, "its tables are not as they were made")
     verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != ("ok",):
-        raise damaged(path, str(verdict[0]).splitlines()[0])
+        raise damaged(path, str(verdict[0]).splitlines()[-1])
 
 
 def has_our_tables(connection: sqlite3.Connection) -> bool:

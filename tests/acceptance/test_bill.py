@@ -41,7 +41,7 @@ def spent(place: Place) -> tuple[int, int]:
 
 @contextmanager
 def faulty(place: Place, fault: str) -> Iterator[Place]:
-    """The same place with a sandbox of its own, where the same arrivals meet the same faults in every test."""
+    """The place with a sandbox of its own, in which the same arrivals meet the same faults every time."""
     with sandbox_process("--fault", f"{fault}=0.3", "--seed", "1") as sandbox:
         yield replace(place, sandbox=sandbox)
 

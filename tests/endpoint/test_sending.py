@@ -298,9 +298,9 @@ async def test_answer_counts_however_its_connection_ends() -> None:
         assert isinstance(await endpoint.send(REQUEST), Answer)
 
 
-async def test_whatever_a_transport_raises_becomes_a_failure() -> None:
+async def test_an_error_of_the_wire_becomes_a_failure_without_the_key() -> None:
     def fail(request: httpx.Request) -> httpx.Response:
-        raise RuntimeError("a bug of the transport, with sk-test-key")
+        raise httpx.ReadError("lost, with sk-test-key")
 
     settings = EndpointSettings("https://model.invalid", "sk-test-key")
     async with open_endpoint(settings, httpx.MockTransport(fail)) as endpoint:
@@ -308,3 +308,16 @@ async def test_whatever_a_transport_raises_becomes_a_failure() -> None:
     assert isinstance(failure, Failure)
     assert failure.billed is Billed.UNKNOWN
     assert "sk-test-key" not in failure.message
+
+
+async def test_a_fault_of_batchruns_own_is_no_failure_of_the_endpoint() -> None:
+    """It must end the run, and not be retried and booked as uncertain spend, row by row."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise AttributeError("a mistake in the transport")
+
+    async with open_endpoint(
+        EndpointSettings("https://model.invalid", "k"), httpx.MockTransport(fail)
+    ) as endpoint:
+        with pytest.raises(AttributeError):
+            await endpoint.send(REQUEST)

@@ -34,6 +34,9 @@ base_url = "{base_url}"
 input_usd_per_million = 5.0
 output_usd_per_million = 5.0
 [limits]
+# High, so that concurrency is what bounds the requests in flight.
+requests_per_minute = 10_000_000
+tokens_per_minute = 10_000_000_000
 concurrency = {concurrency}
 [retry]
 in_doubt = "{in_doubt}"

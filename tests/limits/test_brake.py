@@ -20,7 +20,9 @@ def brought_down(now: float = 0.0) -> Brake:
     return brake
 
 
-def requests_sent(seconds: float, fails_at: tuple[float, float], failing: int, in_flight: int = 16) -> list[float]:
+def requests_sent(
+    seconds: float, fails_at: tuple[float, float], failing: int, in_flight: int = 16
+) -> list[float]:
     """When requests go out that take 0.1 s, of which `failing` of 100 fail between two instants."""
     brake, numbers, now = Brake(), count(), 0.0
     ends: list[tuple[float, float]] = []

@@ -35,7 +35,7 @@ def test_given_requests_are_spread_from_the_first_second_on() -> None:
         (60_000, (5, 500), 1_000, 0.01, 0.99),
         (2_000_000, (10, 500), 1_000, 2.0, 0.99),
         (2_000_000, (10, 2_000), 4_000, 2.0, 0.99),
-        # What is out has to fit at nearly its worst: few requests of very different sizes, or long answers, cost some.
+        # Room is kept for requests that use more than expected: large ones and slow ones cost some.
         (60_000, (5, 500), 1_000, 2.0, 0.97),
         (2_000_000, (10, 2_000), 4_000, 8.0, 0.97),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from batchrun.exchange import Billed, Failure, Remedy
 from batchrun.limiter import Limiter
-from batchrun.rate_search import FIRST_RATE, TICK, STEP, RateSearch, recovery
+from batchrun.rate_search import FIRST_RATE, STEP, TICK, RateSearch, recovery
 from tests.limits.virtual import Server, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 SERVERS: dict[str, Callable[[int], Server]] = {

@@ -11,7 +11,7 @@ steps = st.lists(st.tuples(st.floats(0.0, 8.0), st.integers(0, 1_000)), min_size
 
 @given(steps)
 def test_the_window_counts_whatever_a_minute_may_hold(steps: Steps) -> None:
-    """It forgets a request after a minute at the earliest, and a bucket's length after the window at the latest."""
+    """It forgets a request after a minute at the earliest, and soon after the window at the latest."""
     log, sent, now = SendLog(), list[tuple[float, int]](), 0.0
     for wait, tokens in steps:
         now += wait
@@ -27,7 +27,7 @@ def test_the_window_counts_whatever_a_minute_may_hold(steps: Steps) -> None:
 
 @given(steps)
 def test_every_end_takes_out_what_the_beginning_put_in(steps: Steps) -> None:
-    """Whatever the order, also when the window has passed on: nothing is left, and nothing is counted twice."""
+    """Whatever the order, also when the window has passed on: nothing is left or counted twice."""
     log, out, now, used = SendLog(), [], 0.0, 0
     for number, (wait, tokens) in enumerate(steps):
         now += wait

@@ -6,11 +6,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Protocol
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.limiter import Admission, Limiter
+
 
 class Server(Protocol):
     per_minute: int
@@ -82,7 +84,7 @@ class World:
 
 @dataclass
 class Log:
-    """When requests were accepted, with their tokens, and when they were refused; how often all was paused."""
+    """When requests were accepted, with their tokens, and refused; when all was paused."""
 
     accepted: list[tuple[float, int]] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -129,7 +131,7 @@ class _Run:
     def until(self, end: float) -> Log:
         now = 0.0
         for at, per_minute in self._world.changes:
-            self._at(at, lambda _, new=per_minute: setattr(self._server, "per_minute", new))
+            self._at(at, partial(self._change, per_minute))
         used, worst = self._next_request()
         while now < end:
             while self._in_flight < self._world.concurrency and self._limiter.delay(now, worst) <= 0:
@@ -140,6 +142,9 @@ class _Run:
                 at, _, happens = heapq.heappop(self._events)
                 happens(at)
         return self.log
+
+    def _change(self, per_minute: int, now: float) -> None:
+        self._server.per_minute = per_minute
 
     def _next_request(self) -> tuple[int, int]:
         used = self._random.randint(*self._world.tokens)

@@ -363,6 +363,24 @@ async def test_an_input_that_breaks_off_loses_no_answer_in_flight(run: Run) -> N
     assert totals.uncertain == 0
 
 
+async def test_a_fault_of_batchruns_own_ends_the_run_and_loses_no_other_answer(run: Run) -> None:
+    """The request at which it happened may have been sent: it counts as uncertain."""
+
+    async def serve(number: int, attempt: int) -> Reply:
+        if number == 5:
+            raise AttributeError("a mistake")
+        await anyio.sleep(0.1)
+        return answer()
+
+    provider = Provider(serve)
+    run.rules = replace(run.rules, concurrency=64)
+    with anyio.fail_after(10), pytest.raises(AttributeError, match="a mistake"):
+        await run.asked(provider, [request(number) for number in range(1, 2_000)])
+    totals = run.journal().totals(sandbox=False)
+    assert totals.answered == provider.attempts.total() - 1 > 0
+    assert (totals.uncertain, totals.open_intents) == (1, 0)
+
+
 # Attempts.
 
 

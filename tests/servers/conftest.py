@@ -21,7 +21,7 @@ from batchrun.sandbox.model import weights_file
 
 ROOT = Path(__file__).parent.parent.parent
 SERVERS = ROOT / ".venv-servers" / "bin"
-SECONDS_TO_START = 90
+SECONDS_TO_START = 60
 _KEPT: list[Any] = []  # a server that is collected ends
 
 LITELLM_MODELS = """
@@ -65,7 +65,7 @@ def run(folder: Path, texts: list[str], *settings: str) -> Ran:
     given = [part for key, value in defaults.items() for part in ("--set", f"{key}={value}")]
     given += [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, "-m", "batchrun", "run", "--json", *given]
-    return Ran(folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150))
+    return Ran(folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60))
 
 
 def reviews(count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""LLMock grades how a client copes with refusals and broken streams: it must find nothing, not even a warning."""
+"""LLMock grades how a client copes with refusals and broken streams: not even a warning may come of it."""
 
 import subprocess
 from pathlib import Path

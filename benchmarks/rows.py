@@ -1,0 +1,33 @@
+"""The input of the benchmarks: `python -m benchmarks.rows PATH ROWS` writes it.
+
+In a process of its own, since a process that starts another hands its peak of memory on to it.
+"""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS_AT_ONCE = 65_536
+WORDS = (
+    "the room was clean and quiet but breakfast came late and nobody answered when we asked for towels "
+    "again so we left a day early and will look for another place next summer"
+).split()
+
+
+def text(row: int) -> str:
+    """A review of some 150 characters, another one for each row."""
+    return f"Review {row}: " + " ".join(WORDS[(row * 7 + place * 3) % len(WORDS)] for place in range(27))
+
+
+def write_rows(path: Path, rows: int) -> None:
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, rows, ROWS_AT_ONCE):
+            some = range(start, min(rows, start + ROWS_AT_ONCE))
+            writer.write_batch(pa.record_batch([list(some), [text(row) for row in some]], schema=schema))
+
+
+if __name__ == "__main__":
+    write_rows(Path(sys.argv[1]), int(sys.argv[2]))
