@@ -341,7 +341,7 @@ class Engine:
         delay = None if leave else self._rules.retry.delay(failure, lease.used_attempts)
         final = delay is None and failure.remedy is not Remedy.STOP_RUN
         self._books.failed(lease, failure, final)
-        self._progress.attempt_failed(failure.code, final=final)
+        self._progress.attempt_failed(failure, lease.attempt, final=final)
         if failure.remedy is Remedy.STOP_RUN:
             self.stop(by_endpoint(failure.message))
         if delay is None:

@@ -2,7 +2,10 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from batchrun.exchange import Failure
 
 
 @dataclass(slots=True)
@@ -10,7 +13,8 @@ class Progress:
     """Written by the run, read by the display. `rows` is None until the input's length is known.
 
     `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
-    row's answer; `held_by` names the cap that the next request waits for.
+    row's answer; `held_by` names the cap that the next request waits for. `on_failure` is told of each
+    failed attempt: its number in the journal, and whether its row ends with it.
     """
 
     rows: int | None = None
@@ -26,6 +30,7 @@ class Progress:
     held_by: str | None = None
     writing: bool = False
     started: float = field(default_factory=time.monotonic)
+    on_failure: Callable[[Failure, int, bool], None] = lambda _failure, _attempt, _final: None
 
     @property
     def done(self) -> int:
@@ -40,6 +45,7 @@ class Progress:
         self.answers += 1
         self.tokens += tokens
 
-    def attempt_failed(self, code: str, *, final: bool) -> None:
-        self.by_error[code] += 1
+    def attempt_failed(self, failure: Failure, attempt: int, *, final: bool) -> None:
+        self.by_error[failure.code] += 1
         self.failed += final
+        self.on_failure(failure, attempt, final)

@@ -1,8 +1,9 @@
 """One run, from a job to its output."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,12 +15,15 @@ from batchrun.asking import Asking, ask
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.endpoint import EndpointSettings
 from batchrun.engine import Rules
+from batchrun.errors import InputError, StorageError
+from batchrun.exchange import Failure
 from batchrun.export import output_metadata, write_output
 from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
 from batchrun.ledger import Ledger, caps_of
 from batchrun.limiter import Limiter
+from batchrun.log import RunLog
 from batchrun.pending import IndexedRequest, in_random_order, pending_requests
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
@@ -86,15 +90,35 @@ def run_job(
             check_whole(journal)
             run = _begin(workload, target, folder, journal, started_at)
             ledger = _open_ledger(run)
-            progress = Progress(rows=workload.table.row_count)
-            with watch(View(job, target, ledger, progress, run.before)):
-                stop = _ask(run, ledger, progress, retry_failed)
-                progress.writing = True
-                summary = _finish(run, stop, ledger)
-                progress.writing = False
+            with closing(RunLog(folder.log)) as log:
+                progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
+                log.event("run started", run=run.number, sandbox=target.sandbox, rows=progress.rows)
+                with watch(View(job, target, ledger, progress, run.before)):
+                    stop = _ask(run, ledger, progress, retry_failed)
+                    progress.writing = True
+                    summary = _finish(run, stop, ledger)
+                    progress.writing = False
+                log.event("run ended", run=run.number, **summary)
                 return summary
+        except InputError as error:
+            raise StorageError(
+                f"The input broke while the run was going on: {error}.\n"
+                "Answers so far are safe in the journal; with the input mended, the same command goes on."
+            ) from error
         finally:
             journal.close()
+
+
+def _log_failure(log: RunLog, failure: Failure, attempt: int, final: bool) -> None:
+    log.event(
+        "attempt failed",
+        attempt=attempt,
+        code=failure.code,
+        status=failure.status,
+        message=failure.message,
+        billed=failure.billed,
+        final=final,
+    )
 
 
 def _begin(workload: Workload, target: Target, folder: RunFolder, journal: Journal, started_at: int) -> _Run:

@@ -21,6 +21,10 @@ class RunFolder:
         return self.path / "journal.sqlite"
 
     @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 
