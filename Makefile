@@ -17,7 +17,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow and not servers" --cov --cov-report=term:skip-covered -q
 
 test-servers: .venv/local .venv-servers/ready
-	$(BIN)/python -m pytest -m servers -q
+	$(BIN)/python -m pytest -q -m servers tests/servers
 
 lint: setup
 	$(BIN)/ruff check .

@@ -189,10 +189,11 @@ class Engine:
         """As few prepared requests as keep the workers busy: they would be uncertain after a crash.
 
         Doubles while there were too few of them. Else what was sent while one commit took place is
-        what will be sent during the next.
+        what will be sent during the next; slowly, since answers come in bursts, as their requests went.
         """
         if self._durable:
-            self._most_prepared = max(LEAST_PREPARED, 2 * sent_during_commit)
+            less = self._most_prepared * 7 // 8
+            self._most_prepared = max(LEAST_PREPARED, 2 * sent_during_commit, less)
         else:
             self._most_prepared = min(2 * self._most_prepared, max(LEAST_PREPARED, self._rules.concurrency))
 
@@ -350,21 +351,13 @@ class Engine:
             self._retry_after(lease, failure, delay)
 
     def _heed(self, lease: Lease, admission: Admission, failure: Failure) -> None:
-        """Tells limiter and brake, and counts the attempt.
-
-        While the endpoint is down for everybody, a failure that was certainly not billed uses up none of its
-        row's attempts. One that may have been billed does: else a row could cost any number of worst cases.
-        """
+        """Tells limiter and brake, which says whether the attempt counts and how long nothing has worked."""
         now = time.monotonic()
         self._limiter.failed(admission, now, failure)
-        if failure.remedy is Remedy.SLOW_DOWN:
-            self._brake.rate_limited(admission.sent_at)
-            return
-        if failure.remedy is Remedy.RETRY:
-            self._brake.failed(now, admission.sent_at, first_attempt=lease.used_attempts == 0)
-        else:
-            self._brake.succeeded(admission.sent_at)
-        lease.used_attempts += not (self._brake.is_down and failure.billed is Billed.NO)
+        failed_before = lease.used_attempts > 0
+        lease.used_attempts += self._brake.failed(
+            now, admission.sent_at, failure, failed_before=failed_before
+        )
         outage = self._brake.outage(now)
         if outage > self._rules.outage_seconds:
             self.stop(

@@ -142,14 +142,15 @@ class RetryPolicy:
     def delay(self, failure: Failure, attempts: int, draw: UniformDraw = random) -> float | None:
         """Seconds to wait before the row is sent again, or None where it must not be.
 
-        `attempts` counts the row's attempts so far, without those that ended in SLOW_DOWN. None means that
+        `attempts` counts the row's attempts so far, without those that use up none. None means that
         they are used up, or that the failure is no matter of waiting. A `retry_after` is a minimum; it may be
         longer than `max_wait_seconds`: then the caller ends the run.
         """
         if failure.remedy in (Remedy.FAIL_ROW, Remedy.STOP_RUN):
             return None
         state = _state_after(attempts)
-        if failure.remedy is Remedy.RETRY and stop_after_attempt(self.max_attempts)(state):
+        used_up = attempts > 0 and stop_after_attempt(self.max_attempts)(state)
+        if failure.remedy is Remedy.RETRY and used_up:
             return None
         bound = wait_exponential(max=self.max_wait_seconds)(state)
         return max(draw.uniform(0.0, bound), failure.retry_after or 0.0)

@@ -1,1 +1,1 @@
-"""Measures what a row costs, and compares it with other ways to send the same requests. Start: `make bench`."""
+"""Measures what a row costs, against other ways to send the same requests. Start: `make bench`."""

@@ -53,6 +53,7 @@ class Measured:
         return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
 
     def kill(self) -> None:
+        """Ends the process, where it hasn't ended by itself."""
         self._process.kill()
         self._process.wait()
 
@@ -61,14 +62,13 @@ def measure(command: Sequence[str], log: Path, most_seconds: float = 3600.0) -> 
     """Runs a command to its end. Raises BenchmarkError where it fails or takes longer than that."""
     process = Measured(command, log)
     try:
-        while process.running:
-            if process.wall > most_seconds:
-                raise BenchmarkError(f"Not finished after {most_seconds:g} s: {' '.join(command)}")
+        while process.running and process.wall < most_seconds:
             time.sleep(0.02)
-        return process.usage()
-    except BaseException:
+        if not process.running:
+            return process.usage()
+    finally:
         process.kill()
-        raise
+    raise BenchmarkError(f"Not finished after {most_seconds:g} s: {' '.join(command)}")
 
 
 def python_module(*arguments: str) -> list[str]:

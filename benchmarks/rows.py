@@ -10,15 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS_AT_ONCE = 65_536
-WORDS = (
-    "the room was clean and quiet but breakfast came late and nobody answered when we asked for towels "
-    "again so we left a day early and will look for another place next summer"
-).split()
+REVIEW = "the room was clean and quiet, but nobody answered when we asked for towels again and again"
 
 
 def text(row: int) -> str:
-    """A review of some 150 characters, another one for each row."""
-    return f"Review {row}: " + " ".join(WORDS[(row * 7 + place * 3) % len(WORDS)] for place in range(27))
+    """A review of some 110 characters, another one for each row."""
+    return f"Review {row}: {REVIEW}"
 
 
 def write_rows(path: Path, rows: int) -> None:

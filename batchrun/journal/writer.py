@@ -13,7 +13,7 @@ from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.storage import Journal, checksum
 
 _MOST_IN_A_COMMIT = 5_000
-_SECONDS_BETWEEN_COMMITS = 0.01
+_SECONDS_BETWEEN_COMMITS = 0.02
 """At least, from begin to begin: an fsync costs as much for one record as for all that come meanwhile."""
 
 

@@ -7,9 +7,7 @@ from measured import measure
 
 
 async def send_all(port: int, prompts: list[str], in_flight: int) -> int:
-    model = llm(
-        "openai-compatible:abliterated-model", base_url=f"http://127.0.0.1:{port}/v1", api_key="none"
-    )
+    model = llm("openai-compatible:abliterated-model", base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
     batch = await process_prompts(model, prompts, concurrency=in_flight)
     return sum(result.success for result in batch.results)
 

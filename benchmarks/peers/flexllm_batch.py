@@ -13,7 +13,7 @@ async def send_all(port: int, prompts: list[str], in_flight: int) -> int:
         base_url=f"http://127.0.0.1:{port}/v1",
         api_key="none",
         concurrency_limit=in_flight,
-        max_qps=None,
+        max_qps=0,  # else 60 a second
     ) as client:
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
         batch = await client.chat_batch(conversations, show_progress=False, max_tokens=64)

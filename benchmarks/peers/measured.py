@@ -10,22 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 
-WORDS = (
-    "the room was clean and quiet but breakfast came late and nobody answered when we asked for towels "
-    "again so we left a day early and will look for another place next summer"
-).split()
-
-
-def prompt(row: int) -> str:
-    """As long as the prompts of the benchmark's jobs."""
-    review = f"Review {row}: " + " ".join(WORDS[(row * 7 + place * 3) % len(WORDS)] for place in range(27))
-    return f"Sentiment of this review, one word: {review}"
+PROMPT = (
+    "Sentiment of this review, one word: Review {row}: the room was clean and quiet, but nobody answered "
+    "when we asked for towels again and again"
+)
+"""As that of the benchmark's jobs."""
 
 
 def measure(loop: Callable[[int, list[str], int], int]) -> None:
-    """Calls `loop(port, prompts, in_flight)`, which returns the number of its answers, and prints what it took."""
+    """Calls `loop(port, prompts, in_flight)`, which counts its answers, and prints what that took."""
     port, rows, in_flight = map(int, sys.argv[1:])
-    prompts = [prompt(row) for row in range(rows)]
+    prompts = [PROMPT.format(row=row) for row in range(rows)]
     cpu, wall = _cpu_seconds(), time.perf_counter()
     answers = loop(port, prompts, in_flight)
     taken = {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu, "answers": answers}

@@ -5,17 +5,24 @@ from itertools import count
 
 import pytest
 
-from batchrun.brake import LONGEST_GAP, ROWS_OF_AN_OUTAGE, Brake
+from batchrun.brake import FAILURES_OF_AN_OUTAGE, LONGEST_GAP, Brake
+from batchrun.exchange import Billed, Failure, Remedy
+from tests.limits.virtual import rate_limited
+
+OVERLOADED = Failure("http_529", "overloaded", Remedy.RETRY, Billed.NO, 529)
+UNSENT = Failure("connection_refused", "nobody listens", Remedy.RETRY, Billed.NO)
+TIMED_OUT = Failure("timeout", "no answer", Remedy.RETRY, Billed.UNKNOWN)
+INVALID = Failure("invalid_parameter", "no such model", Remedy.FAIL_ROW, Billed.NO, 400)
 
 
-def fail(brake: Brake, now: float, *, first_attempt: bool = True) -> None:
+def fail(brake: Brake, now: float, *, failed_before: bool = False) -> None:
     brake.sent(now)
-    brake.failed(now, now, first_attempt=first_attempt)
+    brake.failed(now, now, OVERLOADED, failed_before=failed_before)
 
 
 def brought_down(now: float = 0.0) -> Brake:
     brake = Brake()
-    for index in range(ROWS_OF_AN_OUTAGE):
+    for index in range(FAILURES_OF_AN_OUTAGE):
         fail(brake, now + index / 1_000)
     return brake
 
@@ -38,7 +45,7 @@ def requests_sent(
         while ends and ends[0][0] <= now:
             _, sent_at = heapq.heappop(ends)
             if fails_at[0] <= sent_at < fails_at[1] and next(numbers) * 37 % 100 < failing:
-                brake.failed(now, sent_at, first_attempt=True)
+                brake.failed(now, sent_at, OVERLOADED, failed_before=False)
             else:
                 brake.succeeded(sent_at)
     return sent
@@ -81,7 +88,7 @@ def test_one_probe_at_a_time_goes_out_with_growing_gaps() -> None:
         now += gap
         brake.sent(now)
         assert brake.delay(now + 1_000) == float("inf"), "while a probe is out, nothing else goes"
-        brake.failed(now, now, first_attempt=False)
+        brake.failed(now, now, OVERLOADED, failed_before=True)
         gaps.append(brake.delay(now))
     assert gaps == pytest.approx([1.0, 2.0, 4.0, 4.0, 4.0, 4.0])
 
@@ -98,7 +105,7 @@ def test_a_probe_that_succeeds_ends_the_outage() -> None:
 def test_a_429_for_a_probe_lets_the_next_one_go() -> None:
     brake = brought_down()
     brake.sent(5.0)
-    brake.rate_limited(5.0)
+    brake.failed(5.0, 5.0, rate_limited(), failed_before=False)
     assert brake.is_down
     assert brake.delay(5.0) <= 0
 
@@ -107,12 +114,12 @@ def test_what_was_out_before_the_outage_is_no_probe() -> None:
     """Its late failure neither frees the probe's place nor makes the gap longer."""
     brake = Brake()
     brake.sent(-1.0)
-    for index in range(ROWS_OF_AN_OUTAGE):
+    for index in range(FAILURES_OF_AN_OUTAGE):
         fail(brake, index / 1_000)
     brake.sent(1.0)
-    brake.failed(1.5, -1.0, first_attempt=True)
+    brake.failed(1.5, -1.0, OVERLOADED, failed_before=False)
     assert brake.delay(2.0) == float("inf")
-    brake.failed(2.0, 1.0, first_attempt=True)
+    brake.failed(2.0, 1.0, OVERLOADED, failed_before=False)
     assert brake.delay(2.0) == pytest.approx(1.0)
 
 
@@ -120,7 +127,7 @@ def test_rows_that_fail_again_and_again_are_no_outage() -> None:
     """The last rows of a run may be bad ones: their attempts must be used up, so that the run ends."""
     brake = Brake()
     for attempt in range(100):
-        fail(brake, attempt * 10.0, first_attempt=attempt < ROWS_OF_AN_OUTAGE - 1)
+        fail(brake, attempt * 10.0, failed_before=attempt >= FAILURES_OF_AN_OUTAGE - 1)
     assert not brake.is_down
     assert brake.delay(1_010.0) <= 0
 
@@ -129,3 +136,31 @@ def test_an_outage_is_as_long_as_its_failures() -> None:
     brake = brought_down(now=100.0)
     assert brake.outage(130.0) == pytest.approx(30.0)
     assert Brake().outage(130.0) == 0
+
+
+def test_requests_that_can_not_be_sent_are_an_outage_whatever_rows_they_are_of() -> None:
+    brake = Brake()
+    for attempt in range(FAILURES_OF_AN_OUTAGE):
+        assert not brake.failed(attempt, attempt, UNSENT, failed_before=attempt > 0)
+    assert brake.is_down
+
+
+def test_which_failures_use_up_an_attempt() -> None:
+    """A 429 and what wasn't sent never, what may have been billed always, the rest unless down."""
+    for brake, down in ((Brake(), False), (brought_down(), True)):
+        uses = {
+            failure.code: brake.failed(50.0, 40.0, failure, failed_before=True)
+            for failure in (rate_limited(), UNSENT, TIMED_OUT, OVERLOADED)
+        }
+        assert uses == {
+            "rate_limit_error": False,
+            "connection_refused": False,
+            "timeout": True,
+            "http_529": not down,
+        }
+
+
+def test_an_endpoint_that_refuses_a_row_for_its_content_is_not_down() -> None:
+    brake = brought_down()
+    assert brake.failed(50.0, 40.0, INVALID, failed_before=False)
+    assert not brake.is_down

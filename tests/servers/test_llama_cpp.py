@@ -23,7 +23,10 @@ def test_a_job_runs_to_the_end(llama_cpp: str, tmp_path: Path, stream: str) -> N
     assert all(ran.rows["output"].to_list())
     assert set(ran.rows["stop_reason"]) <= {"end_turn", "max_tokens"}
     assert ran.rows["cost_usd"].sum() == 0
-    assert ran.summary["requests"]["sent"] == 12
+    # Now and then llama.cpp closes the connection of a finished stream just when the next request is on it.
+    lost = ran.summary["requests"]["by_error"].get("connection_lost", 0)
+    assert ran.summary["requests"]["sent"] == 12 + lost
+    assert lost == 0 or stream == "true"
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])

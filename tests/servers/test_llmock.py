@@ -64,8 +64,9 @@ def test_broken_streams_are_no_answers(llmock: str, tmp_path: Path) -> None:
     faults = [
         {"type": "stream_fault", "kind": "disconnect", "after_chunks": 3, "times": 2},
         {"type": "stream_fault", "kind": "truncate", "after_chunks": 3, "times": 2},
-        {"type": "stream_fault", "kind": "malformed", "after_chunks": 2, "times": 2},
-        {"type": "stream_fault", "kind": "stall", "seconds": 20, "after_chunks": 2, "times": 2},
+        # In a piece of the text. Two chunks earlier it would strike a ping, and nothing would be lost.
+        {"type": "stream_fault", "kind": "malformed", "after_chunks": 4, "times": 2},
+        {"type": "stream_fault", "kind": "stall", "stall_seconds": 20, "after_chunks": 2, "times": 2},
     ]
     ran = run_against(
         llmock,
@@ -77,7 +78,8 @@ def test_broken_streams_are_no_answers(llmock: str, tmp_path: Path) -> None:
     )
     assert ran.code == 0, ran.messages
     assert ran.summary["requests"]["retried"] == 8
-    assert ran.summary["requests"]["by_error"]["idle_timeout"] == 2
+    codes = {"broken_answer": 2, "connection_lost": 2, "idle_timeout": 2, "stream_ended_early": 2}
+    assert ran.summary["requests"]["by_error"] == codes
     assert "PASS" in verdict(llmock)
 
 

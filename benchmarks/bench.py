@@ -1,0 +1,162 @@
+"""The benchmark: `python -m benchmarks.bench` measures and prints the tables of docs/performance.md."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from benchmarks.goals import Bench, WholeTable
+from benchmarks.jobs import Jobs
+from benchmarks.machine import description
+from benchmarks.peers import BARE_LOOP, PEERS, Loop, Peer, run_peer, version_of
+from benchmarks.server import BenchmarkError, compile_server, serving
+from benchmarks.tables import Goal, goals_table, peers_table
+
+IN_FLIGHT = 256
+CLOSED_LOOP_ROWS = 50_000
+MILLION = 1_000_000
+
+
+def main() -> int:
+    """Prints the tables on stdout, what is being measured on stderr. Exit code 1 where a goal is missed."""
+    options = _options()
+    try:
+        with tempfile.TemporaryDirectory(prefix="batchrun-bench-", dir=options.folder) as folder:
+            bench = Bench(Jobs(Path(folder)), compile_server(Path(folder)))
+            return _run(bench, Path(folder), options)
+    except BenchmarkError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="measure this often; medians count (3)")
+    parser.add_argument("--rows", type=int, default=MILLION, help="rows of the table for memory (1,000,000)")
+    parser.add_argument("--full", action="store_true", help="also a table of ten times as many rows")
+    parser.add_argument("--quick", action="store_true", help="one round, 100,000 rows, no peers: minutes")
+    parser.add_argument("--folder", help="where inputs, journals and outputs go for the time (1 KB a row)")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.rows = 1, MILLION // 10
+    return options
+
+
+def _run(bench: Bench, folder: Path, options: argparse.Namespace) -> int:
+    print(description())
+    bare, ours = _against_bare_loop(bench, options.rounds)
+    few = _median_loop([bench.paced(32) for _ in _rounds("32 in flight", options.rounds)])
+    many = _median_loop([bench.paced(4_000) for _ in _rounds("4,000 in flight", options.rounds)])
+    share = median([bench.share_of_ideal_rate() for _ in _rounds("1 s latency", options.rounds)])
+    first = median([bench.first_request().cpu for _ in _rounds("first request", options.rounds)])
+    sizes = [options.rows, 10 * options.rows] if options.full else [options.rows]
+    tables = [_whole_table(bench, folder, rows) for rows in sizes]
+    peers = {} if options.quick else _peers(bench, options.rounds)
+    goals = _goals(bare, ours, few, many, share, first, tables, peers.get(PEERS[0]))
+    print(goals_table(goals))
+    print(peers_table({"batchrun, whole runs": ours, f"{BARE_LOOP.name}": bare}, peers, version_of))
+    return 0 if all(goal.met for goal in goals) else 1
+
+
+def _against_bare_loop(bench: Bench, rounds: int) -> tuple[Loop, Loop]:
+    """Bare loop and batchrun by turns, so that both see the same machine."""
+    bare, ours = [], []
+    with serving(bench.program) as server:
+        for _ in _rounds("bare loop and batchrun", rounds):
+            bare.append(run_peer(BARE_LOOP, server, IN_FLIGHT))
+            ours.append(bench.rows(server, CLOSED_LOOP_ROWS, IN_FLIGHT))
+        counts = server.counts()
+    print(f"The server took {counts.cpu_seconds / counts.requests * 1e6:.1f} us of CPU a request.\n")
+    return _median_loop(bare), _median_loop(ours)
+
+
+def _whole_table(bench: Bench, folder: Path, rows: int) -> WholeTable:
+    _say(f"a table of {rows:,} rows")
+    return bench.whole_table(folder, rows, IN_FLIGHT)
+
+
+def _peers(bench: Bench, rounds: int) -> dict[Peer, Loop | str]:
+    measured: dict[Peer, Loop | str] = {}
+    for peer in PEERS:
+        try:
+            with serving(bench.program) as server:
+                loops = [run_peer(peer, server, IN_FLIGHT) for _ in _rounds(peer.name, rounds)]
+            measured[peer] = _median_loop(loops)
+        except BenchmarkError as error:
+            measured[peer] = str(error)
+    return measured
+
+
+def _goals(
+    bare: Loop,
+    ours: Loop,
+    few: Loop,
+    many: Loop,
+    share: float,
+    first: float,
+    tables: list[WholeTable],
+    by_hand: Loop | str | None,
+) -> list[Goal]:
+    cpu, smallest = ours.cpu_us_per_row, tables[0]
+    goals = [
+        Goal(
+            f"CPU per row of a whole run, {IN_FLIGHT} in flight, against the bare loop",
+            f"{cpu:.0f} us against {bare.cpu_us_per_row:.0f} us",
+            cpu / bare.cpu_us_per_row,
+            most=3.0,
+        ),
+        Goal(
+            "CPU per row at 4,000 in flight, against 32",
+            f"{many.cpu_us_per_row:.0f} us against {few.cpu_us_per_row:.0f} us",
+            many.cpu_us_per_row / few.cpu_us_per_row,
+            most=1.3,
+        ),
+        Goal("answers a second at 1 s latency, 2,000 in flight", f"{share * 2000:,.0f}", share, least=0.99),
+        Goal("CPU from start to the first request, 10 rows, seconds", "", first, most=0.5),
+        Goal(f"peak memory, {smallest.rows:,} rows, MB", "", smallest.run.peak_mb, most=250),
+        *[
+            Goal(
+                f"peak memory of {table.rows:,} rows, against {smallest.rows:,}",
+                f"{table.run.peak_mb:.0f} MB",
+                table.run.peak_mb / smallest.run.peak_mb,
+                most=1.2,
+            )
+            for table in tables[1:]
+        ],
+        Goal(
+            f"{smallest.rows:,} answered rows and a few new: seconds to the first request",
+            f"{smallest.resumed.cpu:.1f} s of CPU",
+            smallest.resumed.wall,
+            most=10,
+        ),
+        Goal("the same: peak memory of that run, MB", "", smallest.resumed.peak_mb, most=300),
+        Goal(f"`batchrun status`, {smallest.rows:,} rows, seconds", "", smallest.status.wall, most=0.5),
+    ]
+    if isinstance(by_hand, Loop):
+        faster = ours.rows_per_second / by_hand.rows_per_second
+        goals += [
+            Goal(
+                "CPU per row of the anthropic SDK, against ours", "", by_hand.cpu_us_per_row / cpu, least=10
+            ),
+            Goal("our rows a second, against the anthropic SDK's", "", faster, least=10),
+        ]
+    return goals
+
+
+def _median_loop(loops: list[Loop]) -> Loop:
+    """The loop of median CPU time; of an even number, the dearer one of the two in the middle."""
+    return sorted(loops, key=lambda loop: loop.cpu)[len(loops) // 2]
+
+
+def _rounds(what: str, rounds: int) -> range:
+    _say(f"{what}, {rounds} times")
+    return range(rounds)
+
+
+def _say(what: str) -> None:
+    print(f"measuring: {what}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
