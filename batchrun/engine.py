@@ -106,6 +106,7 @@ class Engine:
         self._on_wire = 0
         self._sent = 0
         self._most_prepared = LEAST_PREPARED
+        self._refused_since: float | None = None
         self._stop: Stop | None = None
         self._error: Exception | None = None
         self._drain_until: float | None = None
@@ -333,6 +334,7 @@ class Engine:
         tokens = self._books.answered(lease, answer)
         self._limiter.answered(admission, time.monotonic(), tokens, answer.limits)
         self._brake.succeeded(admission.sent_at)
+        self._refused_since = None
         self._open.discard(lease.request.digest)
         self._progress.answered(tokens)
 
@@ -358,10 +360,15 @@ class Engine:
         lease.used_attempts += self._brake.failed(
             now, admission.sent_at, failure, failed_before=failed_before
         )
-        outage = self._brake.outage(now)
+        if failure.remedy is Remedy.SLOW_DOWN:
+            # These use up no attempts, so patience must end what nothing else would.
+            self._refused_since = self._refused_since or now
+            outage = now - self._refused_since
+        else:
+            outage = self._brake.outage(now)
         if outage > self._rules.outage_seconds:
             self.stop(
-                by_endpoint(f"The endpoint has failed every request for {outage:.0f} s: {failure.message}")
+                by_endpoint(f"The endpoint has let nothing through for {outage:.0f} s: {failure.message}")
             )
 
     def _retry_after(self, lease: Lease, failure: Failure, delay: float) -> None:

@@ -44,8 +44,19 @@ class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "A name that is no column is an error."
         ),
     ] = None
+    image: Annotated[
+        str | None,
+        Meta(
+            description="Column of the image before the text of `template`: a path relative to the job file, "
+            "an http(s) URL, or bytes; see [images](#images). A null cell: no image."
+        ),
+    ] = None
     system: Annotated[
-        str | None, Meta(description="The system prompt, a template too. Left out: none is sent.")
+        str | tuple[dict[str, Any], ...] | None,
+        Meta(
+            description="The system prompt, a template too; or a list of content blocks "
+            '`{type = "text", text = "..."}`, whose texts are templates. Left out: none is sent.'
+        ),
     ] = None
     messages: Annotated[
         str | None,

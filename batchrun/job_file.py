@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     for table, key in _AMOUNTS:
         if key in filled[table]:
             filled[table][key] = _exact_usd(f"[{table}] {key}", filled[table][key])
-    if "extra" in filled["request"]:
-        filled["request"]["extra"] = _with_floats(filled["request"]["extra"])
+    for table, key in (("request", "extra"), ("prompt", "system")):
+        if key in filled[table]:
+            filled[table][key] = _with_floats(filled[table][key])
     try:
         checked = msgspec.convert(filled, JobTables)
     except msgspec.ValidationError as error:
@@ -142,7 +144,8 @@ def _override_value(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}", parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):
         return text
-    return parsed["value"] if len(parsed) == 1 else text
+    # A date is no value of any key: 2023-06-01 is the version in a header.
+    return text if len(parsed) != 1 or isinstance(parsed["value"], date | time) else parsed["value"]
 
 
 def _exact_usd(where: str, value: object) -> Decimal:
@@ -175,6 +178,6 @@ def _for_toml(schema: Any) -> Any:
         return {"type": "number", "minimum": 0}
     plain = {key: _for_toml(item) for key, item in schema.items() if (key, item) != ("default", None)}
     if {"type": "null"} in plain.get("anyOf", ()):
-        (kind,) = (item for item in plain.pop("anyOf") if item != {"type": "null"})
-        plain = {**kind, **plain}
+        kinds = [item for item in plain.pop("anyOf") if item != {"type": "null"}]
+        plain = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), **plain}
     return plain

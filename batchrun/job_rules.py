@@ -106,17 +106,34 @@ def _check_prompt(job: Job) -> None:
         raise JobError(
             f"[prompt]: give exactly one of prompt.template and prompt.messages; the job has {found}"
         )
-    for key in ("template", "messages", "system"):
+    for key in ("template", "messages", "image"):
         text = getattr(job.prompt, key)
         if text is not None and not text.strip():
-            raise JobError(f"[prompt] {key}: must not be empty{'; leave it out' if key == 'system' else ''}")
+            raise JobError(f"[prompt] {key}: must not be empty")
+    if job.prompt.image is not None and job.prompt.template is None:
+        raise JobError(
+            "[prompt] image: goes with prompt.template; a column of messages holds images as content blocks"
+        )
+    if job.prompt.system is not None:
+        _check_system(job.prompt.system)
+
+
+def _check_system(system: str | tuple[dict[str, Any], ...]) -> None:
+    if not system or (isinstance(system, str) and not system.strip()):
+        raise JobError("[prompt] system: must not be empty; leave it out")
+    for index, block in enumerate(system if isinstance(system, tuple) else ()):
+        where = f"[prompt] system[{index}]"
+        text = block.get("text")
+        if block.get("type") != "text" or not isinstance(text, str) or not text.strip():
+            raise JobError(f'{where}: expected {{type = "text", text = "..."}} whose text is not empty')
+        _check_json(where, block)
 
 
 def _check_extra(job: Job) -> None:
     for name, value in job.request.extra.items():
         if name in _OWN_FIELDS:
             raise JobError(f"[request.extra] {name}: set {_OWN_FIELDS[name]} instead")
-        _check_json(name, value)
+        _check_json(f"[request.extra] {name}", value)
 
 
 def _check_json(where: str, value: Any) -> None:
@@ -127,13 +144,11 @@ def _check_json(where: str, value: Any) -> None:
         for index, item in enumerate(value):
             _check_json(f"{where}[{index}]", item)
     elif isinstance(value, float) and not isfinite(value):
-        raise JobError(f"[request.extra] {where}: {value} can't be sent as JSON")
+        raise JobError(f"{where}: {value} can't be sent as JSON")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise JobError(f"[request.extra] {where}: a whole number of more than 64 bits can't be sent")
+        raise JobError(f"{where}: a whole number of more than 64 bits can't be sent")
     elif value is not None and not isinstance(value, str | int | float):
-        raise JobError(
-            f"[request.extra] {where}: a date or time can't be sent as JSON; write it as text, in quotes"
-        )
+        raise JobError(f"{where}: a date or time can't be sent as JSON; write it as text, in quotes")
 
 
 def _check_columns(job: Job) -> None:

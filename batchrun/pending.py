@@ -70,7 +70,9 @@ class _Settled:
         return frozenset(digest for _, digest in page)
 
 
-def in_random_order(chunks: Iterator[list[IndexedRequest]], seed: int) -> Iterator[list[IndexedRequest]]:
+def in_random_order(
+    chunks: Iterator[list[IndexedRequest]], seed: int, rows_in_a_chunk: int = ROWS_IN_A_CHUNK
+) -> Iterator[list[IndexedRequest]]:
     """The same requests in ascending order of a keyed hash of their row's index.
 
     The place of a row among the others depends on the seed and its index alone, so that an
@@ -91,9 +93,9 @@ def in_random_order(chunks: Iterator[list[IndexedRequest]], seed: int) -> Iterat
                 file.write(msgspec.msgpack.encode(request))
         offsets.append(file.tell())
         order = sorted(range(len(places)), key=places.__getitem__)
-        for start in range(0, len(order), ROWS_IN_A_CHUNK):
+        for start in range(0, len(order), rows_in_a_chunk):
             shuffled = []
-            for position in order[start : start + ROWS_IN_A_CHUNK]:
+            for position in order[start : start + rows_in_a_chunk]:
                 file.seek(offsets[position])
                 encoded = file.read(offsets[position + 1] - offsets[position])
                 shuffled.append((rows[position], msgspec.msgpack.decode(encoded, type=Request)))

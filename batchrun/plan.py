@@ -31,7 +31,7 @@ class _Counts:
     to_send: int = 0
     worst: Amount = NOTHING
     most_expensive: int = 0
-    body_bytes: int = 0
+    input_guess: int = 0
     output_bound: int = 0
     first: Request | None = None
 
@@ -81,7 +81,8 @@ def _add(counts: _Counts, request: Request, tariff: Tariff) -> None:
     counts.to_send += 1
     counts.worst = counts.worst.plus(worst)
     counts.most_expensive = max(counts.most_expensive, worst.nano_usd)
-    counts.body_bytes += len(request.body)
+    # An image has far fewer tokens than bytes: the bound, which counts it as an image, says how few.
+    counts.input_guess += min(len(request.body) // BYTES_PER_TOKEN, request.input_bound)
     counts.output_bound += request.output_bound or 0
     counts.first = counts.first or request
 
@@ -128,7 +129,7 @@ def _expected_tokens(counts: _Counts, before: Totals) -> tuple[int, int, str]:
         basis = f"the {before.answered:,} answers in the journal"
         return round(before.input_tokens * share), round(before.output_tokens * share), basis
     guess = f"a guess: {BYTES_PER_TOKEN} bytes a token, answers of half of max_tokens"
-    return counts.body_bytes // BYTES_PER_TOKEN, int(counts.output_bound * SHARE_OF_MAX_TOKENS), guess
+    return counts.input_guess, int(counts.output_bound * SHARE_OF_MAX_TOKENS), guess
 
 
 def _rows_bought(left: int | None, whole: int | None, rows: int) -> int | None:
@@ -174,9 +175,19 @@ def _lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"time      at least {plan['seconds_at_best']:,.0f} s at the given limits"
     if plan["first_request"] is not None:
         yield "first request, as it would be sent:"
-        yield from (
-            msgspec.json.format(msgspec.json.encode(plan["first_request"]), indent=2).decode().splitlines()
-        )
+        shown = msgspec.json.encode(_without_image_data(plan["first_request"]))
+        yield from msgspec.json.format(shown, indent=2).decode().splitlines()
+
+
+def _without_image_data(value: Any) -> Any:
+    """A request for people: the base64 text of images would fill the screen."""
+    if isinstance(value, list):
+        return [_without_image_data(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") == "base64" and isinstance(value.get("data"), str):
+        return {**value, "data": f"({len(value['data']):,} characters)"}
+    return {key: _without_image_data(item) for key, item in value.items()}
 
 
 def _usd(amount: float | None) -> str:

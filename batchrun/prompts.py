@@ -1,6 +1,6 @@
 """From a row to its request: templates rendered, parameters set, the body encoded, its identity taken."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -10,17 +10,20 @@ from typing import Any
 import minijinja
 import msgspec
 
+from batchrun.conversation import (
+    FRAMING_TOKENS_PER_MESSAGE,
+    ConversationError,
+    content_bound,
+    conversation,
+    conversation_bound,
+)
 from batchrun.errors import JobError
+from batchrun.images import ImageError, image_blocks
 from batchrun.job import Job
 from batchrun.parameters import ParameterError, parameter_value
 
 FRAMING_TOKENS_PER_REQUEST = 64
-FRAMING_TOKENS_PER_MESSAGE = 16
-IMAGE_TOKENS = 8_192
-"""Upper bounds of what a chat template adds to the text, and of what one image is metered at.
-
-A byte-level tokenizer makes at most one token of a UTF-8 byte, so bytes plus framing bound the input.
-"""
+"""Upper bound of what a chat template adds to a request, besides what it adds to each message."""
 
 _OUTSIDE_THE_PROMPT = frozenset(("flagged_categories", "max_tokens", "model", "stream", "temperature"))
 
@@ -72,11 +75,13 @@ class RequestBuilder:
             undefined_behavior="strict", debug=True, keep_trailing_newline=True, finalizer=_printable
         )
         names = set(job.request.columns.values())
-        self._system = self._compile("prompt.system", job.prompt.system, columns, names)
-        self._template = self._compile("prompt.template", job.prompt.template, columns, names)
-        if job.prompt.messages is not None:
-            names.add(job.prompt.messages)
+        self._system = job.prompt.system
+        for name, source in _templates(job):
+            self._compile(name, source, columns, names)
         self._messages_column = job.prompt.messages
+        self._image_column = job.prompt.image
+        self._folder = job.base
+        names.update(name for name in (self._messages_column, self._image_column) if name is not None)
         for name in sorted(names - set(columns)):
             raise JobError(no_such_column("the job", name, columns))
         self.columns: tuple[str, ...] = tuple(name for name in columns if name in names)
@@ -92,6 +97,10 @@ class RequestBuilder:
             return self._build(row)
         except _RowError as error:
             return error.row
+        except ConversationError as error:
+            return InvalidRow("invalid_messages", str(error))
+        except ImageError as error:
+            return InvalidRow(error.code, str(error))
 
     def _build(self, row: Mapping[str, Any]) -> Request:
         parameters, bound = self._fixed, self._fixed_bound
@@ -103,30 +112,47 @@ class RequestBuilder:
                 "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
             )
         body: dict[str, Any] = {"model": parameters["model"]}
-        if self._system:
-            system = self._render("prompt.system", row)
-            if system:
-                body["system"] = system
-                bound += FRAMING_TOKENS_PER_MESSAGE + len(system.encode())
-        if self._messages_column is not None:
-            messages = _conversation(row[self._messages_column])
-            bound += sum(FRAMING_TOKENS_PER_MESSAGE + _content_bound(turn["content"]) for turn in messages)
-        else:
-            prompt = self._render("prompt.template", row)
-            if not prompt.strip():
-                raise _RowError("empty_prompt", "The template renders to nothing for this row.")
-            messages = [{"role": "user", "content": prompt}]
-            bound += FRAMING_TOKENS_PER_MESSAGE + len(prompt.encode())
-        body["messages"] = messages
+        system = self._system_prompt(row)
+        if system:
+            body["system"] = system
+            bound += FRAMING_TOKENS_PER_MESSAGE + content_bound(system)
+        body["messages"] = self._messages(row)
+        bound += conversation_bound(body["messages"])
         body |= parameters
         encoded = _encoder.encode(body)
         identity = self._identity.copy()
         identity.update(encoded)
         return Request(encoded, identity.digest(), bound, parameters.get("max_tokens"))
 
-    def _compile(self, name: str, source: str | None, columns: Sequence[str], names: set[str]) -> bool:
-        if source is None:
-            return False
+    def _system_prompt(self, row: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+        """As text or as blocks, whichever the job has; empty where nothing is left to send."""
+        if not isinstance(self._system, tuple):
+            return self._render("prompt.system", row) if self._system else ""
+        blocks = [
+            {**block, "text": self._render(_block_name(position), row)}
+            for position, block in enumerate(self._system)
+        ]
+        return [block for block in blocks if block["text"].strip()]
+
+    def _messages(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if self._messages_column is not None:
+            return conversation(row[self._messages_column])
+        prompt = self._render("prompt.template", row)
+        if not prompt.strip():
+            raise _RowError("empty_prompt", "The template renders to nothing for this row.")
+        images = self._images(row)
+        content = [*images, {"type": "text", "text": prompt}] if images else prompt
+        return [{"role": "user", "content": content}]
+
+    def _images(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if self._image_column is None:
+            return []
+        try:
+            return image_blocks(row[self._image_column], self._folder)
+        except ImageError as error:
+            raise ImageError(f"Column {self._image_column!r}: {error}", error.code) from None
+
+    def _compile(self, name: str, source: str, columns: Sequence[str], names: set[str]) -> None:
         try:
             self._environment.add_template(name, source)
             used = self._environment.undeclared_variables_in_template(name)
@@ -139,7 +165,6 @@ class RequestBuilder:
         for column in sorted(used - set(columns)):
             raise JobError(no_such_column(name, column, columns))
         names.update(used)
-        return True
 
     def _render(self, name: str, row: Mapping[str, Any]) -> str:
         values = {column: _for_template(value) for column, value in row.items()}
@@ -191,6 +216,21 @@ def _for_template(value: Any) -> Any:
     return value
 
 
+def _templates(job: Job) -> Iterator[tuple[str, str]]:
+    """The templates of a job under the names that error texts use."""
+    if job.prompt.template is not None:
+        yield "prompt.template", job.prompt.template
+    if isinstance(job.prompt.system, tuple):
+        for position, block in enumerate(job.prompt.system):
+            yield _block_name(position), block["text"]
+    elif job.prompt.system is not None:
+        yield "prompt.system", job.prompt.system
+
+
+def _block_name(position: int) -> str:
+    return f"prompt.system[{position}].text"
+
+
 def _caps_spending(job: Job) -> bool:
     """Whether some cap can only hold if every request has a worst case."""
     budget = job.budget
@@ -215,47 +255,3 @@ def _fixed_parameters(job: Job) -> dict[str, Any]:
     }
     parameters = {name: value for name, value in given.items() if value is not None}
     return parameters | {name: request.extra[name] for name in sorted(request.extra)}
-
-
-def _conversation(value: Any) -> list[dict[str, Any]]:
-    """The turns of a messages column: a list of {role, content}, or that list as JSON."""
-    if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            raise _RowError("invalid_messages", "The messages are no valid JSON.") from None
-    if not isinstance(value, list) or not value:
-        raise _RowError("invalid_messages", "The messages must be a non-empty list of {role, content}.")
-    return [_turn(turn, position) for position, turn in enumerate(value)]
-
-
-def _turn(turn: Any, position: int) -> dict[str, Any]:
-    if not isinstance(turn, Mapping) or turn.get("role") not in ("user", "assistant"):
-        raise _RowError("invalid_messages", f"messages.{position}: role must be user or assistant.")
-    content = turn.get("content")
-    if isinstance(content, list) and content and all(isinstance(block, Mapping) for block in content):
-        content = [_without_nulls(block) for block in content]
-    elif not (isinstance(content, str) and content.strip()):
-        raise _RowError("invalid_messages", f"messages.{position}: content must be text or a list of blocks.")
-    return {"role": turn["role"], "content": content}
-
-
-def _without_nulls(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block from a list of structs has every field that any block has, most of them null."""
-    return {
-        key: _without_nulls(value) if isinstance(value, Mapping) else value
-        for key, value in block.items()
-        if value is not None
-    }
-
-
-def _content_bound(content: Any) -> int:
-    if isinstance(content, str):
-        return len(content.encode())
-    return sum(map(_block_bound, content))
-
-
-def _block_bound(block: Mapping[str, Any]) -> int:
-    if block.get("type") == "image":
-        return IMAGE_TOKENS
-    return FRAMING_TOKENS_PER_MESSAGE + len(_encoder.encode(block))

@@ -214,7 +214,7 @@ def _chunks(
     job = run.workload.job
     chunks = pending_requests(run.workload, reader, progress, retry_failed_before)
     if job.output.order == "random":
-        chunks = in_random_order(chunks, job.output.seed)
+        chunks = in_random_order(chunks, job.output.seed, run.workload.rows_in_a_chunk)
     if job.request.free_tier:
         return islice(([chunk[0]] for chunk in chunks if chunk), 1)
     return chunks

@@ -13,6 +13,8 @@ from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.reader import Table, open_table, python_rows
 
 ROWS_IN_A_CHUNK = 1_024
+ROWS_WITH_IMAGES_IN_A_CHUNK = 16
+"""The bodies of a chunk are in memory together: an image makes one of up to 7 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Workload:
     builder: RequestBuilder
     schema: pa.Schema
 
+    @property
+    def rows_in_a_chunk(self) -> int:
+        return ROWS_IN_A_CHUNK if self.job.prompt.image is None else ROWS_WITH_IMAGES_IN_A_CHUNK
+
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
         """The rows and their requests, in input order.
 
@@ -43,7 +49,7 @@ class Workload:
         separately = self.job.output.duplicates == "separate"
         occurrences = OccurrenceCounter() if separately else None
         first = 0
-        for batch in self.table.batches(wanted, ROWS_IN_A_CHUNK):
+        for batch in self.table.batches(wanted, self.rows_in_a_chunk):
             rows = python_rows(batch.select(used)) if used else [()] * batch.num_rows
             requests = [self.builder.build(dict(zip(used, row, strict=True))) for row in rows]
             if occurrences is not None:

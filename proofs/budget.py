@@ -131,10 +131,10 @@ def _measure(case: Case) -> Measured:
 
 
 def _most_in_flight(journal: Path) -> int:
-    """From when each attempt ended and how long it took."""
+    """From when each attempt ended and how long it took; an overlap within a millisecond is none."""
     with closing(sqlite3.connect(journal)) as connection:
         spans = connection.execute("SELECT finished_at - latency_ms, finished_at FROM attempts").fetchall()
-    events = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    events = sorted([(start, 1) for start, _ in spans] + [(end - 1, -1) for _, end in spans])
     return max(accumulate(change for _, change in events))
 
 

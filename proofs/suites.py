@@ -21,9 +21,9 @@ def prove_properties(say: Say) -> list[Result]:
 
 
 def prove_slow(say: Say) -> list[Result]:
-    """The tests that are too slow for every change."""
-    say("the tests that are marked slow")
-    return _suite("slow tests", ["-m", "slow and not servers", "tests"], {})
+    """The tests that are too slow for every change: most of their time they wait."""
+    say("the tests that are marked slow, for some minutes")
+    return _suite("slow tests", ["-n", "2", "-m", "slow and not servers", "tests"], {})
 
 
 def _suite(proof: str, arguments: list[str], settings: dict[str, str]) -> list[Result]:

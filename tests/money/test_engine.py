@@ -430,6 +430,20 @@ async def test_rate_limits_use_up_no_attempts(run: Run) -> None:
     assert run.journal().totals(sandbox=False).answered == 300
 
 
+async def test_an_endpoint_that_lets_nothing_through_ends_the_run(run: Run) -> None:
+    """429s use up no attempts, so patience is what ends them."""
+
+    async def refuse(number: int, attempt: int) -> Reply:
+        await anyio.lowlevel.checkpoint()
+        return failure(Remedy.SLOW_DOWN, Billed.NO)
+
+    run.rules = replace(run.rules, outage_seconds=0.2)
+    with anyio.fail_after(20):
+        stop = await run.asked(Provider(refuse), [request(1)])
+    assert stop is not None
+    assert stop.exit_code == 5
+
+
 async def test_a_wait_longer_than_patience_ends_the_run(run: Run) -> None:
     async def serve(number: int, attempt: int) -> Reply:
         return failure(Remedy.SLOW_DOWN, status=429, retry_after=3_600)
