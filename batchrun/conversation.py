@@ -16,7 +16,7 @@ A byte-level tokenizer makes at most one token of a UTF-8 byte, so bytes plus fr
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-class ConversationError(ValueError):
+class ConversationError(Exception):
     """A cell holds no messages that could be sent. `str(error)` says where and why."""
 
 
@@ -39,6 +39,23 @@ def conversation(cell: Any) -> list[dict[str, Any]]:
 def conversation_bound(turns: Sequence[Mapping[str, Any]]) -> int:
     """Upper bound of the input tokens of messages."""
     return sum(FRAMING_TOKENS_PER_MESSAGE + content_bound(turn["content"]) for turn in turns)
+
+
+def unbounded_block(turns: Sequence[Mapping[str, Any]]) -> str | None:
+    """The type of the first block whose tokens nothing bounds: a file, such as a PDF, by URL, id or data."""
+    return next((kind for turn in turns if (kind := _unbounded(turn["content"]))), None)
+
+
+def _unbounded(content: Any) -> str | None:
+    for block in content if isinstance(content, list) else ():
+        if not isinstance(block, Mapping) or block.get("type") == "image":
+            continue
+        source = block.get("source")
+        if isinstance(source, Mapping) and source.get("type") != "text":
+            return str(block.get("type"))
+        if kind := _unbounded(block.get("content")):
+            return kind
+    return None
 
 
 def content_bound(content: Any) -> int:

@@ -247,10 +247,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`, always to the URL that the transport was made for. Raises httpx.TransportError.
-
-        The body of the response is read as it comes.
-        """
+        """Send `request` to the transport's URL, read its body as it comes. Raises httpx.TransportError."""
         exchange, response = await _translated(self._start(request))
         headers = _readable_headers(response.headers)
         return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
@@ -330,13 +327,9 @@ def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
 
 
 def _rate_limits(headers: httpx.Headers) -> RateLimits | None:
-    # Most responses state none, and to decode the headers in vain costs more than to look.
+    # Few responses state any, and to decode all headers takes longer than to look.
     stated = [(name.lower(), value) for name, value in headers.raw if b"ratelimit" in name.lower()]
-    if not stated:
-        return None
-    return rate_limits(
-        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in stated], time.time()
-    )
+    return rate_limits(((str(name, "latin-1"), str(value, "latin-1")) for name, value in stated), time.time())
 
 
 def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ _HTTP_URL = re.compile(r"https?://[^\s/]\S*", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
-class ImageError(ValueError):
+class ImageError(Exception):
     """No image can be made of what is there. `str(error)` says why; `code` is the row's `error_code`."""
 
     def __init__(self, message: str, code: str = "invalid_image") -> None:

@@ -16,6 +16,7 @@ from batchrun.conversation import (
     content_bound,
     conversation,
     conversation_bound,
+    unbounded_block,
 )
 from batchrun.errors import JobError
 from batchrun.images import ImageError, image_blocks
@@ -88,7 +89,7 @@ class RequestBuilder:
         self._overrides = tuple(job.request.columns.items())
         self._fixed = _fixed_parameters(job)
         self._fixed_bound = _parameters_bound(self._fixed)
-        self._needs_max_tokens = _caps_spending(job)
+        self._needs_worst_case = _caps_spending(job)
         self._identity = blake2b(endpoint.encode() + b"\n", digest_size=DIGEST_BYTES)
 
     def build(self, row: Mapping[str, Any]) -> Request | InvalidRow:
@@ -107,10 +108,6 @@ class RequestBuilder:
         if self._overrides:
             parameters = self._with_overrides(row)
             bound = _parameters_bound(parameters)
-        if self._needs_max_tokens and "max_tokens" not in parameters:
-            raise _RowError(
-                "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
-            )
         body: dict[str, Any] = {"model": parameters["model"]}
         system = self._system_prompt(row)
         if system:
@@ -118,11 +115,26 @@ class RequestBuilder:
             bound += FRAMING_TOKENS_PER_MESSAGE + content_bound(system)
         body["messages"] = self._messages(row)
         bound += conversation_bound(body["messages"])
+        self._check_worst_case(parameters, body["messages"])
         body |= parameters
         encoded = _encoder.encode(body)
         identity = self._identity.copy()
         identity.update(encoded)
         return Request(encoded, identity.digest(), bound, parameters.get("max_tokens"))
+
+    def _check_worst_case(self, parameters: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
+        if not self._needs_worst_case:
+            return
+        if "max_tokens" not in parameters:
+            raise _RowError(
+                "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
+            )
+        kind = unbounded_block(messages)
+        if kind is not None:
+            raise _RowError(
+                "no_worst_case",
+                f"The tokens of a {kind} block have no known bound, and the budget has a cap.",
+            )
 
     def _system_prompt(self, row: Mapping[str, Any]) -> str | list[dict[str, Any]]:
         """As text or as blocks, whichever the job has; empty where nothing is left to send."""

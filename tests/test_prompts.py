@@ -1,6 +1,7 @@
 """From a row to its request: what templates make of values, what bounds a request, and what is no request."""
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from batchrun.errors import JobError
+from batchrun.images import IMAGE_TOKENS
 from batchrun.job_file import make_job
 from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.sandbox.payload import parse_prompt
+from tests.sandbox.conftest import png
 
 MODEL = "abliterated-model"
 
@@ -114,6 +117,7 @@ def test_every_column_is_there_as_an_item_of_row(name: str) -> None:
         ({"template": "{{ y }}"}, "prompt.template names the column 'y'"),
         ({"template": "{{ x }}", "system": "{{ y }}"}, "prompt.system names the column 'y'"),
         ({"messages": "y"}, "names the column 'y'"),
+        ({"template": "{{ x }}", "image": "y"}, "names the column 'y'"),
         ({"template": "a\n{{ x"}, "prompt.template, line 2"),
     ],
 )
@@ -178,6 +182,9 @@ def test_messages_come_as_structs_or_as_json(cell: Any, expected: Any) -> None:
         *([{"role": "user"}], [{"role": "user", "content": " "}], [{"role": "user", "content": []}]),
         *([{"role": "user", "content": 5}], [{"role": ["user"], "content": "a"}]),
         [{"role": "user", "content": ["text"]}],
+        [{"role": "user", "content": [{"text": "a"}]}],
+        [{"role": "user", "content": [{"type": "text", "text": " "}]}],
+        [{"role": "user", "content": [{"type": "text"}]}],
     ],
 )
 def test_messages_that_are_none_fail_their_row(cell: Any) -> None:
@@ -220,10 +227,120 @@ def test_the_bound_covers_what_the_sandbox_counts(value: str, system: str) -> No
     assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound
 
 
+def image(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "image", "source": source}
+
+
+def user(*blocks: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": list(blocks)}]
+
+
 def test_an_image_is_bounded_by_its_size_in_tokens_and_not_by_its_bytes() -> None:
-    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/" + "a" * 50_000}}
-    made = request({"x": [{"role": "user", "content": [image]}]}, prompt={"messages": "x"})
-    assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound < 10_000
+    by_url = image({"type": "url", "url": "https://example.com/" + "a" * 50_000})
+    large = png(8, 8) + bytes(50_000)
+    by_data = image({"type": "base64", "media_type": "image/png", "data": b64encode(large).decode()})
+    for block in (by_url, by_data):
+        made = request({"x": user(block)}, prompt={"messages": "x"})
+        assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound < 10_000
+
+
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (640, 480), (1092, 1092), (8000, 8000), (1, 20_000)])
+def test_the_bound_covers_what_the_sandbox_meters_for_an_image_of_any_size(size: tuple[int, int]) -> None:
+    """From a column of images, several in a cell, and as a block of a messages column."""
+    data = png(*size)
+    block = image({"type": "base64", "media_type": "image/png", "data": b64encode(data).decode()})
+    for row, prompt in (
+        ({"x": data}, {"template": "What?", "image": "x"}),
+        ({"x": [data, data, "https://example.com/a.png"]}, {"template": "What?", "image": "x"}),
+        ({"x": user(block, block)}, {"messages": "x"}),
+    ):
+        made = request(row, prompt=prompt)
+        assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound
+
+
+def test_an_image_inside_a_tool_s_result_counts_as_an_image() -> None:
+    """Its URL is short, its tokens are not."""
+    inner = image({"type": "url", "url": "https://a.de"})
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [inner, {"type": "text", "text": "a"}]}
+    assert request({"x": user(result)}, prompt={"messages": "x"}).input_bound > IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    "source", [{"type": "url", "url": "https://a.de/a.pdf"}, {"type": "base64", "data": "JVBERi0="}]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_that_nothing_bounds_is_not_sent_under_a_cap(source: dict[str, str], inside: bool) -> None:
+    """A PDF has a price by page: neither its URL nor its bytes say how many."""
+    block: dict[str, Any] = {"type": "document", "source": source}
+    block = {"type": "tool_result", "content": [block]} if inside else block
+    row = {"x": user(block)}
+    assert request(row, prompt={"messages": "x"})
+    assert invalid(row, prompt={"messages": "x"}, budget={"usd": 1}).code == "no_worst_case"
+
+
+def test_a_file_of_text_is_bounded_by_its_bytes() -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "a" * 5_000}
+    row = {"x": user({"type": "document", "source": source})}
+    assert request(row, prompt={"messages": "x"}, budget={"usd": 1}).input_bound > 5_000
+
+
+def test_images_come_before_the_text_and_a_null_cell_leaves_plain_text() -> None:
+    prompt = {"template": "What?", "image": "x"}
+    blocks = body({"x": ["https://a.de/1.png", png(1, 1)]}, prompt=prompt)["messages"][0]["content"]
+    assert [block["type"] for block in blocks] == ["image", "image", "text"]
+    nothing: tuple[Any, ...] = (None, "", [])
+    for cell in nothing:
+        assert body({"x": cell}, prompt=prompt)["messages"] == [{"role": "user", "content": "What?"}]
+
+
+def test_an_image_that_is_none_fails_its_row_by_column() -> None:
+    failed = invalid({"x": b"BM"}, prompt={"template": "What?", "image": "x"})
+    assert failed.code == "invalid_image"
+    assert failed.message == "Column 'x': The data is no PNG, JPEG, GIF or WebP image."
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        (
+            {"type": "base64", "media_type": "image/jpeg", "data": b64encode(png(1, 1)).decode()},
+            "is image/png",
+        ),
+        ({"type": "base64", "media_type": "image/png", "data": "%%%"}, "no valid base64"),
+        ({"type": "base64", "media_type": "image/png", "data": ""}, "no PNG, JPEG, GIF or WebP"),
+        ({"type": "base64", "data": b64encode(png(1, 1)).decode()}, "needs a source"),
+        ({"type": "url", "url": "file:///etc/passwd"}, "needs a source"),
+        (None, "needs a source"),
+    ],
+)
+def test_an_image_block_without_a_right_source_fails_its_row_by_place(source: Any, named: str) -> None:
+    cell = user({"type": "text", "text": "a"}, {"type": "image", "source": source})
+    failed = invalid({"x": cell}, prompt={"messages": "x"})
+    assert failed.code == "invalid_image"
+    assert failed.message.startswith("messages.0.content.1: ")
+    assert named in failed.message
+
+
+def test_binary_data_of_an_image_block_is_sent_as_base64() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": png(1, 1), "url": None}
+    (sent,) = body({"x": user(image(source))}, prompt={"messages": "x"})["messages"][0]["content"]
+    assert sent == image({"type": "base64", "media_type": "image/png", "data": b64encode(png(1, 1)).decode()})
+
+
+def test_the_blocks_of_a_system_prompt_are_templates_and_empty_ones_are_left_out() -> None:
+    cached = {"type": "text", "text": "Speak {{ x }}.", "cache_control": {"type": "ephemeral"}}
+    prompt = {"template": "a", "system": [cached, {"type": "text", "text": "{{ y }}"}]}
+    assert body({"x": "French", "y": None}, prompt=prompt)["system"] == [cached | {"text": "Speak French."}]
+    made = request({"x": "ü" * 100, "y": "b"}, prompt=prompt)
+    assert parse_prompt(made.body, [MODEL]).input_tokens <= made.input_bound
+    only = {"template": "a", "system": [{"type": "text", "text": "{{ y }}"}]}
+    assert "system" not in body({"y": None}, prompt=only)
+
+
+def test_a_block_of_a_system_prompt_that_can_t_work_is_named() -> None:
+    system = [{"type": "text", "text": "a"}, {"type": "text", "text": "{{ nope }}"}]
+    with pytest.raises(JobError, match=r"prompt\.system\[1\]\.text names the column 'nope'"):
+        builder(("x",), prompt={"template": "{{ x }}", "system": system})
 
 
 def test_the_identity_is_the_content_and_the_server() -> None:

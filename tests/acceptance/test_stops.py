@@ -182,7 +182,6 @@ def test_an_endpoint_that_wont_have_it_ends_the_run_in_5(place: Place, refusal: 
     assert statuses(place) == {"pending": 2}
 
 
-@pytest.mark.xfail(reason="an outage is not told from failing rows yet")
 def test_an_endpoint_that_stays_down_ends_the_run_in_5(place: Place) -> None:
     place.texts("one", "two")
     with socket.socket() as closed:

@@ -19,9 +19,41 @@ def test_template_or_messages_exactly_one(refusal: Refusal, minimal: Path) -> No
     assert load_job(minimal, ["prompt.messages=conversation"]).prompt.messages == "conversation"
 
 
-@pytest.mark.parametrize("key", ["template", "system"])
+@pytest.mark.parametrize("key", ["template", "system", "image"])
 def test_empty_prompt(refusal: Refusal, key: str) -> None:
     assert refusal("", f'prompt.{key}=" "').startswith(f"[prompt] {key}: must not be empty")
+
+
+def test_an_image_goes_with_a_template(refusal: Refusal, minimal: Path) -> None:
+    assert load_job(minimal, ["prompt.image=photo"]).prompt.image == "photo"
+    minimal.write_text(minimal.read_text().replace("template = ", "messages = "))
+    with pytest.raises(JobError, match=r"\[prompt\] image: goes with prompt\.template"):
+        load_job(minimal, ["prompt.image=photo"])
+
+
+def test_system_in_blocks(minimal: Path) -> None:
+    """As the API has them, what else they hold included."""
+    minimal.write_text(
+        minimal.read_text() + '[[prompt.system]]\ntype = "text"\ntext = "a"\ncache_control = {ttl = 1.5}\n'
+    )
+    block = {"type": "text", "text": "a", "cache_control": {"ttl": 1.5}}
+    assert load_job(minimal).prompt.system == (block,)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "text"),
+    [
+        ("[]", "system: must not be empty; leave it out"),
+        ('[{type = "text", text = " "}]', "system[0]: expected {type"),
+        ('[{type = "text", text = "a"}, {text = "a"}]', "system[1]: expected {type"),
+        ('[{type = "image", text = "a"}]', "system[0]: expected {type"),
+        ('[{type = "text", text = "a", at = 2026-01-01}]', "system[0].at: a date or time can't be sent"),
+        ('["a"]', 'system[0]: expected a table, got "a"'),
+        ("5", "system: expected text, got 5"),
+    ],
+)
+def test_system_in_blocks_that_are_none(refusal: Refusal, blocks: str, text: str) -> None:
+    assert refusal("", f"prompt.system={blocks}").startswith(f"[prompt] {text}")
 
 
 @pytest.mark.parametrize(

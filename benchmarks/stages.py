@@ -1,0 +1,156 @@
+"""Where a row's microseconds go: `python -m benchmarks.stages` times the stages of a run one by one.
+
+Each stage runs alone, on the rows of one job, in this process; its CPU time counts with all threads. In a run
+they take turns: what is missing to the CPU time of a whole run is the engine, and waiting for one another.
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from batchrun.amounts import NOTHING
+from batchrun.books import Books, Lease
+from batchrun.endpoint import EndpointSettings, open_endpoint
+from batchrun.exchange import Answer
+from batchrun.export import write_output
+from batchrun.job_file import load_job
+from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
+from batchrun.ledger import Ledger, caps_of
+from batchrun.pending import pending_requests
+from batchrun.progress import Progress
+from batchrun.prompts import Request
+from batchrun.run import opening_tariff
+from batchrun.workload import Workload, open_workload
+from benchmarks.jobs import Jobs
+from benchmarks.server import Server, compile_server, serving
+
+ROWS = 50_000
+IN_FLIGHT = 256
+ROWS_IN_A_COMMIT = 100
+
+
+class Stages:
+    """Collects stages and their CPU time in microseconds per row."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        before = time.process_time()
+        yield
+        self.taken[name] = (time.process_time() - before) / ROWS * 1e6
+
+
+class _Records:
+    """In the journal's place: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.intents: list[Intent] = []
+        self.attempts: list[Attempt] = []
+
+    def intend(self, intent: Intent) -> None:
+        self.intents.append(intent)
+
+    def record(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+    def withdraw(self, attempt: int) -> None:
+        raise AssertionError(f"attempt {attempt} was sent")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="batchrun-stages-") as name:
+        folder = Path(name)
+        with serving(compile_server(folder)) as server:
+            job = Jobs(folder).new(server, ROWS, IN_FLIGHT)
+            workload = open_workload(load_job(job.file), sandbox=False)
+            stages = _time_stages(workload, server, create_or_open(folder / "journal.sqlite"), folder)
+    print("| stage | us of CPU per row |\n| --- | --- |")
+    for stage, microseconds in stages.taken.items():
+        print(f"| {stage} | {microseconds:.1f} |")
+    print(f"| together | {sum(stages.taken.values()):.1f} |")
+
+
+def _time_stages(workload: Workload, server: Server, journal: Journal, folder: Path) -> Stages:
+    stages = Stages()
+    with stages.timed("read, render, encode, take the digest"):
+        for _ in workload.chunks([]):
+            pass
+    chunks = pending_requests(workload, journal, Progress())
+    requests = [request for _, request in chain.from_iterable(chunks)]
+    with stages.timed("send and decode: reqwest, its thread, httpx's types"):
+        answers = uvloop.run(_send_all(server, requests))
+    with stages.timed("ledger and books"):
+        records = _book_all(workload, requests, answers)
+    with stages.timed(f"journal, {ROWS_IN_A_COMMIT} rows in a commit"):
+        _commit_all(journal, records)
+    with stages.timed("look up what is settled"):
+        for start in range(0, ROWS, 1024):
+            journal.settled_digests(tuple(request.digest for request in requests[start : start + 1024]))
+    with stages.timed("output: read, render, look up, decode, Parquet"):
+        write_output(workload, journal, folder / "output.parquet", lambda _: {})
+    journal.close()
+    return stages
+
+
+async def _send_all(server: Server, requests: list[Request]) -> list[Answer]:
+    import anyio
+
+    answers: list[Answer] = []
+    waiting = iter(requests)
+    settings = EndpointSettings(f"http://127.0.0.1:{server.port}", auth="none", connections=IN_FLIGHT)
+
+    async def work() -> None:
+        for request in waiting:
+            reply = await endpoint.send(request.body)
+            assert isinstance(reply, Answer)
+            answers.append(reply)
+
+    async with open_endpoint(settings) as endpoint, anyio.create_task_group() as tasks:
+        for _ in range(IN_FLIGHT):
+            tasks.start_soon(work)
+    return answers
+
+
+def _book_all(workload: Workload, requests: list[Request], answers: list[Answer]) -> _Records:
+    job, records = workload.job, _Records()
+    ledger = Ledger(caps_of(job.budget, NOTHING, NOTHING), job.budget.keep_credits)
+    books = Books(1, 1, ledger, opening_tariff(job, False, Totals()), records)
+    for request, answer in zip(requests, answers, strict=True):
+        lease = Lease(request)
+        assert books.reserve(lease) is None
+        books.answered(lease, answer)
+    return records
+
+
+def _commit_all(journal: Journal, records: _Records) -> None:
+    """As a run does: each commit has some intents, and the ends of those in the commit before it."""
+    journal.start_run("", 0, False, "", "", "{}")
+    committed = threading.Event()
+    writer = JournalWriter(journal, lambda *_: committed.set(), _fail, lambda: False, _fail)
+    for start in range(0, ROWS, ROWS_IN_A_COMMIT):
+        for attempt in records.attempts[max(0, start - ROWS_IN_A_COMMIT) : start]:
+            writer.record(attempt)
+        for intent in records.intents[start : start + ROWS_IN_A_COMMIT]:
+            writer.intend(intent)
+        committed.wait()
+        committed.clear()
+    for attempt in records.attempts[-ROWS_IN_A_COMMIT:]:
+        writer.record(attempt)
+    writer.close()
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+if __name__ == "__main__":
+    main()
