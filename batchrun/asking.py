@@ -14,17 +14,17 @@ import anyio
 import anyio.to_thread
 
 from batchrun.books import Books
-from batchrun.endpoint import EndpointSettings, open_endpoint
 from batchrun.engine import DRAIN_SECONDS, Engine, Rules
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.ledger import Ledger
-from batchrun.limiter import Limiter
+from batchrun.limits.limiter import Limiter
 from batchrun.pending import IndexedRequest
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.stops import Stop, at_cap_of, interrupted
+from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 
 @dataclass(frozen=True, slots=True)

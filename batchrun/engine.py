@@ -16,13 +16,14 @@ import anyio
 import anyio.abc
 
 from batchrun.books import Books, Lease
-from batchrun.brake import Brake
 from batchrun.exchange import Answer, Billed, Failure, Remedy
-from batchrun.limiter import Admission, Limiter
+from batchrun.limits.brake import Brake
+from batchrun.limits.limiter import Admission, Limiter
 from batchrun.progress import Progress
 from batchrun.prompts import Request
-from batchrun.retry import RetryPolicy
 from batchrun.stops import Stop, at_cap_of, by_endpoint
+from batchrun.wakeup import Wakeup
+from batchrun.wire.retry import RetryPolicy
 
 DRAIN_SECONDS = 30.0
 """How long an interrupted run waits for what is in flight."""
@@ -46,30 +47,6 @@ class Rules:
     retry: RetryPolicy
     leave_in_doubt: bool = False
     outage_seconds: float = 900.0
-
-
-class Wakeup:
-    """Wakes the one task that waits for it; a call with nobody waiting is kept for the next wait."""
-
-    def __init__(self) -> None:
-        self._called = False
-        self._event: anyio.Event | None = None
-
-    def call(self) -> None:
-        self._called = True
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self, seconds: float | None = None) -> None:
-        if not self._called:
-            self._event = anyio.Event()
-            if seconds is None:
-                await self._event.wait()
-            else:
-                with anyio.move_on_after(seconds):
-                    await self._event.wait()
-            self._event = None
-        self._called = False
 
 
 Going = tuple[Lease, Admission]

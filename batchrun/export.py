@@ -16,8 +16,8 @@ from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch, row_
 from batchrun.prompts import Request
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.tables.writer import check_writable, replace_table
 from batchrun.workload import Chunk, Workload, open_workload
-from batchrun.writer import check_writable, replace_table
 
 Rows = dict[str, int]
 Metadata = Callable[[Mapping[str, int]], Mapping[str, str]]

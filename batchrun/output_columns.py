@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from batchrun.amounts import usd
 from batchrun.journal.records import RequestHistory
-from batchrun.messages import answer_text, decode_message
 from batchrun.prompts import InvalidRow
+from batchrun.wire.messages import answer_text, decode_message
 
 OK = "ok"
 INVALID = "invalid"

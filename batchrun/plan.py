@@ -14,8 +14,8 @@ from batchrun.pricing import Tariff
 from batchrun.prompts import InvalidRow, Request
 from batchrun.run import opening_tariff
 from batchrun.run_folder import RunFolder
+from batchrun.tables.writer import check_writable
 from batchrun.workload import Workload, open_workload
-from batchrun.writer import check_writable
 
 BYTES_PER_TOKEN = 4
 SHARE_OF_MAX_TOKENS = 0.5

@@ -13,7 +13,6 @@ import batchrun
 from batchrun.amounts import NOTHING, Amount
 from batchrun.asking import Asking, ask
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
-from batchrun.endpoint import EndpointSettings
 from batchrun.engine import Rules
 from batchrun.errors import InputError, StorageError
 from batchrun.exchange import Failure
@@ -22,17 +21,18 @@ from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
 from batchrun.ledger import Ledger, caps_of
-from batchrun.limiter import Limiter
+from batchrun.limits.limiter import Limiter
 from batchrun.log import RunLog
 from batchrun.pending import IndexedRequest, in_random_order, pending_requests
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
-from batchrun.retry import RetryPolicy
 from batchrun.run_folder import RunFolder, locked, make_run_folder, write_private
 from batchrun.stops import Stop
 from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.tables.writer import check_writable
+from batchrun.wire.endpoint import EndpointSettings
+from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
-from batchrun.writer import check_writable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from batchrun.job import Job, input_path
 from batchrun.occurrences import OccurrenceCounter
 from batchrun.output_columns import COLUMNS
 from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
-from batchrun.reader import Table, open_table, python_rows
+from batchrun.tables.reader import Table, open_table, python_rows
 
 ROWS_IN_A_CHUNK = 1_024
 ROWS_WITH_IMAGES_IN_A_CHUNK = 16

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from batchrun.job_file import job_schema
+from batchrun.job.file import job_schema
 
 PAGE = Path(__file__).with_name("job-file.md")
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from batchrun.books import milliseconds
 from batchrun.job import fingerprint, public_job
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
 from batchrun.prompts import Request
 from batchrun.run_folder import make_run_folder

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrun.job_file import make_job
+from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Journal, Outcome, create_or_open
 from batchrun.pending import in_random_order, pending_requests
 from batchrun.progress import Progress

@@ -12,7 +12,7 @@ import pytest
 
 from batchrun.errors import JobError
 from batchrun.images import IMAGE_TOKENS
-from batchrun.job_file import make_job
+from batchrun.job.file import make_job
 from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.sandbox.payload import parse_prompt
 from tests.sandbox.conftest import png

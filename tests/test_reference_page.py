@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 from batchrun.run import Target, run_job
 from batchrun.sandbox import Settings, background
 from tests.recording import Exchange, Recording, recording

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from batchrun.job import Job
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 from batchrun.sandbox.replies import load_replies
 from batchrun.sandbox.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, count_tokens
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.errors import JobError, OutputError
-from batchrun.job_file import make_job
+from batchrun.job.file import make_job
 from batchrun.output_columns import COLUMNS
 from batchrun.prompts import Request
 from batchrun.workload import ROWS_IN_A_CHUNK, Workload, open_workload, output_schema

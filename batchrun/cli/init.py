@@ -17,8 +17,8 @@ def init_command(table: Path, job_file: Path | None) -> None:
     import os
 
     from batchrun.errors import UsageError
-    from batchrun.reader import open_table
-    from batchrun.starter import starter_job
+    from batchrun.job.starter import starter_job
+    from batchrun.tables.reader import open_table
 
     columns = open_table(str(table), Path.cwd()).schema.names
     path = job_file or Path(table.name.partition(".")[0] + ".toml")
@@ -38,6 +38,6 @@ def schema_command() -> None:
     """Print the JSON schema of job files, for editors."""
     import msgspec
 
-    from batchrun.job_file import job_schema
+    from batchrun.job.file import job_schema
 
     click.echo(msgspec.json.format(msgspec.json.encode(job_schema()), indent=2).decode())

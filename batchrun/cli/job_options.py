@@ -65,7 +65,7 @@ def load(
 ) -> "Job":
     """The job that the command line describes. Raises UsageError."""
     from batchrun.errors import JobError, UsageError
-    from batchrun.job_file import load_job
+    from batchrun.job.file import load_job
 
     overrides = [*_overrides(shortcuts), *settings]
     if job_file is None and not overrides:
@@ -86,7 +86,7 @@ def target_of(
 
     Raises JobError where there is no key, UsageError for wrong settings and where there is no model.
     """
-    from batchrun.credentials import api_key
+    from batchrun.job.credentials import api_key
     from batchrun.run import Target
 
     if not sandbox and not local:

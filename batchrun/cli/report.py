@@ -75,7 +75,7 @@ def _warnings(summary: Summary) -> list[str]:
 def print_preview(job: Job, path: Path, most: int) -> None:
     """Some rows of the output on stderr: the columns of the template and the answer."""
     from batchrun.output_columns import COLUMNS
-    from batchrun.reader import open_table, python_rows
+    from batchrun.tables.reader import open_table, python_rows
 
     prefix = job.output.prefix
     added = {prefix + field.name for field in COLUMNS}

@@ -1,1 +1,1 @@
-"""The formats of tables, and where they lie. `batchrun.reader` and `batchrun.writer` are the way in."""
+"""The formats of tables, and where they lie. `reader` and `writer` are the way in."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.endpoint import EndpointSettings, open_endpoint
 from batchrun.exchange import Answer, Billed, Failure, Remedy
+from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 from .wire_server import (
     MESSAGE,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchrun.messages import MessageError, answer_text, cost_nano_usd, decode_message, read_answer
+from batchrun.wire.messages import MessageError, answer_text, cost_nano_usd, decode_message, read_answer
 
 from .wire_server import MESSAGE
 

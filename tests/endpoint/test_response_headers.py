@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.exchange import RateLimits
-from batchrun.response_headers import rate_limits, retry_after, should_retry
+from batchrun.wire.response_headers import rate_limits, retry_after, should_retry
 
 NOON = 1_776_686_400.0  # 2026-04-20T12:00:00Z
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.error_body import read_error_body
 from batchrun.exchange import Billed, Failure, Remedy
-from batchrun.retry import RetryPolicy, classify_status
+from batchrun.wire.error_body import read_error_body
+from batchrun.wire.retry import RetryPolicy, classify_status
 
 URL = "https://model.test/v1/messages"
 STATED = json.dumps({"type": "error", "error": {"type": "some_error", "message": "said so"}}).encode()

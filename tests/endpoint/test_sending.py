@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from batchrun import __version__
-from batchrun.endpoint import EndpointSettings, open_endpoint
 from batchrun.errors import JobError
 from batchrun.exchange import Answer, Billed, Failure, RateLimits, Remedy
+from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 from .wire_server import (
     MESSAGE,

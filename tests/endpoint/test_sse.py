@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.sse import Event, EventReader, EventStreamError
+from batchrun.wire.sse import Event, EventReader, EventStreamError
 
 
 def read(*chunks: bytes) -> list[Event]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchrun.messages import MessageError, answer_text, decode_message, read_answer
-from batchrun.stream import MessageAssembler, StreamedError
+from batchrun.wire.messages import MessageError, answer_text, decode_message, read_answer
+from batchrun.wire.stream import MessageAssembler, StreamedError
 
 from .test_streaming import BLOCK, DELTAS, END, START, STREAM, event
 

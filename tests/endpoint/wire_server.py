@@ -7,8 +7,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from batchrun.endpoint import EndpointSettings, open_endpoint
 from batchrun.exchange import Answer, Failure
+from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 MESSAGE = (
     b'{"id":"msg_1","type":"message","role":"assistant","model":"abliterated-model",'

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 
 MINIMAL = """
 [input]

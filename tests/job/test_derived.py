@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.credentials import api_key
 from batchrun.errors import JobError
 from batchrun.job import fingerprint, input_path, output_path, public_job, run_folder
-from batchrun.job_file import load_job
+from batchrun.job.credentials import api_key
+from batchrun.job.file import load_job
 
 
 def test_paths_start_from_the_job_file(minimal: Path) -> None:

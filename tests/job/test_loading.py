@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchrun.errors import JobError
 from batchrun.job import Budget, Job, Prices, nano_usd, prices
-from batchrun.job_file import load_job, make_job
+from batchrun.job.file import load_job, make_job
 
 FULL = """
 [input]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job_file import load_job, make_job
+from batchrun.job.file import load_job, make_job
 from tests.job.conftest import MINIMAL, Refusal
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.job import Endpoint, Prices, prices
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 from tests.job.conftest import Refusal
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from batchrun.errors import JobError
 from batchrun.job import Prices, prices
-from batchrun.job_file import load_job
-from batchrun.presets import PROVIDER_URL
+from batchrun.job.file import load_job
+from batchrun.job.presets import PROVIDER_URL
 from tests.job.conftest import Refusal
 
 

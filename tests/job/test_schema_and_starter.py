@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job_file import job_schema, load_job
-from batchrun.job_mistakes import STRUCTS
-from batchrun.starter import starter_job, starter_output, text_column
+from batchrun.job.file import job_schema, load_job
+from batchrun.job.mistakes import STRUCTS
+from batchrun.job.starter import starter_job, starter_output, text_column
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -121,7 +121,7 @@ def test_no_usable_column() -> None:
 def test_imports_stay_light() -> None:
     """Reading a job needs msgspec and the standard library alone."""
     code = (
-        "import sys, batchrun.job_file, batchrun.starter, batchrun.credentials\n"
+        "import sys, batchrun.job.file, batchrun.job.starter, batchrun.job.credentials\n"
         "heavy = {'polars', 'pyarrow', 'httpx', 'pyreqwest', 'starlette', 'rich', 'minijinja', 'anyio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from batchrun.job_file import load_job
+from batchrun.job.file import load_job
 from batchrun.prompts import Request
 from batchrun.workload import open_workload
 

@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
-from batchrun.brake import FAILURES_OF_AN_OUTAGE, LONGEST_GAP, Brake
 from batchrun.exchange import Billed, Failure, Remedy
+from batchrun.limits.brake import FAILURES_OF_AN_OUTAGE, LONGEST_GAP, Brake
 from tests.limits.virtual import rate_limited
 
 OVERLOADED = Failure("http_529", "overloaded", Remedy.RETRY, Billed.NO, 529)

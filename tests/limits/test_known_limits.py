@@ -3,7 +3,7 @@
 import pytest
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.limiter import Limiter
+from batchrun.limits.limiter import Limiter
 from tests.limits.virtual import Log, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 NO_LIMIT = 10**9

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from batchrun.exchange import Billed, Failure, Remedy
-from batchrun.limiter import Limiter
-from batchrun.rate_search import FIRST_RATE, STEP, TICK, RateSearch, recovery
+from batchrun.limits.limiter import Limiter
+from batchrun.limits.rate_search import FIRST_RATE, STEP, TICK, RateSearch, recovery
 from tests.limits.virtual import Server, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 SERVERS: dict[str, Callable[[int], Server]] = {

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.send_log import BUCKET, MINUTE, WINDOW, SendLog
+from batchrun.limits.send_log import BUCKET, MINUTE, WINDOW, SendLog
 
 Steps = list[tuple[float, int]]
 steps = st.lists(st.tuples(st.floats(0.0, 8.0), st.integers(0, 1_000)), min_size=1, max_size=60)

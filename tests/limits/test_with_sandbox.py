@@ -12,7 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
-from batchrun.job_file import make_job
+from batchrun.job.file import make_job
 from batchrun.run import Target, run_job
 from batchrun.sandbox import Sandbox, Settings, background
 

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Protocol
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.limiter import Admission, Limiter
+from batchrun.limits.limiter import Admission, Limiter
 
 
 class Server(Protocol):

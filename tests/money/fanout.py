@@ -18,12 +18,12 @@ from batchrun.engine import Engine, Rules
 from batchrun.exchange import Answer, Billed, Failure, Remedy
 from batchrun.journal import Journal, JournalWriter, create_or_open
 from batchrun.ledger import Cap, Ledger
-from batchrun.limiter import Limiter
+from batchrun.limits.limiter import Limiter
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
-from batchrun.retry import RetryPolicy
 from batchrun.stops import Stop
+from batchrun.wire.retry import RetryPolicy
 from tests.money.journals import digest_of, start_run
 
 NANO_USD_PER_TOKEN = 5_000

@@ -15,8 +15,8 @@ from batchrun.exchange import Billed, Remedy
 from batchrun.journal.storage import check_whole
 from batchrun.ledger import Cap
 from batchrun.pricing import credits_rate
-from batchrun.retry import RetryPolicy
 from batchrun.stops import Stop
+from batchrun.wire.retry import RetryPolicy
 from tests.money.fanout import (
     NANO_USD_PER_TOKEN,
     TARIFF,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrun.reader import open_table
+from batchrun.tables.reader import open_table
 
 NOON = dt.datetime(2024, 2, 29, 12, 0, 0, 123456)  # noqa: DTZ001
 

@@ -8,8 +8,8 @@ import pytest
 from pyarrow import feather, ipc
 
 from batchrun.errors import InputError
-from batchrun.reader import open_table
 from batchrun.tables.arrow_file import open_remote_parquet
+from batchrun.tables.reader import open_table
 from tests.tables.tables import as_parquet_stores, every_type, read_all
 
 

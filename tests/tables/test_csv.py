@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrun.errors import InputError
-from batchrun.reader import open_table
+from batchrun.tables.reader import open_table
 from tests.tables.tables import read_all
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from batchrun.errors import InputError
-from batchrun.reader import open_table
+from batchrun.tables.reader import open_table
 from tests.tables.tables import read_all
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.errors import InputError
-from batchrun.reader import open_table, python_rows
+from batchrun.tables.reader import open_table, python_rows
 from tests.tables.tables import as_parquet_stores, every_type, read_all
 
 

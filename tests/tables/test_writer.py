@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.errors import OutputError, StorageError
-from batchrun.writer import ROWS_PER_GROUP, check_writable, replace_table
+from batchrun.tables.writer import ROWS_PER_GROUP, check_writable, replace_table
 from tests.tables.tables import as_parquet_stores, every_type, read_all
 
 
@@ -207,7 +207,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path, ending: str, limit: int)
         import os, pathlib, resource
         import pyarrow as pa
         from batchrun.errors import StorageError
-        from batchrun.writer import replace_table
+        from batchrun.tables.writer import replace_table
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         batch = pa.record_batch({{"text": [os.urandom(500).hex() for _ in range({rows})]}})
         try:

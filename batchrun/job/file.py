@@ -11,9 +11,9 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
-from batchrun.job_mistakes import STRUCTS, nearest, refuse_unknown, shown, wrong_value
-from batchrun.job_rules import check_job, normal_base_url
-from batchrun.presets import with_preset
+from batchrun.job.mistakes import STRUCTS, nearest, refuse_unknown, shown, wrong_value
+from batchrun.job.presets import with_preset
+from batchrun.job.rules import check_job, normal_base_url
 
 _AMOUNTS = (
     ("pricing", "input_usd_per_million"),

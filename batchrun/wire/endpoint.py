@@ -23,14 +23,14 @@ from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response as WireResponse
 
 from batchrun import __version__
-from batchrun.error_body import displayable
 from batchrun.errors import JobError
 from batchrun.exchange import Answer, Failure, RateLimits
-from batchrun.messages import AnswerTooLargeError, MessageError, read_answer
-from batchrun.presets import is_loopback
-from batchrun.response_headers import rate_limits
-from batchrun.retry import broken_answer, classify_status, fate_unknown, never_sent
-from batchrun.stream import MessageAssembler
+from batchrun.job.presets import is_loopback
+from batchrun.wire.error_body import displayable
+from batchrun.wire.messages import AnswerTooLargeError, MessageError, read_answer
+from batchrun.wire.response_headers import rate_limits
+from batchrun.wire.retry import broken_answer, classify_status, fate_unknown, never_sent
+from batchrun.wire.stream import MessageAssembler
 
 # A refusal's body is read for its message alone.
 _MOST_ERROR_BYTES = 65_536

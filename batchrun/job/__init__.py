@@ -1,7 +1,7 @@
 """A job: what to ask, where, under which limits, and where the answers go.
 
 One frozen struct for each table of the job file. The descriptions and bounds below make the JSON
-schema (`batchrun schema`) and docs/job-file.md. A `Job` is built by `batchrun.job_file` alone, which
+schema (`batchrun schema`) and docs/job-file.md. A `Job` is built by `batchrun.job.file` alone, which
 checks everything first: whoever holds a `Job` need not check again.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, json, to_builtins
 
-from batchrun.presets import PROVIDER_URL, PROVIDER_USD_PER_MILLION, known_usd_per_million
+from batchrun.job.presets import PROVIDER_URL, PROVIDER_USD_PER_MILLION, known_usd_per_million
 
 Category = Literal["harassment", "hate", "illicit", "sexual"]
 

@@ -15,10 +15,10 @@ from math import sqrt
 from typing import Literal
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.gcra import Gcra
-from batchrun.rate_search import FIRST_RATE, RateSearch
-from batchrun.send_log import MINUTE, Bucket, SendLog
-from batchrun.token_estimate import TokenEstimate
+from batchrun.limits.gcra import Gcra
+from batchrun.limits.rate_search import FIRST_RATE, RateSearch
+from batchrun.limits.send_log import MINUTE, Bucket, SendLog
+from batchrun.limits.token_estimate import TokenEstimate
 
 SPREAD = 60.25
 """Seconds over which a minute's limit is spread: a little longer than the window that guards it."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from batchrun.messages import MessageError
-from batchrun.sse import Event, EventReader, EventStreamError
+from batchrun.wire.messages import MessageError
+from batchrun.wire.sse import Event, EventReader, EventStreamError
 
 _CHARGES = ("remaining_credits", "estimated_credits_used", "estimated_cost_usd")
 _EVENTS = frozenset(

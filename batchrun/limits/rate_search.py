@@ -8,7 +8,7 @@ that comes long after the one before is small. No clock: times are seconds, give
 
 from dataclasses import dataclass, replace
 
-from batchrun.gcra import Gcra
+from batchrun.limits.gcra import Gcra
 
 FIRST_RATE = 100.0
 """Requests per second, before anything is known."""

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from tenacity import RetryCallState, stop_after_attempt, wait_exponential
 
-from batchrun.error_body import ErrorBody, displayable, read_error_body, usable_code
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.messages import AnswerTooLargeError, MessageError
-from batchrun.response_headers import retry_after, should_retry
+from batchrun.wire.error_body import ErrorBody, displayable, read_error_body, usable_code
+from batchrun.wire.messages import AnswerTooLargeError, MessageError
+from batchrun.wire.response_headers import retry_after, should_retry
 
 # No other request can succeed either: wrong key, no credits, no permission, wrong URL.
 _STOPS_RUN = frozenset((401, 402, 403, 404, 405))

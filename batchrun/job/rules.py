@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrun.errors import JobError
 from batchrun.job import Job, input_path, output_path, prices, sends_key
-from batchrun.job_mistakes import nearest, shown
-from batchrun.presets import is_loopback
+from batchrun.job.mistakes import nearest, shown
+from batchrun.job.presets import is_loopback
 
 ROW_PARAMETERS = (
     "flagged_categories",

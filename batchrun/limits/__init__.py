@@ -1,0 +1,1 @@
+"""The pace of sending, and the brake for outages."""

@@ -1,0 +1,1 @@
+"""The wire: requests out, answers and failures in."""
