@@ -70,6 +70,7 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
     control INTEGER NOT NULL CHECK (control = {ATTEMPT_CONTROL})
 );
 CREATE INDEX attempts_by_digest ON attempts (digest);
+CREATE INDEX attempts_without_answer ON attempts (outcome) WHERE outcome <> 'answered';
 CREATE TABLE responses (                -- the answers as they came
     attempt INTEGER PRIMARY KEY,
     crc32 INTEGER NOT NULL,             -- of the body and of the numbers that go with it

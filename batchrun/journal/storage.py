@@ -119,14 +119,13 @@ class Journal:
 
     def totals(self, sandbox: bool, *, run: int | None = None, since: int | None = None) -> Totals:
         """Sums over one kind of runs (with a sandbox or without), over one run, or since an instant."""
-        where = "run IN (SELECT run FROM runs WHERE sandbox = ?)"
-        parameters: list[Any] = [int(sandbox)]
-        for condition, value in (("run = ?", run), ("started_at >= ?", since)):
-            if value is not None:
-                where += f" AND {condition}"
-                parameters.append(value)
         with translated_errors(self.path), transaction(self.connection):
-            return _sum_up(self.connection, where, parameters)
+            conditions = [_of_kind(self.connection, sandbox)]
+            if run is not None:
+                conditions.append(f"run = {run:d}")
+            if since is not None:
+                conditions.append(f"attempt >= {_first_attempt_since(self.connection, since):d}")
+            return _sum_up(self.connection, " AND ".join(conditions))
 
     def last_row_counts(self, sandbox: bool) -> str | None:
         """The counts of rows by status, as JSON, when a run last ended in order."""
@@ -242,57 +241,67 @@ def _add_attempt(history: RequestHistory, row: tuple[Any, ...], path: Path) -> N
             history.uncertain_nano_usd += nano_usd or 0
 
 
-def _sum_up(connection: sqlite3.Connection, where: str, parameters: Sequence[Any]) -> Totals:
-    booked = {
+def _of_kind(connection: sqlite3.Connection, sandbox: bool) -> str:
+    """A condition on the attempts of one kind of runs; a short one where there is no other kind."""
+    others = connection.execute("SELECT run FROM runs WHERE sandbox <> ?", (int(sandbox),)).fetchall()
+    return f"run NOT IN ({', '.join(str(run) for (run,) in others)})" if others else "true"
+
+
+def _first_attempt_since(connection: sqlite3.Connection, since: int) -> int:
+    """The first attempt that was started at or after an instant, looked for from the newest on."""
+    first = 2**62
+    for attempt, started_at in connection.execute(
+        "SELECT attempt, started_at FROM attempts UNION ALL SELECT attempt, started_at FROM intents"
+        " ORDER BY attempt DESC"
+    ):
+        if started_at < since:
+            break
+        first = int(attempt)
+    return first
+
+
+def _sum_up(connection: sqlite3.Connection, where: str) -> Totals:
+    """Plain scans, since a GROUP BY over a million answers would sort them."""
+    *answered, credits_of_dearest, tokens_of_dearest, rate = connection.execute(
+        # SQLite takes the other columns of a lone max() from the row that has the maximum.
+        "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
+        " ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(number > 1), 0),"
+        " credits, tokens, max(CAST(credits AS REAL) / tokens)"
+        f" FROM attempts WHERE outcome = 'answered' AND {where}"
+    ).fetchone()
+    others = {
         row[0]: row[1:]
         for row in connection.execute(
             "SELECT outcome, count(*), ifnull(sum(nano_usd), 0), sum(credits), sum(tokens),"
-            " ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), sum(number > 1), sum(final)"
-            f" FROM attempts WHERE {where} GROUP BY outcome",
-            parameters,
+            " sum(number > 1), sum(final)"
+            f" FROM attempts WHERE outcome <> 'answered' AND {where} GROUP BY outcome"
         )
     }
-    nothing = (0,) * 8
-    answered, refused, uncertain = (booked.get(outcome, nothing) for outcome in Outcome)
+    refused, uncertain = (others.get(outcome, (0,) * 6) for outcome in (Outcome.REFUSED, Outcome.UNCERTAIN))
     in_flight = connection.execute(
         "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
-        f" ifnull(sum(number > 1), 0) FROM intents WHERE {where}",
-        parameters,
+        f" ifnull(sum(number > 1), 0) FROM intents WHERE {where}"
     ).fetchone()
-    remaining, rate = _credits_seen(connection, where, parameters)
     errors = connection.execute(
-        f"SELECT error_code, count(*) FROM attempts WHERE {where} AND error_code NOTNULL GROUP BY error_code",
-        parameters,
+        "SELECT error_code, count(*) FROM attempts"
+        f" WHERE outcome <> 'answered' AND {where} GROUP BY error_code"
     )
+    remaining = connection.execute(
+        f"SELECT remaining_credits FROM attempts WHERE {where} AND outcome = 'answered'"
+        " ORDER BY attempt DESC LIMIT 1"
+    ).fetchone()
     return Totals(
         spend=Spend(Amount(answered[1], answered[2], answered[3], answered[0]), Amount(*uncertain[1:4])),
         open=Amount(*in_flight[1:4]),
         open_intents=in_flight[0],
         requests=answered[0] + refused[0] + uncertain[0] + in_flight[0],
-        retried=answered[6] + refused[6] + uncertain[6] + in_flight[4],
+        retried=answered[6] + refused[4] + uncertain[4] + in_flight[4],
         answered=answered[0],
-        failed=refused[7] + uncertain[7],
+        failed=refused[5] + uncertain[5],
         uncertain=uncertain[0],
         input_tokens=answered[4],
         output_tokens=answered[5],
-        remaining_credits=remaining,
-        credits_per_token=rate,
+        remaining_credits=remaining[0] if remaining else None,
+        credits_per_token=Fraction(credits_of_dearest, tokens_of_dearest) if rate else None,
         by_error=dict(errors),
     )
-
-
-def _credits_seen(
-    connection: sqlite3.Connection, where: str, parameters: Sequence[Any]
-) -> tuple[int | None, Fraction | None]:
-    (remaining,) = connection.execute(
-        f"SELECT remaining_credits FROM attempts WHERE {where} AND remaining_credits IS NOT NULL"
-        " ORDER BY attempt DESC LIMIT 1",
-        parameters,
-    ).fetchone() or (None,)
-    rate = connection.execute(
-        # SQLite takes the other columns of a lone max() from the row that has the maximum.
-        "SELECT credits, tokens, max(CAST(credits AS REAL) / tokens) FROM attempts"
-        f" WHERE {where} AND outcome = 'answered' AND credits > 0 AND tokens > 0",
-        parameters,
-    ).fetchone()
-    return remaining, Fraction(rate[0], rate[1]) if rate and rate[1] else None
