@@ -240,6 +240,7 @@ def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
                 output=str(output_path(job)),
                 sandbox=sandbox,
                 given_up=run.given_up,
+                uncertain_credits_used=journal.uncertain_credits_by_balance(sandbox),
                 # Without prices there is no worst case that an answer could pass.
                 overruns=ledger.overruns if prices(job, sandbox) else 0,
             )

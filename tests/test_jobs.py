@@ -25,7 +25,8 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, job: str, *options: str) -> dict[str, object]:
     """The summary of a run against the sandbox."""
     replies = folder / "sample_data" / "replies.toml"
-    arguments = [COMMAND, "run", f"jobs/{job}", "--sandbox", "--sandbox-replies", replies, "--json", *options]
+    command = [str(COMMAND), "run", f"jobs/{job}", "--sandbox", "--json"]
+    arguments = [*command, "--sandbox-replies", str(replies), *options]
     result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
     summary: dict[str, object] = json.loads(result.stdout)
     assert result.returncode == summary["exit_code"], result.stderr

@@ -70,6 +70,12 @@ def prompts(task: str) -> list[str]:
     return [environment.render_str(template, **row) for row in rows_of(task)]
 
 
+def system_of(task: str) -> str:
+    system = job_of(task).prompt.system
+    assert isinstance(system, str)
+    return system
+
+
 def reply_rules() -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = tomllib.loads(REPLY_FILE.read_text(encoding="utf-8"))["reply"]
     return rules
@@ -77,7 +83,7 @@ def reply_rules() -> list[dict[str, Any]]:
 
 def winning_rules(task: str) -> list[int]:
     """For each row, the index of the first entry of the reply file that applies to its prompt."""
-    system = job_of(task).prompt.system or ""
+    system = system_of(task)
     rules = [
         (index, re.compile(rule["pattern"]))
         for index, rule in enumerate(reply_rules())
@@ -251,7 +257,7 @@ def test_ticket_template_leaves_out_empty_cells() -> None:
 
 def sandbox_cost(task: str) -> float:
     """USD that the whole task costs at the sandbox, equal requests asked once."""
-    system = count_tokens(job_of(task).prompt.system or "")
+    system = count_tokens(system_of(task))
     framing = TOKENS_PER_REQUEST + 2 * TOKENS_PER_MESSAGE
     rules = reply_rules()
     replies = dict(zip(prompts(task), winning_rules(task), strict=True))
@@ -293,7 +299,7 @@ def test_each_task_ends_with_a_catch_all() -> None:
     """Whatever is asked under one of the three system prompts gets an answer of that task."""
     rules = reply_rules()
     for task in TASKS:
-        system = job_of(task).prompt.system or ""
+        system = system_of(task)
         own = [rule for rule in rules if "system" in rule and re.search(rule["system"], system)]
         assert own[-1]["pattern"] == "."
 

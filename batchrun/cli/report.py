@@ -64,6 +64,12 @@ def _warnings(summary: Summary) -> list[str]:
             f"crash     {summary['given_up']:,} requests of an earlier run have no known outcome; "
             "they count at their worst case"
         )
+    by_balance = summary["uncertain_credits_used"]
+    if by_balance is not None:
+        lines.append(
+            f"account   by its balance, requests without a known outcome used {by_balance:,} credits of the "
+            f"{summary['credits']['uncertain']:,} counted for them, if nobody else spends on the key"
+        )
     if summary["overruns"]:
         lines.append(
             f"prices    {summary['overruns']:,} answers cost more than their worst case by [pricing]: "

@@ -127,6 +127,31 @@ class Journal:
                 conditions.append(f"attempt >= {_first_attempt_since(self.connection, since):d}")
             return _sum_up(self.connection, " AND ".join(conditions))
 
+    def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
+        """The credits that uncertain requests really used, as the account's balance shows.
+
+        None where it doesn't show that: an answer named no balance, or uncertain requests were sent
+        before the first answer or ended after the last. True only if nobody else spends on the key and
+        it wasn't topped up.
+        """
+        with translated_errors(self.path), transaction(self.connection):
+            kind = _of_kind(self.connection, sandbox)
+            began, ended, bound = self.connection.execute(
+                "SELECT min(started_at), max(finished_at), sum(credits)"
+                f" FROM attempts WHERE outcome = 'uncertain' AND {kind}"
+            ).fetchone()
+            if began is None:
+                return None
+            first, last, silent, used, most, least = self.connection.execute(
+                "SELECT min(finished_at), max(started_at), count(*) - count(remaining_credits), sum(credits),"
+                " max(remaining_credits + credits), min(remaining_credits)"
+                f" FROM attempts WHERE outcome = 'answered' AND {kind}"
+            ).fetchone()
+        if first is None or silent or not (first < began and ended < last):
+            return None
+        rest = int(most - least - used)
+        return rest if 0 <= rest <= bound else None
+
     def last_row_counts(self, sandbox: bool) -> str | None:
         """The counts of rows by status, as JSON, when a run last ended in order."""
         with translated_errors(self.path):

@@ -34,6 +34,8 @@ class ErrorBody:
 
 def read_error_body(body: bytes, secret: str | None = None) -> ErrorBody:
     """Read a refusal's body, of any form. `secret`, the key, is cut out should the server echo it."""
+    if secret:  # before anything is cut off: half a key would not be found
+        body = body.replace(secret.encode(), b"[key]")
     error, message = _error_object(body)
     fields = error or {}
     code = usable_code(fields.get("code"), secret) or usable_code(fields.get("type"), secret)

@@ -212,3 +212,18 @@ def test_a_key_in_the_job_is_refused_and_not_shown(place: Place, setting: str) -
     assert done.code == 2
     assert place.key not in done.err + done.out
     assert files_with_key(place) == []
+
+
+@pytest.mark.parametrize("spaces", [9_970, 9_990])
+def test_a_long_page_that_is_cut_inside_the_key_shows_no_part_of_it(place: Place, spaces: int) -> None:
+    """Only the beginning of a page is read, and white space is taken out of it."""
+    place.texts("one")
+
+    def page(headers: Mapping[str, str]) -> Reply:
+        return 400, {"content-type": "text/plain"}, b" " * spaces + key_of(headers).encode()
+
+    with answering(page) as base_url:
+        done = place.run(f"endpoint.base_url={base_url}", options=["--json"])
+    assert done.code == 3
+    assert place.key[:10] not in json.dumps(done.summary) + json.dumps(place.rows(), default=str)
+    check_no_key(place, done)

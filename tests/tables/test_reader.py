@@ -12,7 +12,7 @@ import pytest
 
 from batchrun.errors import InputError
 from batchrun.tables.reader import open_table, python_rows
-from tests.tables.tables import as_parquet_stores, every_type, read_all
+from tests.tables.tables import as_parquet_stores, every_type, open_to_all, read_all
 
 
 def zstd(content: bytes) -> bytes:
@@ -81,8 +81,7 @@ def test_a_file_without_permission_is_an_input_error(
     (tmp_path / name).write_text("x")
     (tmp_path / name).chmod(0)
     if os.geteuid() == 0:
-        for folder in [tmp_path, tmp_path.parent, tmp_path.parent.parent]:
-            folder.chmod(0o755)
+        open_to_all([tmp_path, *tmp_path.parents])
         os.seteuid(65534)
     try:
         with pytest.raises(InputError, match="permission denied"):

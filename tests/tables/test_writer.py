@@ -16,7 +16,7 @@ import pytest
 
 from batchrun.errors import OutputError, StorageError
 from batchrun.tables.writer import ROWS_PER_GROUP, check_writable, replace_table
-from tests.tables.tables import as_parquet_stores, every_type, read_all
+from tests.tables.tables import as_parquet_stores, every_type, open_to_all, read_all
 
 
 def no_metadata() -> Mapping[str, str]:
@@ -281,8 +281,7 @@ def test_an_output_that_can_not_be_written_is_refused(tmp_path: Path, name: str,
 def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
     """As an unprivileged user, which a superuser becomes for this test."""
     tmp_path.chmod(0o555)
-    for folder in [tmp_path.parent, tmp_path.parent.parent]:
-        folder.chmod(0o755)
+    open_to_all(tmp_path.parents)
     superuser = os.geteuid() == 0
     if superuser:
         os.seteuid(65534)
