@@ -102,7 +102,8 @@ class Ledger:
 
     def raise_uncertain_credits(self, least: int) -> None:
         """Puts right what was reserved before the first answer had shown what a token costs."""
-        self.uncertain = self.uncertain._replace(credits=max(self.uncertain.credits, least))
+        if least > self.uncertain.credits:
+            self.uncertain = self.uncertain._replace(credits=least)
 
     def new_day(self) -> None:
         """Starts a UTC day: what is booked so far no longer counts against its caps."""
