@@ -28,6 +28,9 @@ lint: setup
 prove: setup
 	$(BIN)/python -m proofs.prove
 
+bench: setup
+	$(BIN)/python -m benchmarks.bench
+
 setup: .venv/ready
 
 # pip leaves out what is there already, so a change of the files below costs seconds.
