@@ -118,6 +118,7 @@ class Engine:
     def stop(self, stop: Stop, drain_seconds: float | None = None) -> None:
         """Starts nothing more and drains, for `drain_seconds` at most; the first reason counts."""
         self._stop = self._stop or stop
+        self._progress.stopping = self._stop.reason
         if drain_seconds is not None:
             self._drain_until = time.monotonic() + drain_seconds
         self._withdraw_prepared()

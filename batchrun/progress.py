@@ -13,7 +13,8 @@ class Progress:
     """Written by the run, read by the display. `rows` is None until the input's length is known.
 
     `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
-    row's answer; `held_by` names the cap that the next request waits for. `on_failure` is told of each
+    row's answer; `held_by` names the cap that the next request waits for. `stopping`
+    says why nothing more is started, while what is in flight is waited for. `on_failure` is told of each
     failed attempt: its number in the journal, and whether its row ends with it.
     """
 
@@ -27,7 +28,10 @@ class Progress:
     retried: int = 0
     tokens: int = 0
     by_error: Counter[str] = field(default_factory=Counter)
+    in_flight: int = 0
     held_by: str | None = None
+    last_error: str | None = None
+    stopping: str | None = None
     writing: bool = False
     started: float = field(default_factory=time.monotonic)
     on_failure: Callable[[Failure, int, bool], None] = lambda _failure, _attempt, _final: None
@@ -39,13 +43,17 @@ class Progress:
     def sent(self, number: int) -> None:
         self.requests += 1
         self.retried += number > 1
+        self.in_flight += 1
         self.held_by = None
 
     def answered(self, tokens: int) -> None:
         self.answers += 1
+        self.in_flight -= 1
         self.tokens += tokens
 
     def attempt_failed(self, failure: Failure, attempt: int, *, final: bool) -> None:
         self.by_error[failure.code] += 1
+        self.in_flight -= 1
+        self.last_error = failure.message
         self.failed += final
         self.on_failure(failure, attempt, final)

@@ -14,7 +14,7 @@ from batchrun.amounts import NOTHING, Amount
 from batchrun.asking import Asking, ask
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
-from batchrun.errors import InputError, StorageError
+from batchrun.errors import InputError, StorageError, UsageError
 from batchrun.exchange import Failure
 from batchrun.export import output_metadata, write_output
 from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_folder
@@ -88,6 +88,7 @@ def run_job(
         journal = create_or_open(folder.journal)
         try:
             check_whole(journal)
+            _refuse_made_up_answers(journal, target)
             run = _begin(workload, target, folder, journal, started_at)
             ledger = _open_ledger(run)
             with closing(RunLog(folder.log)) as log:
@@ -96,7 +97,7 @@ def run_job(
                 with watch(View(job, target, ledger, progress, run.before)):
                     stop = _ask(run, ledger, progress, retry_failed)
                     progress.writing = True
-                    summary = _finish(run, stop, ledger)
+                    summary = _finish(run, stop, ledger, progress)
                     progress.writing = False
                 log.event("run ended", run=run.number, **summary)
                 return summary
@@ -107,6 +108,14 @@ def run_job(
             ) from error
         finally:
             journal.close()
+
+
+def _refuse_made_up_answers(journal: Journal, target: Target) -> None:
+    if target.sandbox and journal.totals(sandbox=False).answered:
+        raise UsageError(
+            "The output holds answers that were paid for; a sandbox run would replace them by made-up ones.\n"
+            "Give the sandbox run an output of its own with --output."
+        )
 
 
 def _log_failure(log: RunLog, failure: Failure, attempt: int, final: bool) -> None:
@@ -220,7 +229,7 @@ def _chunks(
     return chunks
 
 
-def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
+def _finish(run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress) -> Summary:
     """Writes the output, the summary and the end of the run."""
     job, journal = run.workload.job, run.journal
     sandbox = run.target.sandbox
@@ -240,6 +249,7 @@ def _finish(run: _Run, stop: Stop | None, ledger: Ledger) -> Summary:
                 output=str(output_path(job)),
                 sandbox=sandbox,
                 given_up=run.given_up,
+                last_error=progress.last_error,
                 uncertain_credits_used=journal.uncertain_credits_by_balance(sandbox),
                 # Without prices there is no worst case that an answer could pass.
                 overruns=ledger.overruns if prices(job, sandbox) else 0,

@@ -55,7 +55,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     errors = status["requests"]["by_error"]
     if errors:
         lines.append("errors    " + ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items())))
-    if last is not None:
+    if last is None:
+        lines = ["no run of this kind yet; --sandbox shows the runs with the sandbox"]
+    else:
         end = last["reason"] or ("going on" if status["running"] else "ended without a word, or is starting")
         lines.append(f"last run  {last['started_at']}: {end}")
     return lines

@@ -11,7 +11,7 @@ PAGE = Path(__file__).with_name("job-file.md")
 INTRODUCTION = """\
 # The job file
 
-<!-- Written by docs/generate_job_file.py from the schema: change that script or batchrun/job.py. -->
+<!-- Written by docs/generate_job_file.py from the schema: change that script or batchrun/job/__init__.py. -->
 
 A job file is TOML. It says what to ask, of which rows, where, under which caps, and where the answers go.
 Paths in it are relative to the job file. A key that no job has is an error that names the nearest known key.
@@ -98,6 +98,7 @@ RULES = """\
   `pricing.output_usd_per_million`.
 - `endpoint.base_url` has no user, query or fragment, and leaves out `/v1`. With `http://`, a key goes to
   loopback only.
+- A null cell prints as nothing: `{{ text }}` alone would ask, and pay, for an empty text. `{% if text %}` tells.
 - The key never stands in the job file, neither as a value nor in `endpoint.headers`.
 - `request.extra` can't set what has a key of its own, such as `max_tokens`.
 - The output isn't one of the input's files.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from batchrun.amounts import usd_text
+from batchrun.plain_text import on_one_line
 from batchrun.run import View
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -88,11 +89,14 @@ def status_lines(view: View, pace: Pace, width: int) -> list[str]:
     progress = view.progress
     if progress.writing:
         return [f"writing {view.job.output.path} ..."]
+    if progress.stopping and progress.in_flight:
+        waits = f"waiting for {progress.in_flight:,} in flight; Ctrl-C ends at once, and they may be billed"
+        return [f"{progress.stopping} {waits}", _money_line(view)]
     rows_a_second, tokens_a_second = pace.per_second()
     speed = f"{rows_a_second:,.1f} rows/s, {tokens_a_second:,.0f} tokens/s"
     return [
         _rows_line(view, rows_a_second, width),
-        f"{speed}, {view.ledger.in_flight:,} in flight, {_troubles(view)}",
+        f"{speed}, {view.progress.in_flight:,} in flight, {_troubles(view)}",
         _money_line(view),
     ]
 
@@ -115,7 +119,8 @@ def _troubles(view: View) -> str:
     kinds = ", ".join(f"{code} x{n:,}" for code, n in progress.by_error.most_common(3))
     failed = f"{progress.failed:,} failed"
     waits = f", waiting for room under {progress.held_by}" if progress.held_by else ""
-    return failed + (f", errors: {kinds}" if kinds else "") + waits
+    last = f" (last: {on_one_line(progress.last_error)})" if progress.last_error else ""
+    return failed + (f", errors: {kinds}{last}" if kinds else "") + waits
 
 
 def _money_line(view: View) -> str:

@@ -55,4 +55,6 @@ def export_command(
             )
     rows, path = export_job(job, sandbox=sandbox, to=to)
     line = f"{rows['total']:,} rows, {rows['pending']:,} of them pending: {path}"
+    if rows["pending"] == rows["total"] and not sandbox:
+        line += " (--sandbox writes the answers of runs with the sandbox)"
     click.echo(on_one_line(line), err=True)

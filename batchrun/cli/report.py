@@ -1,5 +1,6 @@
 """What a run says at its end, and a look at the output."""
 
+import re
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import click
 from batchrun.job import Job
 from batchrun.plain_text import on_one_line
 from batchrun.summary import Summary
+
+LONGEST_UNCUT = 14
+"""Columns of the preview that are no wider than this are shown whole; the others share the rest."""
 
 
 def print_end(summary: Summary) -> None:
@@ -58,7 +62,7 @@ def _warnings(summary: Summary) -> list[str]:
     errors = summary["this_run"]["requests"]["by_error"]
     if errors:
         kinds = ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items(), key=lambda item: -item[1]))
-        lines.append(f"errors    {kinds}")
+        lines.append(f"errors    {kinds}; the last one: {summary['last_error']}")
     if summary["given_up"]:
         lines.append(
             f"crash     {summary['given_up']:,} requests of an earlier run have no known outcome; "
@@ -88,22 +92,31 @@ def print_preview(job: Job, path: Path, most: int) -> None:
     shown = {prefix + name for name in ("status", "output", "cost_usd")}
     table = open_table(str(path), path.parent)
     asked = f"{job.prompt.template} {job.prompt.messages}"
-    names = [name for name in table.schema.names if name in shown or (name not in added and name in asked)]
+    names = [name for name in table.schema.names if name in shown or (name not in added and _in(asked, name))]
     for batch in table.batches(names, most):
         _print_rows(names, python_rows(batch))
         return
+
+
+def _in(template: str, column: str) -> bool:
+    return re.search(rf"\b{re.escape(column)}\b", template) is not None
 
 
 def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_edge=False, pad_edge=False)
+    table = Table(show_edge=False, pad_edge=False, expand=True)
     cells = [["" if value is None else on_one_line(str(value)) for value in row] for row in rows]
     for position, name in enumerate(names):
         longest = max(len(text) for text in (name, *(row[position] for row in cells)))
+        short = longest <= LONGEST_UNCUT
         table.add_column(
-            on_one_line(name), overflow="ellipsis", no_wrap=True, min_width=min(longest, 10), max_width=60
+            on_one_line(name),
+            overflow="ellipsis",
+            no_wrap=True,
+            width=longest if short else None,
+            ratio=None if short else 1,
         )
     for row in cells:
         table.add_row(*row)

@@ -21,7 +21,9 @@ from batchrun.cli.job_options import LOCAL_HELP, LOCAL_MODEL, job_options, load,
 @click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
 @click.option("--retry-failed", is_flag=True, help="Ask again for the rows that failed for good.")
-@click.option("--preview", default=0, metavar="N", help="Show N rows of the output at the end.")
+@click.option(
+    "--preview", default=0, type=click.IntRange(0), metavar="N", help="Show N rows of the output at the end."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something needs a person.")
 def run_command(

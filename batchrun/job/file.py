@@ -99,6 +99,8 @@ def _check_text(job: Job) -> None:
 
 
 def _read(path: Path) -> str:
+    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".arrow"):
+        raise JobError(f"that is a table. `batchrun init {path}` writes a job file for it")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
