@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ def ask(
 
     Returns why it was stopped, None where it wasn't. Raises JournalError and StorageError.
     """
-    with holding_room(journal.path.with_name("ballast")) as ballast:
+    with holding_room(journal.path.with_name("ballast")) as ballast, _signal_handlers_kept():
         return anyio.run(_ask, asking, journal, chunks, progress, ballast, backend_options=_event_loop())
 
 
@@ -58,6 +59,21 @@ async def _ask(
     chunks: Iterator[list[IndexedRequest]],
     progress: Progress,
     ballast: Path,
+) -> Stop | None:
+    if threading.current_thread() is not threading.main_thread():
+        return await _exchange(asking, journal, chunks, progress, ballast, None)
+    # Until the journal is closed: a signal that came while its last answers are written must not lose them.
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        return await _exchange(asking, journal, chunks, progress, ballast, signals)
+
+
+async def _exchange(
+    asking: Asking,
+    journal: Journal,
+    chunks: Iterator[list[IndexedRequest]],
+    progress: Progress,
+    ballast: Path,
+    signals: AsyncIterator[signal.Signals] | None,
 ) -> Stop | None:
     # With this task's context, by which anyio knows its event loop.
     in_loop = partial(asyncio.get_running_loop().call_soon_threadsafe, context=copy_context())
@@ -73,8 +89,8 @@ async def _ask(
         async with open_endpoint(asking.endpoint) as endpoint, anyio.create_task_group() as tasks:
             books = Books(asking.run, journal.next_attempt(), asking.ledger, asking.tariff, writer)
             engine = Engine(asking.rules, books, asking.limiter, endpoint, progress)
-            if threading.current_thread() is threading.main_thread():
-                tasks.start_soon(_stop_on_signals, engine)
+            if signals is not None:
+                tasks.start_soon(_stop_on_signals, engine, signals)
             if asking.most_seconds is not None:
                 tasks.start_soon(_stop_after, engine, asking.most_seconds)
             try:
@@ -96,21 +112,32 @@ async def _in_thread(chunks: Iterator[list[IndexedRequest]]) -> AsyncIterator[Se
         yield [request for _, request in chunk]
 
 
-async def _stop_on_signals(engine: Engine) -> None:
+async def _stop_on_signals(engine: Engine, signals: AsyncIterator[signal.Signals]) -> None:
     """The first signal drains, the second ends at once."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        drained = False
-        async for number in signals:
-            stop = interrupted(by_sigterm=number == signal.SIGTERM)
-            engine.stop(stop, drain_seconds=DRAIN_SECONDS)
-            if drained:
-                engine.abort()
-            drained = True
+    drained = False
+    async for number in signals:
+        stop = interrupted(by_sigterm=number == signal.SIGTERM)
+        engine.stop(stop, drain_seconds=DRAIN_SECONDS)
+        if drained:
+            engine.abort()
+        drained = True
 
 
 async def _stop_after(engine: Engine, seconds: float) -> None:
     await anyio.sleep(seconds)
-    engine.stop(at_cap_of("budget.seconds"))
+    engine.stop(at_cap_of("budget.seconds"), drain_seconds=DRAIN_SECONDS)
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """The event loop leaves the default handlers behind, not those that were there before."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def _event_loop() -> dict[str, Any]:

@@ -10,9 +10,11 @@ from batchrun.journal.records import Attempt, Intent, Outcome
 from batchrun.ledger import Ledger, Reservation, Shortfall
 from batchrun.pricing import Tariff
 from batchrun.prompts import Request
-from batchrun.stops import CREDITS_UNKNOWN
+from batchrun.stops import CREDITS_UNKNOWN, NO_WORST_CASE
 
 MILLISECONDS_PER_DAY = 86_400_000
+BEYOND_COUNTING = 10**15
+"""A worst case in nano-USD, credits or tokens from which SQLite's sums could overflow."""
 
 
 class AttemptLog(Protocol):
@@ -66,6 +68,8 @@ class Books:
             if self._ledger.settled.rows:
                 return Shortfall(CREDITS_UNKNOWN, may_pass=False)
             worst_case = worst_case._replace(credits=1)
+        if max(worst_case) >= BEYOND_COUNTING:
+            return Shortfall(NO_WORST_CASE, may_pass=False)
         reserved = self._ledger.reserve(worst_case)
         if isinstance(reserved, Shortfall):
             return reserved

@@ -15,7 +15,7 @@ from batchrun.occurrences import OccurrenceCounter
 from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch, row_values
 from batchrun.prompts import Request
 from batchrun.run_folder import open_journal_of
-from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.summary import Summary, as_it_stands, summary_of
 from batchrun.tables.writer import check_writable, replace_table
 from batchrun.workload import Chunk, Workload, open_workload
 
@@ -39,7 +39,7 @@ def export_job(job: Job, *, sandbox: bool = False, to: Path | None = None) -> tu
 
         def metadata(rows: Mapping[str, int]) -> dict[str, str]:
             summary = summary_of(
-                ending_of(None, rows),
+                as_it_stands(rows),
                 rows,
                 totals,
                 Totals(),

@@ -49,13 +49,15 @@ class Ledger:
     `remaining_credits` is what the account has left at least, None before an answer has reported it.
     """
 
-    def __init__(self, caps: tuple[Cap, ...], keep_credits: int | None = None) -> None:
+    def __init__(
+        self, caps: tuple[Cap, ...], keep_credits: int | None = None, remaining_credits: int | None = None
+    ) -> None:
         self.settled = NOTHING
         self.uncertain = NOTHING
         self.reserved = NOTHING
         self.in_flight = 0
         self.overruns = 0
-        self.remaining_credits: int | None = None
+        self.remaining_credits = remaining_credits
         self._keep_credits = keep_credits
         self._limits = [_RunLimit(cap, UNITS.index(cap.unit), cap.limit - cap.before) for cap in caps]
         self.caps_credits = keep_credits is not None or any(cap.unit == "credits" for cap in caps)
@@ -85,7 +87,7 @@ class Ledger:
             self._lower_balance(cost.credits)
         elif self.remaining_credits is None or remaining_credits < self.remaining_credits:
             self.remaining_credits = remaining_credits
-        if cost.nano_usd > reservation.amount.nano_usd or cost.tokens > reservation.amount.tokens:
+        if any(spent > reserved for spent, reserved in zip(cost, reservation.amount, strict=True)):
             self.overruns += 1
 
     def release(self, reservation: Reservation) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -29,7 +30,8 @@ class RunLog:
         self._handler.handle(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
-        self._handler.close()
+        with suppress(OSError):
+            self._handler.close()
 
 
 class _PrivateHandler(RotatingFileHandler):

@@ -52,6 +52,9 @@ def _is_number(value: Any, least: float, most: float) -> bool:
     return type(value) in (int, float, Decimal) and isfinite(value) and least <= value <= most
 
 
+MOST_MAX_TOKENS = 10**9
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return type(value) is int and value >= least
 
@@ -68,7 +71,11 @@ _Rule = tuple[Callable[[Any], Any], Callable[[Any], bool], str]
 
 _RULES: dict[str, _Rule] = {
     "model": (_as_it_is, _is_text, "a model's name"),
-    "max_tokens": (_as_it_is, lambda value: _is_whole(value, 1), "a whole number from 1 up"),
+    "max_tokens": (
+        _as_it_is,
+        lambda value: _is_whole(value, 1) and value <= MOST_MAX_TOKENS,
+        f"a whole number from 1 to {MOST_MAX_TOKENS:,}",
+    ),
     "temperature": (_as_it_is, lambda value: _is_number(value, 0, 2), "a number from 0 to 2"),
     "top_p": (_as_it_is, lambda value: _is_number(value, 0, 1), "a number from 0 to 1"),
     "top_k": (_as_it_is, lambda value: _is_whole(value, 0), "a whole number from 0 up"),

@@ -119,7 +119,9 @@ class RequestBuilder:
         body |= parameters
         encoded = _encoder.encode(body)
         identity = self._identity.copy()
-        identity.update(encoded)
+        # An answer is the same whether it comes as a stream or in one piece.
+        whole = "stream" not in body
+        identity.update(encoded if whole else _encoder.encode(_without(body, "stream")))
         return Request(encoded, identity.digest(), bound, parameters.get("max_tokens"))
 
     def _check_worst_case(self, parameters: Mapping[str, Any], messages: list[dict[str, Any]]) -> None:
@@ -267,3 +269,7 @@ def _fixed_parameters(job: Job) -> dict[str, Any]:
     }
     parameters = {name: value for name, value in given.items() if value is not None}
     return parameters | {name: request.extra[name] for name in sorted(request.extra)}
+
+
+def _without(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != name}

@@ -26,7 +26,7 @@ from batchrun.log import RunLog
 from batchrun.pending import IndexedRequest, in_random_order, pending_requests
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
-from batchrun.run_folder import RunFolder, locked, make_run_folder, write_private
+from batchrun.run_folder import RunFolder, locked, make_run_folder, refuse_half_salvaged, write_private
 from batchrun.stops import Stop
 from batchrun.summary import Summary, ending_of, summary_of
 from batchrun.tables.writer import check_writable
@@ -70,26 +70,34 @@ class _Run:
     started_at: int
     before: Totals
     given_up: int
+    topped_up: bool
 
 
 def run_job(
-    job: Job, target: Target, *, retry_failed: bool = False, watch: Watch = lambda _: nullcontext()
+    job: Job,
+    target: Target,
+    *,
+    retry_failed: bool = False,
+    topped_up: bool = False,
+    watch: Watch = lambda _: nullcontext(),
 ) -> Summary:
     """Asks for every row that has no answer yet and writes the output; returns the summary.
 
-    Raises BatchrunError: UsageError before anything was sent, LockedError while another run goes on,
-    JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
+    `topped_up` says that the account's balance last seen, to which `budget.keep_credits` is held, is no
+    longer true. Raises BatchrunError: UsageError before anything was sent, LockedError while another run
+    goes on, JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
     """
     started_at = milliseconds()
     workload = open_workload(job, sandbox=target.sandbox)
     check_writable(output_path(job), workload.schema)
     folder = make_run_folder(run_folder(job))
     with locked(folder):
+        refuse_half_salvaged(folder)
         journal = create_or_open(folder.journal)
         try:
             check_whole(journal)
             _refuse_made_up_answers(journal, target)
-            run = _begin(workload, target, folder, journal, started_at)
+            run = _begin(workload, target, folder, journal, started_at, topped_up)
             ledger = _open_ledger(run)
             with closing(RunLog(folder.log)) as log:
                 progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
@@ -130,7 +138,9 @@ def _log_failure(log: RunLog, failure: Failure, attempt: int, final: bool) -> No
     )
 
 
-def _begin(workload: Workload, target: Target, folder: RunFolder, journal: Journal, started_at: int) -> _Run:
+def _begin(
+    workload: Workload, target: Target, folder: RunFolder, journal: Journal, started_at: int, topped_up: bool
+) -> _Run:
     job = workload.job
     given_up = journal.give_up_intents(started_at, final=job.retry.in_doubt == "leave")
     before = journal.totals(target.sandbox)
@@ -142,7 +152,7 @@ def _begin(workload: Workload, target: Target, folder: RunFolder, journal: Journ
         fingerprint(job),
         _json(public_job(job)),
     )
-    return _Run(workload, target, folder, journal, number, started_at, before, given_up)
+    return _Run(workload, target, folder, journal, number, started_at, before, given_up, topped_up)
 
 
 def _open_ledger(run: _Run) -> Ledger:
@@ -151,8 +161,9 @@ def _open_ledger(run: _Run) -> Ledger:
     if budget.usd_per_day is not None:
         midnight = run.started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
         spent_today = run.journal.totals(run.target.sandbox, since=midnight).spend.committed
+    known = None if run.topped_up else run.before.remaining_credits
     spent = committed_spend(run.before, opening_tariff(run.workload.job, run.target.sandbox, run.before))
-    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits)
+    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)
 
 
 def committed_spend(before: Totals, tariff: Tariff) -> Amount:

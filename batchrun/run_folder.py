@@ -1,6 +1,7 @@
 """The run's folder beside the output: journal, summary, lock and log, for its owner alone."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ class RunFolder:
     @property
     def journal(self) -> Path:
         return self.path / "journal.sqlite"
+
+    @property
+    def salvaged(self) -> Path:
+        return self.path / "salvaged.sqlite"
 
     @property
     def log(self) -> Path:
@@ -61,6 +66,17 @@ def locked(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(job: Job) -> bool:
+    """Whether a run of this output is going on."""
+    try:
+        with locked(RunFolder(run_folder(job))):
+            return False
+    except LockedError:
+        return True
+    except StorageError:  # a folder that can't be written has no run
+        return False
+
+
 def write_private(path: Path, text: str) -> None:
     """Replaces a small file atomically, readable for its owner alone. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -94,14 +110,30 @@ def salvage_journal_of(job: Job) -> tuple[Salvaged, Path]:
     if not folder.journal.exists():
         raise UsageError(f"There is no journal {folder.journal} to salvage.")
     with locked(folder):
-        salvaged = salvage(folder.journal, folder.path / "salvaged.sqlite")
+        unfinished = folder.path / "salvaging.sqlite"
+        unfinished.unlink(missing_ok=True)
+        refuse_half_salvaged(folder)
+        salvaged = salvage(folder.journal, unfinished)
+        # From here on until it has its place, the salvaged journal keeps every run from starting.
+        unfinished.rename(folder.salvaged)
         aside = _free_name(folder.path / "damaged.sqlite")
-        for ending in ("-wal", "-shm", ""):
+        for ending in ("", "-wal", "-shm"):
             part = folder.journal.with_name(folder.journal.name + ending)
             if part.exists():
-                part.rename(aside.with_name(aside.name + ending))
-        (folder.path / "salvaged.sqlite").rename(folder.journal)
+                shutil.copyfile(part, aside.with_name(aside.name + ending))
+        for ending in ("-wal", "-shm"):
+            folder.journal.with_name(folder.journal.name + ending).unlink(missing_ok=True)
+        folder.salvaged.replace(folder.journal)
     return salvaged, aside
+
+
+def refuse_half_salvaged(folder: RunFolder) -> None:
+    """Raises StorageError where a salvage was broken off: the journal may lack what was in its log."""
+    if folder.salvaged.exists():
+        raise StorageError(
+            f"An `export --salvage` was broken off. Move {folder.salvaged} over {folder.journal}, and away\n"
+            "what else begins with journal.sqlite there; then run the same command."
+        )
 
 
 def _free_name(path: Path) -> Path:

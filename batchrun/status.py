@@ -7,7 +7,7 @@ import msgspec
 from batchrun.books import milliseconds
 from batchrun.job import Job
 from batchrun.journal import Totals
-from batchrun.run_folder import open_journal_of
+from batchrun.run_folder import is_locked, open_journal_of
 from batchrun.summary import amounts_of, instant
 
 SECONDS_OF_RATE = 60
@@ -19,7 +19,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     journal = open_journal_of(job)
     try:
         life = journal.totals(sandbox)
-        lately = journal.totals(sandbox, since=milliseconds() - SECONDS_OF_RATE * 1000)
+        lately = journal.answers_since(milliseconds() - SECONDS_OF_RATE * 1000)
         last = journal.last_run(sandbox)
         rows = journal.last_row_counts(sandbox)
     finally:
@@ -27,7 +27,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     spend = amounts_of(life, job.budget.nano_usd)
     spend["usd"]["left"] = _left(job, life)
     return {
-        "running": last is not None and last["finished_at"] is None and life.open_intents > 0,
+        "running": last is not None and last["finished_at"] is None and is_locked(job),
         "last_run": None if last is None else _run_of(last),
         "rows": None if rows is None else msgspec.json.decode(rows),
         "answered": life.answered,
@@ -35,7 +35,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
         "uncertain": life.uncertain,
         "in_flight": life.open_intents,
         **spend,
-        "answers_per_minute": lately.answered,
+        "answers_per_minute": lately,
     }
 
 
@@ -58,7 +58,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     if last is None:
         lines = ["no run of this kind yet; --sandbox shows the runs with the sandbox"]
     else:
-        end = last["reason"] or ("going on" if status["running"] else "ended without a word, or is starting")
+        end = last["reason"] or (
+            "going on" if status["running"] else "ended without a word; what was in flight is in doubt"
+        )
         lines.append(f"last run  {last['started_at']}: {end}")
     return lines
 

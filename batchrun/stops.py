@@ -16,6 +16,8 @@ class Stop:
 
 CREDITS_UNKNOWN = "credits unknown"
 """Takes a cap's place where the answers show no use of credits."""
+NO_WORST_CASE = "no worst case"
+"""Takes a cap's place where a request could cost more than can be counted."""
 BALANCE_UNKNOWN = "balance unknown"
 """Takes a cap's place where the answers don't report the account's balance."""
 
@@ -34,12 +36,17 @@ def at_cap_of(cap: str) -> Stop:
     if cap == BALANCE_UNKNOWN:
         reason = "The answers don't say what credits are left, so that budget.keep_credits can't be kept."
         return Stop(EXIT_BUDGET, reason, "leave budget.keep_credits out, then run the same command")
+    if cap == NO_WORST_CASE:
+        reason = (
+            "The next request could cost a million USD, or 10^15 credits or tokens, by max_tokens and prices."
+        )
+        return Stop(EXIT_BUDGET, reason, "lower max_tokens or correct the prices, then run the same command")
     go_on = {
         "budget.usd_per_day": "the same command continues after midnight UTC",
         "budget.usd_per_run": "the same command continues with a new run's budget",
         "budget.rows": "the same command asks for the next rows",
         "budget.seconds": "the same command continues",
-        "budget.keep_credits": "top the account up, then run the same command",
+        "budget.keep_credits": "top the account up, then run with --topped-up",
     }
     return Stop(
         EXIT_BUDGET, f"Stopped at the cap {cap}.", go_on.get(cap, f"raise {cap}, then run the same command")

@@ -30,10 +30,21 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
         reason = f"{_sentence(stop.reason)} {_count(rows['pending'], 'row')} pending."
         return Ending(stop.exit_code, reason, stop.go_on)
     without_answer = rows["failed"] + rows["invalid"]
+    if rows["pending"]:
+        reason = f"{_count(rows['pending'], 'row')} pending that came while the run was going on."
+        return Ending(EXIT_ROWS_FAILED, reason, "run the same command again")
     if without_answer:
         reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid."
         return Ending(EXIT_ROWS_FAILED, reason, "see the column error; --retry-failed asks for them again")
     return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
+
+
+def as_it_stands(rows: Mapping[str, int]) -> Ending:
+    """The ending that an export states, beside or between runs."""
+    if not rows["pending"]:
+        return ending_of(None, rows)
+    reason = f"Exported with {_count(rows['pending'], 'row')} pending."
+    return Ending(EXIT_ROWS_FAILED, reason, "batchrun run asks for them")
 
 
 def summary_of(

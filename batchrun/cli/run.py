@@ -2,6 +2,7 @@
 
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from batchrun.cli.job_options import LOCAL_HELP, LOCAL_MODEL, job_options, load,
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
 @click.option("--retry-failed", is_flag=True, help="Ask again for the rows that failed for good.")
 @click.option(
+    "--topped-up",
+    is_flag=True,
+    help="The account has more credits than when last seen (budget.keep_credits).",
+)
+@click.option(
     "--preview", default=0, type=click.IntRange(0), metavar="N", help="Show N rows of the output at the end."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
@@ -34,6 +40,7 @@ def run_command(
     sandbox_latency: float,
     local: bool,
     retry_failed: bool,
+    topped_up: bool,
     preview: int,
     as_json: bool,
     quiet: bool,
@@ -63,14 +70,15 @@ def run_command(
             click.echo(f"{LOCAL_MODEL} answers on this machine: nothing is paid.", err=True)
         watch = (lambda _: nullcontext()) if quiet else watching
         _collect_garbage_less_often()
-        summary = run_job(job, target, retry_failed=retry_failed, watch=watch)
+        summary = run_job(job, target, retry_failed=retry_failed, topped_up=topped_up, watch=watch)
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.encode(summary).decode())
     exit_code: int = summary["exit_code"]
     if not quiet or exit_code != 0:
-        print_end(summary)
+        with suppress(BrokenPipeError):  # whoever read it has gone; the exit code still counts
+            print_end(summary)
     if preview and not as_json:
         print_preview(job, output_path(job), preview)
     return exit_code

@@ -19,6 +19,16 @@ from batchrun.journal.schema import check_contents, check_format, create
 _encode = msgspec.msgpack.Encoder().encode
 
 
+LONGEST_ATTEMPT_MS = 600_000
+"""An older attempt is taken not to have ended just now."""
+
+_SETTLED = (
+    "(outcome = 'answered' OR (final AND run >= ?"
+    " AND attempt = (SELECT max(later.attempt) FROM attempts AS later WHERE later.digest = attempts.digest)))"
+)
+"""A failure ends its request only until somebody has asked for it again."""
+
+
 class Journal:
     """An open journal. Reads may run on a connection of their own while a run writes."""
 
@@ -77,8 +87,7 @@ class Journal:
             return set()
         with translated_errors(self.path):
             rows = self.connection.execute(
-                f"SELECT digest FROM attempts WHERE digest IN ({_marks(digests)})"
-                " AND (outcome = 'answered' OR (final AND run >= ?))",
+                f"SELECT digest FROM attempts WHERE digest IN ({_marks(digests)}) AND {_SETTLED}",
                 (*digests, retry_failed_before),
             )
             return {row[0] for row in rows}
@@ -91,7 +100,7 @@ class Journal:
         with translated_errors(self.path):
             return self.connection.execute(
                 "SELECT attempt, digest FROM attempts"
-                " WHERE attempt > ? AND (outcome = 'answered' OR (final AND run >= ?))"
+                f" WHERE attempt > ? AND {_SETTLED}"
                 " ORDER BY attempt LIMIT ?",
                 (attempt, retry_failed_before, most),
             ).fetchall()
@@ -124,7 +133,7 @@ class Journal:
             if run is not None:
                 conditions.append(f"run = {run:d}")
             if since is not None:
-                conditions.append(f"attempt >= {_first_attempt_since(self.connection, since):d}")
+                conditions.append(f"started_at >= {since:d}")
             return _sum_up(self.connection, " AND ".join(conditions))
 
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
@@ -151,6 +160,20 @@ class Journal:
             return None
         rest = int(most - least - used)
         return rest if 0 <= rest <= bound else None
+
+    def answers_since(self, instant: int) -> int:
+        """The answers that came at or after an instant, counted from the newest attempt back."""
+        answers = 0
+        with translated_errors(self.path):
+            newest_first = self.connection.execute(
+                "SELECT started_at, finished_at, outcome = 'answered' FROM attempts ORDER BY attempt DESC"
+            )
+            for started_at, finished_at, answered in newest_first:
+                if started_at < instant - LONGEST_ATTEMPT_MS:
+                    break
+                answers += answered and finished_at >= instant
+            newest_first.close()
+        return answers
 
     def last_row_counts(self, sandbox: bool) -> str | None:
         """The counts of rows by status, as JSON, when a run last ended in order."""
@@ -272,19 +295,6 @@ def _of_kind(connection: sqlite3.Connection, sandbox: bool) -> str:
     """A condition on the attempts of one kind of runs; a short one where there is no other kind."""
     others = connection.execute("SELECT run FROM runs WHERE sandbox <> ?", (int(sandbox),)).fetchall()
     return f"run NOT IN ({', '.join(str(run) for (run,) in others)})" if others else "true"
-
-
-def _first_attempt_since(connection: sqlite3.Connection, since: int) -> int:
-    """The first attempt that was started at or after an instant, looked for from the newest on."""
-    first = 2**62
-    for attempt, started_at in connection.execute(
-        "SELECT attempt, started_at FROM attempts UNION ALL SELECT attempt, started_at FROM intents"
-        " ORDER BY attempt DESC"
-    ):
-        if started_at < since:
-            break
-        first = int(attempt)
-    return first
 
 
 def _sum_up(connection: sqlite3.Connection, where: str) -> Totals:
