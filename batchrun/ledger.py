@@ -87,7 +87,9 @@ class Ledger:
             self._lower_balance(cost.credits)
         elif self.remaining_credits is None or remaining_credits < self.remaining_credits:
             self.remaining_credits = remaining_credits
-        if any(spent > reserved for spent, reserved in zip(cost, reservation.amount, strict=True)):
+        reserved = reservation.amount
+        dearer_in_credits = self.caps_credits and cost.credits > reserved.credits
+        if cost.nano_usd > reserved.nano_usd or cost.tokens > reserved.tokens or dearer_in_credits:
             self.overruns += 1
 
     def release(self, reservation: Reservation) -> None:

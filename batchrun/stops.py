@@ -46,7 +46,7 @@ def at_cap_of(cap: str) -> Stop:
         "budget.usd_per_run": "the same command continues with a new run's budget",
         "budget.rows": "the same command asks for the next rows",
         "budget.seconds": "the same command continues",
-        "budget.keep_credits": "top the account up, then run with --topped-up",
+        "budget.keep_credits": "top the account up, then run the same command with --topped-up",
     }
     return Stop(
         EXIT_BUDGET, f"Stopped at the cap {cap}.", go_on.get(cap, f"raise {cap}, then run the same command")
