@@ -70,6 +70,7 @@ def statuses(folder: Path) -> dict[str, int]:
     return dict(zip(counts["status"], counts["count"], strict=True))
 
 
+@pytest.mark.slow  # measures seconds: nothing else may take the processor
 def test_a_given_limit_is_used_to_99_percent_without_a_429(tmp_path: Path) -> None:
     """For some seconds at 12,000 a minute; the minutes are simulated elsewhere."""
     with background(Settings(rpm=12_000, latency=0.05, latency_sigma=0.5)) as sandbox:
@@ -79,6 +80,7 @@ def test_a_given_limit_is_used_to_99_percent_without_a_429(tmp_path: Path) -> No
     assert accepted_share(sandbox, 12_000) >= 0.99
 
 
+@pytest.mark.slow  # measures seconds: nothing else may take the processor
 def test_a_limit_in_headers_is_kept_without_a_429(tmp_path: Path) -> None:
     """No limit in the job: the first answer's headers name it."""
     with background(Settings(rpm=6_000, latency=0.05)) as sandbox:
