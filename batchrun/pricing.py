@@ -69,7 +69,7 @@ class Tariff:
         if by_price == 0 and cost.nano_usd > 0:
             price = -(-cost.nano_usd * MILLION // (input_bound + output_bound))
             tariff = replace(tariff, input_price=price, output_price=price)
-        # A product with a Fraction would take longer than all the rest.
+        # By its integers: a product with a Fraction takes a microsecond more.
         elif by_price and cost.nano_usd * surcharge.denominator > by_price * surcharge.numerator:
             tariff = replace(tariff, usd_surcharge=Fraction(cost.nano_usd, by_price))
         if answer.credits_used is not None and cost.tokens > 0:

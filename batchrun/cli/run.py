@@ -1,6 +1,5 @@
 """`batchrun run`."""
 
-import gc
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +68,6 @@ def run_command(
         if local and not quiet:
             click.echo(f"{LOCAL_MODEL} answers on this machine: nothing is paid.", err=True)
         watch = (lambda _: nullcontext()) if quiet else watching
-        _collect_garbage_less_often()
         summary = run_job(job, target, retry_failed=retry_failed, topped_up=topped_up, watch=watch)
     if as_json:
         import msgspec
@@ -82,9 +80,3 @@ def run_command(
     if preview and not as_json:
         print_preview(job, output_path(job), preview)
     return exit_code
-
-
-def _collect_garbage_less_often() -> None:
-    """Rows leave no cycles behind, and each search for some stops everything that is in flight."""
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(20_000)

@@ -1,9 +1,8 @@
 """Connections to the journal's file, and SQLite's errors as ours: the one place where they are told apart."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 from batchrun.errors import JournalError, StorageError
@@ -11,7 +10,6 @@ from batchrun.plain_text import on_one_line
 
 _STORAGE_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 _HELD_BY_ANOTHER = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_MOST_ROWS_AT_ONCE = 64
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -32,24 +30,6 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def execute_many(
-    connection: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Sequence[object]]
-) -> int:
-    """Executes the `statement` that is made of its VALUES, for some rows at a time, until all had their turn.
-
-    Returns how many rows it changed. Unlike executemany, which gives the interpreter's lock away and
-    waits for it once for every row. Numbers of rows are powers of two: few statements, that stay prepared.
-    """
-    changed = start = 0
-    while start < len(rows):
-        count = min(_MOST_ROWS_AT_ONCE, 1 << (len(rows) - start).bit_length() - 1)
-        values = list(chain.from_iterable(rows[start : start + count]))
-        marks = f"({','.join('?' * len(rows[start]))})"
-        changed += connection.execute(statement(",".join([marks] * count)), values).rowcount
-        start += count
-    return changed
 
 
 @contextmanager

@@ -8,9 +8,23 @@ import time
 from collections.abc import Callable
 
 from batchrun.errors import StorageError
-from batchrun.journal.connection import execute_many, transaction, translate
+from batchrun.journal.connection import transaction, translate
 from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.storage import Journal, checksum
+
+_INSERT_INTENT = """
+INSERT INTO intents SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?1 + ?2 + ?4 + ?5 + ?6 + ?7 + ?8
+WHERE NOT EXISTS (
+    SELECT 1 FROM attempts WHERE digest = ?3 AND (outcome = 'answered' OR (final AND run = ?2)))
+"""
+_INSERT_ATTEMPT = """
+INSERT INTO attempts SELECT attempt, run, digest, number, started_at,
+    ?4, ?2, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+    attempt + run + started_at + ?3 + ifnull(?5, -1) + ?6 + ?7
+FROM intents WHERE attempt = ?1
+"""
+_DELETE_INTENT = "DELETE FROM intents WHERE attempt = ?"
+_INSERT_RESPONSE = "INSERT INTO responses VALUES (?, ?, ?)"
 
 _MOST_IN_A_COMMIT = 5_000
 _SECONDS_BETWEEN_COMMITS = 0.02
@@ -131,12 +145,12 @@ class JournalWriter:
         ]
         connection = self._journal.connection
         with transaction(connection):
-            execute_many(connection, _insert_attempts, [end[:-1] for end in ends])
-            execute_many(connection, _insert_responses, answers)
-            execute_many(connection, _delete_intents, [(end.attempt,) for end in ends])
-            inserted = execute_many(connection, _insert_intents, intents)
+            connection.executemany(_INSERT_ATTEMPT, (end[:-1] for end in ends))
+            connection.executemany(_INSERT_RESPONSE, answers)
+            connection.executemany(_DELETE_INTENT, ((end.attempt,) for end in ends))
+            inserted = connection.executemany(_INSERT_INTENT, intents).rowcount if intents else 0
             refused = frozenset() if inserted == len(intents) else self._not_needed(intents)
-            execute_many(connection, _delete_intents, withdrawn)
+            connection.executemany(_DELETE_INTENT, withdrawn)
         return refused
 
     def _not_needed(self, intents: list[Intent]) -> frozenset[int]:
@@ -159,30 +173,3 @@ def _checksum(body: bytes, end: Attempt) -> int:
         end.latency_ms,
         end.first_token_ms,
     )
-
-
-def _insert_intents(values: str) -> str:
-    # column1 to column8 are the fields of Intent.
-    return (
-        "INSERT INTO intents SELECT *, column1 + column2 + column4 + column5 + column6 + column7 + column8"
-        f" FROM (VALUES {values}) WHERE NOT EXISTS (SELECT 1 FROM attempts"
-        " WHERE digest = column3 AND (outcome = 'answered' OR (final AND run = column2)))"
-    )
-
-
-def _insert_attempts(values: str) -> str:
-    # column1 to column15 are the fields of Attempt, all but the response.
-    return (
-        "INSERT INTO attempts SELECT attempt, run, digest, number, started_at, column4, column2, column3,"
-        " column5, column6, column7, column8, column9, column10, column11, column12, column13, column14,"
-        " column15, attempt + run + started_at + column3 + ifnull(column5, -1) + column6 + column7"
-        f" FROM (VALUES {values}) CROSS JOIN intents ON attempt = column1"
-    )
-
-
-def _insert_responses(values: str) -> str:
-    return f"INSERT INTO responses VALUES {values}"
-
-
-def _delete_intents(values: str) -> str:
-    return f"DELETE FROM intents WHERE attempt IN (VALUES {values})"

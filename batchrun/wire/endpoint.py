@@ -135,7 +135,7 @@ class Endpoint:
     async def _read(
         self, response: httpx.Response, started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
-        limits = _rate_limits(response.headers)
+        limits = rate_limits(response.headers.multi_items(), time.time())
         if not response.is_success:
             return await self._refusal(response, started, limits)
         try:
@@ -232,7 +232,6 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, settings: EndpointSettings, url: httpx.URL) -> None:
-        self._url = str(url)
         timeout = timedelta(seconds=settings.timeout)
         builder = (
             ClientBuilder()
@@ -247,15 +246,14 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` to the transport's URL, read its body as it comes. Raises httpx.TransportError."""
+        """Send `request`; the body of the response is read as it comes. Raises httpx.TransportError."""
         exchange, response = await _translated(self._start(request))
         headers = _readable_headers(response.headers)
         return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
 
     async def _start(self, request: httpx.Request) -> tuple[StreamRequest, WireResponse]:
-        # httpx guesses the encoding of headers first, which takes longer than to send them.
-        headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw]
-        builder = self._client.request(request.method, self._url).headers(headers).body_bytes(request.read())
+        builder = self._client.request(request.method, str(request.url))
+        builder = builder.headers(request.headers.multi_items()).body_bytes(request.read())
         # Else nothing is seen of a response until 64 KiB of its body or the end are there.
         exchange = builder.streamed_read_buffer_limit(0).build_streamed()
         return exchange, await exchange.__aenter__()
@@ -324,12 +322,6 @@ def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
             with suppress(ValueError):
                 readable += [(name, value) for value in headers.getall(name)]
         return readable
-
-
-def _rate_limits(headers: httpx.Headers) -> RateLimits | None:
-    # Few responses state any, and to decode all headers takes longer than to look.
-    stated = [(name.lower(), value) for name, value in headers.raw if b"ratelimit" in name.lower()]
-    return rate_limits(((str(name, "latin-1"), str(value, "latin-1")) for name, value in stated), time.time())
 
 
 def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
