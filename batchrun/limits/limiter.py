@@ -26,8 +26,6 @@ REQUESTS_CATCH_UP = 0.1
 """Seconds of the pace that a late wake-up may make good."""
 TOKENS_CATCH_UP = 2.0
 """The same for tokens: it also makes good what the window held back on too high an estimate."""
-LONG_WAIT = 2.0
-"""Seconds. A longer wait than this is a window's; a bucket lets the next request in sooner."""
 LONGEST_OWN_WAIT = 4.0
 """Seconds between two tries at a server that refuses everything and names no wait."""
 

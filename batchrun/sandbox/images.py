@@ -6,8 +6,6 @@ MAX_IMAGE_TOKENS = 1600
 PIXELS_PER_TOKEN = 750
 """Anthropic's vision guide: width x height / 750; a larger image is scaled down to some 1,600 tokens."""
 
-MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE_MARKERS = frozenset(range(0xD0, 0xD9)) | {0x01}
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.sandbox.images import MEDIA_TYPES, image_tokens, pixel_size
+from batchrun.sandbox.images import image_tokens, pixel_size
 from tests.sandbox.conftest import Connected, body, png
+
+MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 JPEG = (
     b"\xff\xd8\xff\xe0" + struct.pack(">H", 16) + b"JFIF\0" + bytes(9) + b"\xff"
