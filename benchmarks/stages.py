@@ -23,9 +23,9 @@ from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
 from batchrun.ledger import Ledger, caps_of
 from batchrun.pending import pending_requests
+from batchrun.pipeline import opening_tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
-from batchrun.run import opening_tariff
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 from batchrun.workload import Workload, open_workload
 from benchmarks.jobs import Jobs

@@ -15,7 +15,7 @@ import pytest
 
 from batchrun.errors import JobError
 from batchrun.job.file import load_job
-from batchrun.run import Target, run_job
+from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Settings, background
 from tests.recording import Exchange, Recording, recording
 from tests.sandbox.conftest import png

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import click
 
 from batchrun.amounts import usd_text
+from batchrun.pipeline import View
 from batchrun.plain_text import on_one_line
-from batchrun.run import View
 
 SECONDS_BETWEEN_LINES = 60.0
 REFRESHES_PER_SECOND = 4

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from batchrun.job import Job
-    from batchrun.run import Target
+    from batchrun.pipeline import Target
 
 # option, key of the job file, whether its value is text, help
 _SHORTCUTS = (
@@ -87,7 +87,7 @@ def target_of(
     Raises JobError where there is no key, UsageError for wrong settings and where there is no model.
     """
     from batchrun.job.credentials import api_key
-    from batchrun.run import Target
+    from batchrun.pipeline import Target
 
     if not sandbox and not local:
         yield Target(job.endpoint.base_url, api_key(job, environ))

@@ -62,7 +62,7 @@ def run_command(
     from batchrun.cli.display import watching
     from batchrun.cli.report import print_end, print_preview
     from batchrun.job import output_path
-    from batchrun.run import run_job
+    from batchrun.pipeline import run_job
 
     with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
         if local and not quiet:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from batchrun.job.file import make_job
-from batchrun.run import Target, run_job
+from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from batchrun.job.file import make_job
-from batchrun.run import Target, run_job
+from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Settings, background
 
 ROWS_AT_A_TIME = 60

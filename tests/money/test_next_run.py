@@ -10,7 +10,7 @@ import pytest
 from batchrun.errors import StorageError, UsageError
 from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Intent, JournalWriter, Outcome, create_or_open
-from batchrun.run import Target, run_job
+from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
 
