@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, json, to_builtins
 
+from batchrun.job.labels import Labels
 from batchrun.job.presets import PROVIDER_URL, PROVIDER_USD_PER_MILLION, known_usd_per_million
+from batchrun.job.urls import without_secrets
 
 Category = Literal["harassment", "hate", "illicit", "sexual"]
 
@@ -313,6 +315,7 @@ class JobTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry: Retry = field(default_factory=Retry)
     budget: Budget = field(default_factory=Budget)
     output: Output
+    labels: Labels | None = None
 
 
 class Job(JobTables, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -387,13 +390,5 @@ def public_job(job: Job) -> dict[str, Any]:
     """
     tables: dict[str, Any] = {name: to_builtins(getattr(job, name)) for name in JobTables.__struct_fields__}
     tables["endpoint"]["headers"] = dict.fromkeys(job.endpoint.headers, "***")
-    tables["input"]["path"] = _without_secrets(job.input.path)
+    tables["input"]["path"] = without_secrets(job.input.path)
     return tables
-
-
-def _without_secrets(path: str) -> str:
-    scheme, mark, rest = path.partition("://")
-    if not mark:
-        return path
-    host, slash, file = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{file}"

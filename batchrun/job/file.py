@@ -11,7 +11,8 @@ import msgspec
 
 from batchrun.errors import JobError
 from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
-from batchrun.job.mistakes import STRUCTS, nearest, refuse_unknown, shown, wrong_value
+from batchrun.job.labels import LABEL_KINDS, with_schema
+from batchrun.job.mistakes import STRUCTS, WITHOUT_DEFAULT, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job.presets import with_preset
 from batchrun.job.rules import check_job, normal_base_url
 
@@ -50,13 +51,14 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     Raises JobError.
     """
     refuse_unknown(tables)
-    filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in STRUCTS}
+    present = [name for name in STRUCTS if name in tables or name not in WITHOUT_DEFAULT]
+    filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in present}
     filled["endpoint"] = with_preset(filled["endpoint"])
     for table, key in _AMOUNTS:
         if key in filled[table]:
             filled[table][key] = _exact_usd(f"[{table}] {key}", filled[table][key])
-    for table, key in (("request", "extra"), ("prompt", "system")):
-        if key in filled[table]:
+    for table, key in (("request", "extra"), ("prompt", "system"), ("labels", "json_schema")):
+        if key in filled.get(table, ()):
             filled[table][key] = _with_floats(filled[table][key])
     try:
         checked = msgspec.convert(filled, JobTables)
@@ -74,6 +76,7 @@ def job_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     top = definitions.pop("JobTables")
     definitions["Prompt"]["oneOf"] = [{"required": ["template"]}, {"required": ["messages"]}]
+    definitions["Labels"]["oneOf"] = [{"required": [kind]} for kind in LABEL_KINDS]
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **top,
@@ -86,7 +89,8 @@ def job_schema() -> dict[str, Any]:
 
 def _job(tables: JobTables, base: Path) -> Job:
     endpoint = msgspec.structs.replace(tables.endpoint, base_url=normal_base_url(tables.endpoint.base_url))
-    parts = {**msgspec.structs.asdict(tables), "endpoint": endpoint}
+    labels = None if tables.labels is None else with_schema(tables.labels, base)
+    parts = {**msgspec.structs.asdict(tables), "endpoint": endpoint, "labels": labels}
     return Job(base=base.absolute(), **parts)
 
 

@@ -10,12 +10,21 @@ import msgspec
 from batchrun.errors import JobError
 from batchrun.job import JobTables
 
+
+def _struct(kind: Any) -> type[msgspec.Struct]:
+    """The struct of a table, also of one that may be None."""
+    kinds: tuple[type, ...] = get_args(kind) or (kind,)
+    return next(struct for struct in kinds if issubclass(struct, msgspec.Struct))
+
+
 STRUCTS: Mapping[str, type[msgspec.Struct]] = {
-    info.name: info.type for info in msgspec.structs.fields(JobTables)
+    info.name: _struct(info.type) for info in msgspec.structs.fields(JobTables)
 }
+WITHOUT_DEFAULT = {info.name for info in msgspec.structs.fields(JobTables) if info.default is None}
+"""Tables that mean something by being there: left out, they are None."""
 KEYS = {name: struct.__struct_fields__ for name, struct in STRUCTS.items()}
 
-_PLANNED = {"labels": "label checks", "evaluation": "evaluations"}
+_PLANNED = {"evaluation": "evaluations"}
 _OPTION_NAMES = {
     "max_usd": "budget.usd",
     "max_rows": "budget.rows",

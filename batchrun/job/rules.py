@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrun.errors import JobError
 from batchrun.job import Job, input_path, output_path, prices, sends_key
+from batchrun.job.labels import check_labels
 from batchrun.job.mistakes import nearest, shown
 from batchrun.job.presets import is_loopback
 
@@ -64,6 +65,8 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_prices(job, sandbox)
     _check_caps(job)
     _check_output(job)
+    if job.labels is not None:
+        check_labels(job.labels)
 
 
 def normal_base_url(url: str) -> str:

@@ -1,0 +1,108 @@
+"""The table [labels]: what makes an answer a valid label."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from batchrun.errors import JobError
+
+LABEL_KINDS = ("choices", "json_schema", "pattern")
+
+
+class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a valid answer is: exactly one of `choices`, `json_schema` and `pattern`."""
+
+    choices: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="The labels, two or more. They differ by more than case, punctuation and hyphens, "
+            "which a model's answer may have otherwise."
+        ),
+    ] = None
+    json_schema: Annotated[
+        str | dict[str, Any] | None,
+        Meta(
+            description="JSON Schema of an object: a file, relative to the job file, or a table here. "
+            "Each of its properties is a column."
+        ),
+    ] = None
+    pattern: Annotated[
+        str | None,
+        Meta(
+            description="Regular expression that the whole answer matches: in Rust's syntax, so without "
+            "look-around and back-references, and never slow."
+        ),
+    ] = None
+    repair: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=20,
+            description="How often an invalid answer is sent back with the reason. Each time is paid.",
+        ),
+    ] = 0
+    votes: Annotated[
+        int,
+        Meta(
+            ge=1, le=99, description="Answers of a row among which the majority is the label. Each is paid."
+        ),
+    ] = 1
+
+
+def with_schema(labels: Labels, base: Path) -> Labels:
+    """The same, with the JSON schema itself for the path of its file. Raises JobError."""
+    if not isinstance(labels.json_schema, str):
+        return labels
+    path = base / labels.json_schema
+    return msgspec.structs.replace(labels, json_schema=_read_schema(path, labels.json_schema))
+
+
+def check_labels(labels: Labels) -> None:
+    """Raises JobError for the first rule that is broken; `json_schema` is the schema itself by then."""
+    given = [kind for kind in LABEL_KINDS if getattr(labels, kind) is not None]
+    if len(given) != 1:
+        raise JobError(
+            "[labels]: give exactly one of labels.choices, labels.json_schema and labels.pattern; "
+            f"the job has {' and '.join(given) or 'none'}"
+        )
+    if labels.choices is not None:
+        _check_choices(labels.choices)
+    if labels.pattern is not None:
+        from batchrun.labels.pattern import compiled_pattern
+
+        compiled_pattern(labels.pattern)
+
+
+def _check_choices(choices: tuple[str, ...]) -> None:
+    from batchrun.labels.folding import choice_key
+
+    if len(choices) < 2:
+        raise JobError("[labels] choices: give two or more labels")
+    spelled: dict[str, str] = {}
+    for choice in choices:
+        key = choice_key(choice)
+        if not key:
+            raise JobError(f"[labels] choices: {choice!r} has no letter, digit or symbol to know it by")
+        if key in spelled:
+            raise JobError(
+                f"[labels] choices: {spelled[key]!r} and {choice!r} can't be told apart in an answer, "
+                "where case, punctuation and hyphens may differ"
+            )
+        spelled[key] = choice
+
+
+def _read_schema(path: Path, name: str) -> dict[str, Any]:
+    where = f"[labels] json_schema: {name}"
+    try:
+        schema = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise JobError(f"{where}: there is no such file") from None
+    except OSError as error:
+        raise JobError(f"{where}: can't be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JobError(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise JobError(f"{where}: expected a JSON object, a schema")
+    return schema

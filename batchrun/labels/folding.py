@@ -1,0 +1,45 @@
+"""Text as it is compared: what a model may write otherwise is made alike, what carries meaning stays."""
+
+import re
+import unicodedata
+
+SOFT = " \n.,!:;\"'`*_()[]{}|"
+"""Characters that may touch a label without changing it: a sign such as + - % # ~ < or a digit would."""
+
+# Typographic quotes and dashes, by what they fold to. A long dash parts words, a short one may be a sign.
+_ALIKE = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛‹›´ʼ", "'"),
+        **dict.fromkeys("“”„‟«»「」『』〝〞", '"'),
+        **dict.fromkeys("‐‑‒–−﹣", "-"),
+        **dict.fromkeys("—―", " - "),
+        **dict.fromkeys("。｡", "."),
+        **dict.fromkeys("、，", ","),
+        **dict.fromkeys("【〔", "["),
+        **dict.fromkeys("】〕", "]"),
+        **dict.fromkeys("…", "."),
+        **dict.fromkeys("•◦▪·", "* "),
+        # Invisible: soft hyphen, zero-width characters, direction marks, byte order mark, emoji selectors.
+        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0e\ufe0f", ""),
+    }
+)
+_JOINT = re.compile(r"(?<=[^\W_])[-_]+(?=[^\W_])")
+_LINE_BREAK = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*")
+_BLANKS = re.compile(r"[^\S\n]+")
+
+
+def folded(text: str) -> str:
+    """`text` without differences of case, width, quotes, dashes and blanks; linear in its length.
+
+    A hyphen or underscore between letters or digits counts as a blank: `very_positive` is `very positive`.
+    Line breaks stay, as one "\\n" each. Accents stay: a word without them may be another word.
+    """
+    alike = unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold()
+    alike = unicodedata.normalize("NFC", alike).translate(_ALIKE)
+    lines = _LINE_BREAK.sub("\n", _JOINT.sub(" ", alike))
+    return _BLANKS.sub(" ", lines).strip()
+
+
+def choice_key(choice: str) -> str:
+    """A choice as it is looked for in a folded answer; empty where nothing is left to know it by."""
+    return " ".join(folded(choice).split()).strip(SOFT)
