@@ -3,12 +3,12 @@
 import tempfile
 from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrun.evaluation.places import key_of, place_of
 from batchrun.journal import Journal
 from batchrun.progress import Progress
 from batchrun.prompts import Request
@@ -81,7 +81,7 @@ def in_random_order(
     interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 32
     bytes of memory.
     """
-    key = seed.to_bytes(8, "big")
+    key = key_of(seed)
     places = array("Q")
     offsets = array("Q")
     rows = array("Q")
@@ -90,8 +90,7 @@ def in_random_order(
             for row, request in chunk:
                 rows.append(row)
                 offsets.append(file.tell())
-                digest = blake2b(row.to_bytes(8, "big"), digest_size=8, key=key).digest()
-                places.append(int.from_bytes(digest, "big"))
+                places.append(place_of(row, key))
                 file.write(msgspec.msgpack.encode(request))
         offsets.append(file.tell())
         order = _order(places)

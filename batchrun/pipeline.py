@@ -17,7 +17,7 @@ from batchrun.engine import Rules
 from batchrun.errors import InputError, StorageError, UsageError
 from batchrun.exchange import Failure
 from batchrun.export import output_metadata, write_output
-from batchrun.job import Job, fingerprint, output_path, prices, public_job, run_folder
+from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
 from batchrun.ledger import Ledger, caps_of
@@ -233,7 +233,7 @@ def _chunks(
 ) -> Iterator[list[IndexedRequest]]:
     job = run.workload.job
     chunks = pending_requests(run.workload, reader, progress, retry_failed_before)
-    if job.output.order == "random":
+    if asks_in_random_order(job):
         chunks = in_random_order(chunks, job.output.seed, run.workload.rows_in_a_chunk)
     if job.request.free_tier:
         return islice(([chunk[0]] for chunk in chunks if chunk), 1)

@@ -11,7 +11,7 @@ PAGE = Path(__file__).with_name("job-file.md")
 INTRODUCTION = """\
 # The job file
 
-<!-- Written by docs/generate_job_file.py from the schema: change that script or batchrun/job/__init__.py. -->
+<!-- Written by docs/generate_job_file.py from the schema: change that script or batchrun/job/. -->
 
 A job file is TOML. It says what to ask, of which rows, where, under which caps, and where the answers go.
 Paths in it are relative to the job file. A key that no job has is an error that names the nearest known key.
@@ -87,6 +87,29 @@ cache_control = {type = "ephemeral"}   # what else a block has is passed on
 A block whose text renders to nothing is left out of that row's request.
 """
 
+METRICS = """\
+## Metrics
+
+| `evaluation.metric` | an answer scores 1 if |
+| --- | --- |
+| `"exact"` | it is the expected text, white space around it left aside |
+| `"contains"` | the expected text occurs in it, in upper or lower case |
+| `"regex"` | the expected cell, a Python regular expression, is found in it |
+| `"numeric"` | its last number is the expected one, or within `evaluation.tolerance` of it; `1,234.5` is read as 1234.5 |
+| `"choice"` | it is the expected label, leaving aside case, and quotes and punctuation around it |
+| `"json"` | it is JSON, in a code fence or not, and equal to the expected value, in whatever order the keys are |
+
+`"f1"` gives a share between 0 and 1: the harmonic mean of precision and recall of the words, as in SQuAD (Rajpurkar
+et al. 2016): lower case, without punctuation and the articles a, an, the.
+
+`"python:module:function"` calls a function of yours, `function(answer, expected)`, which returns a number from 0 to 1.
+Its module is imported from the job file's folder or from where Python finds it. If it is annotated to return `bool`, its
+scores count as right or wrong. A row whose call raises or returns something else isn't scored, and the report says so.
+
+Where `expected` holds a list of texts, an answer scores what it scores with the best of them; this doesn't go for `json`
+and `python:`. An answer that is no valid label scores 0.
+"""
+
 RULES = """\
 ## What else is checked
 
@@ -102,6 +125,8 @@ RULES = """\
 - The key never stands in the job file, neither as a value nor in `endpoint.headers`.
 - `request.extra` can't set what has a key of its own, such as `max_tokens`.
 - The output isn't one of the input's files.
+- `evaluation.cluster` and `evaluation.stratify` don't go together, nor do `evaluation.stop` and
+  `evaluation.stratify`.
 """
 
 
@@ -109,21 +134,35 @@ def job_file_page() -> str:
     """The page, as Markdown."""
     schema = job_schema()
     required = set(schema["required"])
+    tables = schema["$defs"]
     sections = [
-        _section(name, schema["$defs"][reference["$ref"].rpartition("/")[2]], name in required)
+        _section(name, _table(reference, tables), name in required, tables)
         for name, reference in schema["properties"].items()
     ]
-    return "\n".join([INTRODUCTION, *sections, IMAGES, RULES])
+    return "\n".join([INTRODUCTION, *sections, IMAGES, METRICS, RULES])
 
 
-def _section(name: str, table: dict[str, Any], required: bool) -> str:
-    keys = [
-        f"| `{key}` | {_kind(spec)} | {_default(key, spec, table)} | {spec['description']} |"
-        for key, spec in table["properties"].items()
-    ]
+def _table(reference: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:
+    table: dict[str, Any] = tables[reference["$ref"].rpartition("/")[2]]
+    return table
+
+
+def _section(name: str, table: dict[str, Any], required: bool, tables: dict[str, Any]) -> str:
+    keys = _keys("", table, tables)
     title = f"## `[{name}]`{'' if required else ' (may be left out)'}"
     head = "| key | value | default | meaning |\n| --- | --- | --- | --- |"
     return "\n".join([title, "", table["description"], "", head, *keys, ""])
+
+
+def _keys(prefix: str, table: dict[str, Any], tables: dict[str, Any]) -> list[str]:
+    """A line for each key, and for the keys of the tables in the table."""
+    lines = []
+    for key, spec in table["properties"].items():
+        what = f"{_kind(spec)} | {_default(key, spec, table)} | {spec['description']}"
+        lines.append(f"| `{prefix}{key}` | {what} |")
+        if "$ref" in spec:
+            lines += _keys(f"{prefix}{key}.", _table(spec, tables), tables)
+    return lines
 
 
 def _kind(spec: dict[str, Any]) -> str:
@@ -131,6 +170,8 @@ def _kind(spec: dict[str, Any]) -> str:
         return " or ".join(map(_kind, spec["anyOf"]))
     if "enum" in spec:
         return " or ".join(f"`{json.dumps(choice)}`" for choice in spec["enum"])
+    if "$ref" in spec:
+        return "table"
     if spec["type"] == "array":
         item = _kind(spec["items"])
         return f"list of {item}{'s' if item == 'table' else ''}"
@@ -142,6 +183,7 @@ def _bounds(spec: dict[str, Any]) -> str:
     low = f"from {spec['minimum']}" if "minimum" in spec else ""
     low = f"above {spec['exclusiveMinimum']}" if "exclusiveMinimum" in spec else low
     high = f"to {spec['maximum']}" if spec.get("maximum", 10**15) < 10**15 else ""
+    high = f"below {spec['exclusiveMaximum']}" if "exclusiveMaximum" in spec else high
     bounds = " ".join(filter(None, (low, high)))
     return f", {bounds}" if bounds else ""
 

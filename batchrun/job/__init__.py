@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, json, to_builtins
 
+from batchrun.job.endpoint import Endpoint as Endpoint
+from batchrun.job.evaluation import Evaluation
 from batchrun.job.labels import Labels
-from batchrun.job.presets import PROVIDER_URL, PROVIDER_USD_PER_MILLION, known_usd_per_million
+from batchrun.job.presets import PROVIDER_USD_PER_MILLION, known_usd_per_million
 from batchrun.job.urls import without_secrets
 
 Category = Literal["harassment", "hate", "illicit", "sexual"]
@@ -108,60 +110,6 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "`stop_sequences`, `metadata`, and any field that `extra` names."
         ),
     ] = field(default_factory=dict)
-
-
-class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server that answers, and how batchrun talks to it."""
-
-    preset: Annotated[
-        Literal["abliteration", "anthropic", "local"],
-        Meta(
-            description="Fills in what a known server wants; every key given beside it wins. `anthropic`: "
-            "`https://api.anthropic.com`, the key from `ANTHROPIC_API_KEY` in `x-api-key`, the header "
-            "`anthropic-version`. `local`: a server on this machine at `http://127.0.0.1:8080`, no key, "
-            "tokens cost nothing."
-        ),
-    ] = "abliteration"
-    base_url: Annotated[
-        str,
-        Meta(
-            description="http(s) URL; `/v1/messages` is added to it. A key goes over https or loopback only."
-        ),
-    ] = PROVIDER_URL
-    api_key_env: Annotated[
-        str, Meta(description="Name of the environment variable that holds the key. Never the key itself.")
-    ] = "ABLIT_KEY"
-    api_key_file: Annotated[
-        str | None,
-        Meta(description="File that holds the key, read instead of the variable. Relative to the job file."),
-    ] = None
-    auth: Annotated[
-        Literal["bearer", "x-api-key", "none"],
-        Meta(
-            description="How the key is sent: `Authorization: Bearer`, the `x-api-key` header, or not at all."
-        ),
-    ] = "bearer"
-    headers: Annotated[
-        dict[str, str],
-        Meta(description='Further request headers, such as `anthropic-version = "2023-06-01"`.'),
-    ] = field(default_factory=dict)
-    timeout_seconds: Annotated[
-        float, Meta(gt=0, le=86_400, description="The longest that one request may take, as a whole.")
-    ] = 120.0
-    idle_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=86_400, description="The longest silence between two events of a stream.")
-    ] = 60.0
-    max_answer_bytes: Annotated[
-        int,
-        Meta(
-            ge=1024,
-            le=2**30,
-            description="A longer answer, measured after decompression, counts as broken.",
-        ),
-    ] = 16 * 2**20
-
-    def __repr__(self) -> str:
-        return f"Endpoint(base_url={self.base_url!r}, auth={self.auth!r}, headers={sorted(self.headers)})"
 
 
 class Pricing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -292,9 +240,12 @@ class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Rows with the same request share one answer, or each is asked on its own."),
     ] = "share"
     order: Annotated[
-        Literal["input", "random"],
-        Meta(description="Order of asking. The output keeps the input's order."),
-    ] = "input"
+        Literal["input", "random"] | None,
+        Meta(
+            description="Order of asking; the output keeps the input's order. "
+            'Left out: `"random"` with [evaluation], else `"input"`.'
+        ),
+    ] = None
     seed: Annotated[
         int, Meta(ge=0, le=2**63 - 1, description="Seed of the random order: the same seed, the same order.")
     ] = 0
@@ -316,6 +267,7 @@ class JobTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     budget: Budget = field(default_factory=Budget)
     output: Output
     labels: Labels | None = None
+    evaluation: Evaluation | None = None
 
 
 class Job(JobTables, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -360,6 +312,13 @@ def prices(job: Job, sandbox: bool = False) -> Prices | None:
 def sends_key(job: Job) -> bool:
     """Whether requests carry a key: the free request is anonymous."""
     return job.endpoint.auth != "none" and not job.request.free_tier
+
+
+def asks_in_random_order(job: Job) -> bool:
+    """Whether rows are asked in the seeded random order, as an evaluation is unless output.order is given."""
+    if job.output.order is None:
+        return job.evaluation is not None
+    return job.output.order == "random"
 
 
 def input_path(job: Job) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from batchrun.errors import JobError
 from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
 from batchrun.job.labels import LABEL_KINDS, with_schema
-from batchrun.job.mistakes import STRUCTS, WITHOUT_DEFAULT, nearest, refuse_unknown, shown, wrong_value
+from batchrun.job.mistakes import OFF_UNLESS_GIVEN, STRUCTS, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job.presets import with_preset
 from batchrun.job.rules import check_job, normal_base_url
 
@@ -51,8 +51,8 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     Raises JobError.
     """
     refuse_unknown(tables)
-    present = [name for name in STRUCTS if name in tables or name not in WITHOUT_DEFAULT]
-    filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in present}
+    names = [name for name in STRUCTS if name in tables or name not in OFF_UNLESS_GIVEN]
+    filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in names}
     filled["endpoint"] = with_preset(filled["endpoint"])
     for table, key in _AMOUNTS:
         if key in filled[table]:

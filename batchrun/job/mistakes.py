@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -11,20 +12,18 @@ from batchrun.errors import JobError
 from batchrun.job import JobTables
 
 
-def _struct(kind: Any) -> type[msgspec.Struct]:
-    """The struct of a table, also of one that may be None."""
-    kinds: tuple[type, ...] = get_args(kind) or (kind,)
-    return next(struct for struct in kinds if issubclass(struct, msgspec.Struct))
+def _struct(kind: Any) -> Any:
+    """The struct of a table whose type may be `Annotated`, or a union with None."""
+    return next((_struct(part) for part in get_args(kind) if part is not NoneType), kind)
 
 
 STRUCTS: Mapping[str, type[msgspec.Struct]] = {
     info.name: _struct(info.type) for info in msgspec.structs.fields(JobTables)
 }
-WITHOUT_DEFAULT = {info.name for info in msgspec.structs.fields(JobTables) if info.default is None}
+OFF_UNLESS_GIVEN = {info.name for info in msgspec.structs.fields(JobTables) if info.default is None}
 """Tables that mean something by being there: left out, they are None."""
 KEYS = {name: struct.__struct_fields__ for name, struct in STRUCTS.items()}
 
-_PLANNED = {"evaluation": "evaluations"}
 _OPTION_NAMES = {
     "max_usd": "budget.usd",
     "max_rows": "budget.rows",
@@ -48,10 +47,6 @@ _EXPECTED = re.compile(r"Expected `(?P<type>\w+)[^`]*`(?P<bound> [<>]=? \S+)?.*"
 def refuse_unknown(tables: Mapping[str, object]) -> None:
     """Raises JobError for the first table or key that no job has, with the nearest one that it may have."""
     for name, table in tables.items():
-        if name in _PLANNED:
-            raise JobError(
-                f"[{name}]: this version of batchrun doesn't do {_PLANNED[name]} yet; remove the table"
-            )
         if name not in KEYS:
             near = _near_table(name) or _near_key(name, "")
             hint = _suggestion(near) or f"; tables are {', '.join(KEYS)}"
@@ -73,7 +68,11 @@ def wrong_value(error: msgspec.ValidationError, tables: Mapping[str, Any]) -> Jo
     table, _, key = path.partition(".")
     missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
     if missing:
-        return JobError(f"[{table}] {missing[1]}: missing; every job needs {table}.{missing[1]}")
+        needing = f"[{table}]" if table in OFF_UNLESS_GIVEN else "every job"
+        return JobError(f"[{table}] {missing[1]}: missing; {needing} needs {table}.{missing[1]}")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
+    if unknown:
+        return JobError(f"[{table}] {key}.{unknown[1]}: unknown key{_inner_hint(unknown[1], table, key)}")
     where = key.replace("[...]", ": each value in it")
     return JobError(f"[{table}] {where}: {_expected(what, table, key)}{_got(tables, path)}")
 
@@ -105,6 +104,14 @@ def _key_hint(key: str, table: str) -> str:
     return "; other fields of the request body belong in [request.extra]"
 
 
+def _inner_hint(name: str, table: str, key: str) -> str:
+    """For a key in a table inside a table, such as evaluation.stop."""
+    infos = {info.name: info.type for info in msgspec.structs.fields(STRUCTS[table])}
+    known = _struct(infos[key]).__struct_fields__
+    near = nearest(name, known)
+    return f"; did you mean {key}.{near}?" if near else f"; keys of {key} are {', '.join(known)}"
+
+
 def _near_key(name: str, table: str) -> str | None:
     """The same key in another table, else a like key in this table, else a like key anywhere."""
     if name in _OPTION_NAMES:
@@ -115,7 +122,7 @@ def _near_key(name: str, table: str) -> str | None:
     own = nearest(name, KEYS.get(table, ()))
     if own:
         return f"{table}.{own}"
-    owners = {key: other for other, keys in KEYS.items() for key in keys}
+    owners = {key: other for other, keys in KEYS.items() if other not in OFF_UNLESS_GIVEN for key in keys}
     like = nearest(name, owners)
     return f"{owners[like]}.{like}" if like else None
 
@@ -144,7 +151,7 @@ def _expected(what: str, table: str, key: str) -> str:
 
 def _choices(table: str, key: str) -> tuple[str, ...]:
     infos = {info.name: info for info in msgspec.structs.fields(STRUCTS[table])}
-    return _literals(infos[key.partition("[")[0]].type)
+    return _literals(infos[re.split(r"[.\[]", key)[0]].type)
 
 
 def _literals(kind: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from batchrun.errors import JobError
 from batchrun.job import Job, input_path, output_path, prices, sends_key
+from batchrun.job.evaluation import METRICS, PYTHON_METRIC, EarlyStop, Evaluation
 from batchrun.job.labels import check_labels
 from batchrun.job.mistakes import nearest, shown
 from batchrun.job.presets import is_loopback
@@ -67,6 +68,8 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_output(job)
     if job.labels is not None:
         check_labels(job.labels)
+    if job.evaluation is not None:
+        _check_evaluation(job.evaluation)
 
 
 def normal_base_url(url: str) -> str:
@@ -254,3 +257,46 @@ def _reads(job: Job, target: Path) -> bool:
     if "**" in pattern:
         return fnmatch.fnmatchcase(normal_target, pattern.replace("**/", "*"))
     return PurePath(normal_target).match(pattern)
+
+
+def _check_evaluation(evaluation: Evaluation) -> None:
+    _check_metric(evaluation.metric)
+    if evaluation.tolerance is not None and evaluation.metric != "numeric":
+        raise JobError('[evaluation] tolerance: goes with metric = "numeric"')
+    for key in ("cluster", "stratify"):
+        if getattr(evaluation, key) == "":
+            raise JobError(f"[evaluation] {key}: expected the name of a column, got an empty text")
+    if evaluation.cluster is not None and evaluation.stratify is not None:
+        raise JobError("[evaluation]: give one of cluster and stratify; both together aren't supported")
+    if evaluation.stop is not None:
+        _check_early_stop(evaluation.stop, evaluation.stratify)
+
+
+def _check_metric(metric: str) -> None:
+    if metric in METRICS:
+        return
+    module, colon, function = metric.removeprefix(PYTHON_METRIC).partition(":")
+    if metric.startswith(PYTHON_METRIC):
+        if not colon or not function.isidentifier() or not all(map(str.isidentifier, module.split("."))):
+            raise JobError(
+                f"[evaluation] metric: expected python:module:function, such as python:scores:similarity, "
+                f"got {shown(metric)}"
+            )
+        return
+    near = nearest(metric, METRICS)
+    hint = f"did you mean {near}?" if near else f"metrics are {', '.join(METRICS)}, python:module:function"
+    raise JobError(f"[evaluation] metric: there is no metric {shown(metric)}; {hint}")
+
+
+def _check_early_stop(stop: EarlyStop, stratify: str | None) -> None:
+    if stop == EarlyStop():
+        raise JobError("[evaluation] stop: give half_width, above or below")
+    if stratify is not None:
+        raise JobError(
+            "[evaluation] stop: doesn't go with stratify: no valid way to stop early is known to batchrun "
+            "for a stratified sample.\nLeave out one of the two."
+        )
+    if stop.above is not None and stop.below is not None and stop.above < stop.below:
+        raise JobError(
+            "[evaluation] stop: above must not be smaller than below, else one of them always holds"
+        )

@@ -119,7 +119,7 @@ def test_defaults_are_the_documented_ones(minimal: Path) -> None:
     assert (job.retry.outage_seconds, job.retry.in_doubt) == (900, "ask")
     assert (job.output.duplicates, job.output.order, job.output.seed, job.output.prefix) == (
         "share",
-        "input",
+        None,
         0,
         "",
     )

@@ -44,15 +44,8 @@ def test_key_at_top_level_names_its_table(minimal: Path) -> None:
 def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> None:
     assert refusal("[zzzz]") == (
         "zzzz: unknown table; tables are "
-        "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels"
+        "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels, evaluation"
     )
-
-
-@pytest.mark.parametrize("table", ["evaluation"])
-def test_planned_table_is_refused_as_such(refusal: Refusal, table: str) -> None:
-    """Labels and evaluations aren't mistaken for typing errors."""
-    text = refusal(f"[{table}]\nvotes = 1")
-    assert text.startswith(f"[{table}]: this version of batchrun doesn't do ")
 
 
 @pytest.mark.parametrize(
