@@ -69,10 +69,10 @@ def check_labels(labels: Labels) -> None:
         )
     if labels.choices is not None:
         _check_choices(labels.choices)
-    if labels.pattern is not None:
-        from batchrun.labels.pattern import compiled_pattern
+    else:
+        from batchrun.labels.reading import make_reader
 
-        compiled_pattern(labels.pattern)
+        make_reader(labels)
 
 
 def _check_choices(choices: tuple[str, ...]) -> None:

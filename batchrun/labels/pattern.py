@@ -8,6 +8,8 @@ import re
 from typing import TYPE_CHECKING
 
 from batchrun.errors import JobError
+from batchrun.labels import Label, Unreadable, excerpt
+from batchrun.labels.wrapping import MOST_CHARACTERS, too_long, unwrapped, without_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,3 +40,21 @@ def _fault(pattern: str) -> str:
         "not understood by the engine, which takes Rust's syntax: no look-around, no back-references, "
         "\\z for \\Z, and no more than 10 MiB when compiled"
     )
+
+
+def read_pattern(matches: "Callable[[str], bool]", pattern: str, text: str, cut: bool) -> Label | Unreadable:
+    """The answer as far as it matches: as it stands, else with one wrapping after another taken off.
+
+    An answer that was cut at max_tokens may be the beginning of a longer one, and is no label.
+    """
+    answer = without_thinking(text)
+    if not answer.strip():
+        return Unreadable("empty", "the answer is empty")
+    if len(answer) > MOST_CHARACTERS:
+        return Unreadable("too_long", too_long(answer))
+    if cut:
+        return Unreadable("cut_off", "the answer was cut off at max_tokens, and may be a part only")
+    found = next(filter(matches, unwrapped(answer)), None)
+    if found is None:
+        return Unreadable("no_match", f"the answer doesn't match the pattern {excerpt(pattern, 200)}")
+    return Label(found, found)
