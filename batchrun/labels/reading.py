@@ -38,7 +38,7 @@ def make_reader(labels: Labels) -> Reader:
         from batchrun.labels.choices import make_choices, read_choice
 
         listed = _shown("these", "\n".join(labels.choices), "the choices that were named")
-        allowed = f"Answer with exactly one of {listed}"
+        allowed = f"Answer with nothing but one of {listed}"
         return Reader(partial(read_choice, make_choices(labels.choices)), allowed)
     if labels.pattern is not None:
         from batchrun.labels.pattern import compiled_pattern, read_pattern
