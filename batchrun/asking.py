@@ -20,10 +20,9 @@ from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.ledger import Ledger
 from batchrun.limits.limiter import Limiter
-from batchrun.pending import IndexedRequest
+from batchrun.open_rows import Row
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
-from batchrun.prompts import Request
 from batchrun.stops import Stop, at_cap_of, interrupted
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
@@ -42,9 +41,7 @@ class Asking:
     most_seconds: float | None = None
 
 
-def ask(
-    asking: Asking, journal: Journal, chunks: Iterator[list[IndexedRequest]], progress: Progress
-) -> Stop | None:
+def ask(asking: Asking, journal: Journal, chunks: Iterator[list[Row]], progress: Progress) -> Stop | None:
     """Asks for the requests of `chunks` until they end or the run is stopped.
 
     Returns why it was stopped, None where it wasn't. Raises JournalError and StorageError.
@@ -56,7 +53,7 @@ def ask(
 async def _ask(
     asking: Asking,
     journal: Journal,
-    chunks: Iterator[list[IndexedRequest]],
+    chunks: Iterator[list[Row]],
     progress: Progress,
     ballast: Path,
 ) -> Stop | None:
@@ -70,7 +67,7 @@ async def _ask(
 async def _exchange(
     asking: Asking,
     journal: Journal,
-    chunks: Iterator[list[IndexedRequest]],
+    chunks: Iterator[list[Row]],
     progress: Progress,
     ballast: Path,
     signals: AsyncIterator[signal.Signals] | None,
@@ -106,10 +103,10 @@ async def _exchange(
     return ended
 
 
-async def _in_thread(chunks: Iterator[list[IndexedRequest]]) -> AsyncIterator[Sequence[Request]]:
+async def _in_thread(chunks: Iterator[list[Row]]) -> AsyncIterator[Sequence[Row]]:
     """Reads, renders and looks up in a thread, so that requests in flight don't wait for it."""
     while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
-        yield [request for _, request in chunk]
+        yield chunk
 
 
 async def _stop_on_signals(engine: Engine, signals: AsyncIterator[signal.Signals]) -> None:

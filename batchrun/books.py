@@ -50,7 +50,7 @@ class Books:
     so that no later intent is durable before it."""
 
     def __init__(self, run: int, first_attempt: int, ledger: Ledger, tariff: Tariff, log: AttemptLog) -> None:
-        self._run = run
+        self.run = run
         self._next_attempt = first_attempt
         self._ledger = ledger
         self._tariff = tariff
@@ -61,6 +61,8 @@ class Books:
         """Sets the worst case of the next attempt aside and writes its intent down; or says why not."""
         self._turn_of_the_day()
         worst_case = self._tariff.worst_case(lease.request.input_bound, lease.output_bound)
+        if lease.request.follows is not None:
+            worst_case = worst_case._replace(rows=0)  # its row counts once, with its first request
         if self._ledger.caps_credits and self._tariff.credits_per_token is None:
             # Nobody knows what a request costs in credits: one at a time, until an answer has shown it.
             if self._ledger.in_flight:
@@ -88,6 +90,8 @@ class Books:
     def answered(self, lease: Lease, answer: Answer) -> int:
         """Books an answer; returns the tokens that it used."""
         cost = self._tariff.cost(answer, lease.reservation.amount)
+        if lease.request.follows is not None:
+            cost = cost._replace(rows=0)
         priced = answer.cost_nano_usd is not None or self._tariff.priced
         self._log.record(
             Attempt(
@@ -145,7 +149,7 @@ class Books:
         self._log.intend(
             Intent(
                 lease.attempt,
-                self._run,
+                self.run,
                 lease.request.digest,
                 lease.number,
                 milliseconds(),

@@ -5,7 +5,6 @@ sent -> booked (journal, ledger) -> closed, or waiting for another attempt. `Eng
 workers only exchange a body for a reply.
 """
 
-import heapq
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -17,10 +16,13 @@ import anyio.abc
 
 from batchrun.books import Books, Lease
 from batchrun.exchange import Answer, Billed, Failure, Remedy
+from batchrun.labelling import Labelling, Reply
 from batchrun.limits.brake import Brake
 from batchrun.limits.limiter import Admission, Limiter
+from batchrun.open_rows import Row
 from batchrun.progress import Progress
-from batchrun.prompts import Request
+from batchrun.replies import read_reply
+from batchrun.row_queue import RowQueue, RowWatch
 from batchrun.stops import Stop, at_cap_of, by_endpoint
 from batchrun.wakeup import Wakeup
 from batchrun.wire.retry import RetryPolicy
@@ -28,8 +30,6 @@ from batchrun.wire.retry import RetryPolicy
 DRAIN_SECONDS = 30.0
 """How long an interrupted run waits for what is in flight."""
 LEAST_PREPARED = 2
-MOST_WAITING = 4_096
-"""Rows that may wait for another attempt before no new row is begun."""
 
 
 class Endpoint(Protocol):
@@ -40,13 +40,15 @@ class Endpoint(Protocol):
 class Rules:
     """`leave_in_doubt`: a row whose request may have been billed is not asked again.
 
-    `outage_seconds`: an endpoint that fails everything for longer ends the run.
+    `outage_seconds`: an endpoint that fails everything for longer ends the run. `labelling` says which
+    requests follow a row's first one.
     """
 
     concurrency: int
     retry: RetryPolicy
     leave_in_doubt: bool = False
     outage_seconds: float = 900.0
+    labelling: Labelling | None = None
 
 
 Going = tuple[Lease, Admission]
@@ -60,10 +62,19 @@ class _IdleWorker:
 
 
 class Engine:
-    """One run's fan-out. Faults are raised; every other end is a `Stop` or None."""
+    """One run's fan-out. Faults are raised; every other end is a `Stop` or None.
+
+    `watch` is told of every row that comes to its end.
+    """
 
     def __init__(
-        self, rules: Rules, books: Books, limiter: Limiter, endpoint: Endpoint, progress: Progress
+        self,
+        rules: Rules,
+        books: Books,
+        limiter: Limiter,
+        endpoint: Endpoint,
+        progress: Progress,
+        watch: RowWatch | None = None,
     ) -> None:
         self._rules = rules
         self._books = books
@@ -71,10 +82,8 @@ class Engine:
         self._brake = Brake()
         self._endpoint = endpoint
         self._progress = progress
-        self._open: set[bytes] = set()
-        self._fresh: deque[Request] = deque()
-        self._exhausted = False
-        self._waiting: list[tuple[float, int, Lease]] = []
+        self._queue = RowQueue(rules.labelling, progress, watch)
+        self._reads_answers = rules.labelling is not None or watch is not None
         self._uncommitted: deque[tuple[Lease, int]] = deque()
         self._durable: deque[Lease] = deque()
         self._idle: list[_IdleWorker] = []
@@ -93,8 +102,8 @@ class Engine:
         self._commits: deque[tuple[int, frozenset[int]]] = deque()
         self._tasks: anyio.abc.TaskGroup
 
-    async def run(self, source: AsyncIterator[Sequence[Request]]) -> Stop | None:
-        """Asks for every request of the source, until it ends or the run is stopped; then drains.
+    async def run(self, source: AsyncIterator[Sequence[Row]]) -> Stop | None:
+        """Asks for every row of the source, until it ends or the run is stopped; then drains.
 
         Raises what the source raised, after the drain, and what `fail` and `abort` were given.
         """
@@ -154,8 +163,7 @@ class Engine:
             lease, _ = self._uncommitted.popleft()
             if lease.attempt in not_needed:
                 self._books.not_needed(lease)
-                self._open.discard(lease.request.digest)
-                self._progress.shared += 1
+                self._queue.answered_elsewhere(lease.request)
             else:
                 self._durable.append(lease)
         if self._ending:
@@ -178,43 +186,30 @@ class Engine:
 
     # Admission: one task, so that rows are taken, retried and reserved for in a definite order.
 
-    async def _next_lease(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
-        """The next request to make: a retry that is due, else a new row. None when there is nothing left.
+    async def _next_lease(self, source: AsyncIterator[Sequence[Row]]) -> Lease | None:
+        """The next request to make, None when there is nothing left.
 
         While everything fails, new rows go first: they tell a bad endpoint from bad rows, and no row has to
         spend its attempts on an outage.
         """
         while not self._ending:
             now = time.monotonic()
-            may_begin = not self._exhausted and len(self._waiting) < MOST_WAITING
-            may_repeat = not (may_begin and self._brake.is_failing)
-            if may_repeat and self._waiting and self._waiting[0][0] <= now:
-                return heapq.heappop(self._waiting)[2]
-            if may_begin:
-                if (lease := await self._next_new(source)) is not None:
-                    return lease
-            elif self._exhausted and not self._open:
+            lease = self._queue.next(now, new_rows_first=self._brake.is_failing)
+            if lease is not None:
+                return lease
+            if self._queue.wants_rows:
+                await self._fetch(source)
+            elif self._queue.finished:
                 return None
             else:
-                await self._admission.wait(self._waiting[0][0] - now if self._waiting else None)
+                await self._admission.wait(self._queue.seconds_to_retry(now))
         return None
 
-    async def _next_new(self, source: AsyncIterator[Sequence[Request]]) -> Lease | None:
-        """A row whose request isn't on its way already; None after fetching the next chunk instead."""
-        while self._fresh:
-            request = self._fresh.popleft()
-            if request.digest not in self._open:
-                self._open.add(request.digest)
-                return Lease(request)
-            self._progress.shared += 1
+    async def _fetch(self, source: AsyncIterator[Sequence[Row]]) -> None:
         try:
-            chunk = await anext(source, None)
+            self._queue.feed(await anext(source, None))
         except Exception as error:  # of whatever kind: the answers in flight are paid for
             self.fail(error)
-            return None
-        self._exhausted = chunk is None
-        self._fresh.extend(chunk or ())
-        return None
 
     async def _prepare(self, lease: Lease) -> None:
         """Reserves and intends, once there is room among the prepared requests and in the budget."""
@@ -228,6 +223,8 @@ class Engine:
                 return
             if not shortfall.may_pass:
                 self.stop(at_cap_of(shortfall.cap))
+                return
+            if self._queue.gives_way(lease):
                 return
             self._progress.held_by = shortfall.cap
             await self._admission.wait()
@@ -313,8 +310,9 @@ class Engine:
         self._limiter.answered(admission, time.monotonic(), tokens, answer.limits)
         self._brake.succeeded(admission.sent_at)
         self._refused_since = None
-        self._open.discard(lease.request.digest)
         self._progress.answered(tokens)
+        reply = read_reply(answer.body, self._books.run) if self._reads_answers else Reply("")
+        self._queue.ended(lease.request, reply)
 
     def _take_failure(self, lease: Lease, admission: Admission, failure: Failure) -> None:
         self._heed(lease, admission, failure)
@@ -325,8 +323,10 @@ class Engine:
         self._progress.attempt_failed(failure, lease.attempt, final=final)
         if failure.remedy is Remedy.STOP_RUN:
             self.stop(by_endpoint(failure.message))
-        if delay is None:
-            self._open.discard(lease.request.digest)
+        if final:
+            self._queue.ended(lease.request, Reply(None, run=self._books.run))
+        elif delay is None:
+            self._queue.drop(lease.request)
         else:
             self._retry_after(lease, failure, delay)
 
@@ -356,7 +356,7 @@ class Engine:
         # Whoever was refused goes first when sending goes on; the limiter sees to the pace.
         rate_limited = failure.remedy is Remedy.SLOW_DOWN
         due = self._limiter.paused_until if rate_limited else time.monotonic() + delay
-        heapq.heappush(self._waiting, (due, lease.attempt, lease))
+        self._queue.retry(lease, due)
 
     # The end.
 

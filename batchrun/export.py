@@ -12,8 +12,9 @@ from batchrun.books import milliseconds
 from batchrun.job import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
 from batchrun.occurrences import OccurrenceCounter
-from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch, row_values
+from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch
 from batchrun.prompts import Request
+from batchrun.row_records import row_records
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, as_it_stands, summary_of
 from batchrun.tables.writer import check_writable, replace_table
@@ -63,7 +64,7 @@ def write_output(workload: Workload, journal: Journal, path: Path, metadata: Met
     occurrences = OccurrenceCounter()
     with replace_table(path, workload.schema, lambda: metadata(counts)) as table:
         for chunk in workload.chunks():
-            rows = _chunk_rows(chunk, journal, occurrences, counts)
+            rows = _chunk_rows(workload, chunk, journal, occurrences, counts)
             table.write(output_batch(chunk.batch, rows, workload.schema))
     return dict(counts)
 
@@ -78,17 +79,18 @@ def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
 
 
 def _chunk_rows(
-    chunk: Chunk, journal: Journal, occurrences: OccurrenceCounter, counts: Counter[str]
+    workload: Workload, chunk: Chunk, journal: Journal, occurrences: OccurrenceCounter, counts: Counter[str]
 ) -> list[tuple[Any, ...]]:
-    digests = {request.digest for request in chunk.requests if isinstance(request, Request)}
-    histories = journal.histories(tuple(digests))
+    sendable = [request for request in chunk.requests if isinstance(request, Request)]
+    records = row_records(sendable, journal, workload.labelling)
+    added = workload.added
     rows = []
     for request in chunk.requests:
         if isinstance(request, Request):
             duplicate = occurrences.count(request.digest) > 1
-            row = row_values(histories.get(request.digest), duplicate)
+            row = added.values(records.get(request.digest), duplicate)
         else:
-            row = row_values(request, duplicate=False)
+            row = added.values(request, duplicate=False)
         rows.append(row)
         counts[row[STATUS]] += 1
         counts["shared"] += row[SHARED]

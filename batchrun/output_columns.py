@@ -1,13 +1,16 @@
-"""The columns that batchrun adds to the input's, and what a row's history makes of them."""
+"""The columns that batchrun adds to the input's, and what a row's record makes of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from batchrun.amounts import usd
 from batchrun.journal.records import RequestHistory
+from batchrun.labelling import Labelling, Verdict
 from batchrun.prompts import InvalidRow
+from batchrun.row_records import RowRecord
 from batchrun.wire.messages import answer_text, decode_message
 
 OK = "ok"
@@ -48,24 +51,85 @@ _NOTHING_SPENT = (0, 0, 0, 0.0, 0.0)
 _NO_TIMES = (None,) * 3
 
 
-def row_values(history: RequestHistory | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
-    """One row's values of `COLUMNS`.
+_SCALARS = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+LABEL_TYPES = {
+    **_SCALARS,
+    **{f"list<{name}>": pa.list_(scalar) for name, scalar in _SCALARS.items()},
+    "json": pa.string(),
+}
+"""The types of labels, by the names that `batchrun.labels.columns` gives them."""
 
-    `duplicate` says that an earlier row has the same request: that row bears the cost.
-    """
+
+@dataclass(frozen=True)
+class AddedColumns:
+    """What is added to the input's columns: `COLUMNS`, and those of a job with labels."""
+
+    labelling: Labelling | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*COLUMNS, *self._label_fields()])
+
+    def values(self, record: RowRecord | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
+        """One row's values.
+
+        `duplicate` says that an earlier row has the same request: that row bears the cost.
+        """
+        verdict = record.standing.verdict if isinstance(record, RowRecord) and record.standing else None
+        return row_values(record, duplicate) + self._label_values(verdict)
+
+    def _label_fields(self) -> list[pa.Field]:
+        if self.labelling is None:
+            return []
+        fields = [pa.field(column.name, LABEL_TYPES[column.type]) for column in self.labelling.reader.columns]
+        fields.append(pa.field("label_error", pa.string()))
+        if self.labelling.votes > 1:
+            fields += [pa.field("agreement", pa.float64()), pa.field("samples", pa.list_(pa.string()))]
+        return fields
+
+    def _label_values(self, verdict: Verdict | None) -> tuple[Any, ...]:
+        if self.labelling is None:
+            return ()
+        votes = self.labelling.votes > 1
+        columns = self.labelling.reader.columns
+        if verdict is None:
+            return (None,) * (len(columns) + 1 + 2 * votes)
+        label = verdict.label
+        value = {} if label is None else label.value
+        values = (value,) if isinstance(value, str) else tuple(value.get(column.name) for column in columns)
+        return (*values, verdict.problem, *((verdict.agreement, list(verdict.labels)) if votes else ()))
+
+
+def status_of(record: RowRecord | InvalidRow | None) -> str:
+    if isinstance(record, InvalidRow):
+        return FAILED
+    if record is None or record.history is None:
+        return PENDING
+    if record.standing is None:
+        answered, failed = record.history.answer is not None, record.history.failed
+        return OK if answered else FAILED if failed else PENDING
+    verdict = record.standing.verdict
+    if verdict is None:
+        return PENDING
+    return OK if verdict.label is not None else INVALID if verdict.answered else FAILED
+
+
+def row_values(record: RowRecord | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
+    """One row's values of `COLUMNS`."""
+    status = status_of(record)
+    if isinstance(record, InvalidRow):
+        error = (record.code, record.message)
+        return (status, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, *error, *_NO_TIMES)
+    history = None if record is None else record.history
     if history is None:
-        return (PENDING, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, None, None, *_NO_TIMES)
-    if isinstance(history, InvalidRow):
-        error = (history.code, history.message)
-        return (FAILED, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, *error, *_NO_TIMES)
+        return (status, *_NO_MESSAGE, *_NOTHING_SPENT, None, 0, False, None, None, *_NO_TIMES)
     spent = _NOTHING_SPENT if duplicate else _spend_values(history)
     attempts = 0 if duplicate else history.attempts
-    if history.answer is None:
-        status = FAILED if history.failed else PENDING
+    if status in (PENDING, FAILED) or history.answer is None:
         error = (history.error_code or "", history.error or "")
         return (status, *_NO_MESSAGE, *spent, None, attempts, False, *error, *_NO_TIMES)
     return (
-        OK,
+        status,
         *_message_values(history.answer),
         *spent,
         history.remaining_credits,
@@ -81,8 +145,14 @@ def row_values(history: RequestHistory | InvalidRow | None, duplicate: bool) -> 
 
 def _spend_values(history: RequestHistory) -> tuple[Any, ...]:
     """Sums over the billed attempts; the cost of an answer is null where nobody can say it."""
-    if history.answer is None:
-        return (0, 0, 0, 0.0, usd(history.uncertain_nano_usd))
+    if history.answer is None:  # or it stands for nothing yet: others of its row may have been billed
+        return (
+            history.input_tokens or 0,
+            history.output_tokens or 0,
+            history.credits or 0,
+            usd(history.nano_usd or 0),
+            usd(history.uncertain_nano_usd),
+        )
     return (
         history.input_tokens,
         history.output_tokens,
@@ -98,9 +168,10 @@ def _message_values(body: bytes) -> tuple[Any, ...]:
 
 
 def output_batch(batch: pa.RecordBatch, rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    """The input's columns of `batch` with the values of `COLUMNS` behind them."""
+    """The input's columns of `batch` with the values of the added ones behind them."""
+    fields = list(schema)[batch.num_columns :]
     added = [
         pa.array(values, type=field.type)
-        for field, values in zip(COLUMNS, zip(*rows, strict=True), strict=True)
+        for field, values in zip(fields, zip(*rows, strict=True), strict=True)
     ]
     return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)

@@ -1,8 +1,9 @@
-"""Which requests are still to be asked, and in which order."""
+"""Which rows are still to be asked for, and in which order."""
 
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
@@ -10,36 +11,75 @@ import pyarrow.compute as pc
 
 from batchrun.evaluation.places import key_of, place_of
 from batchrun.journal import Journal
+from batchrun.labelling import Labelling
+from batchrun.open_rows import Row
 from batchrun.progress import Progress
 from batchrun.prompts import Request
-from batchrun.workload import ROWS_IN_A_CHUNK, Workload
+from batchrun.row_records import row_records
+from batchrun.workload import ROWS_IN_A_CHUNK, Chunk, Workload
 
-IndexedRequest = tuple[int, Request]
+Pending = Callable[[list[Row]], list[Row]]
 
 
-def pending_requests(
-    workload: Workload, journal: Journal, progress: Progress, retry_failed_before: int = 0
-) -> Iterator[list[IndexedRequest]]:
-    """The requests without an answer, with the indexes of their rows, in input order.
+def pending_rows(
+    workload: Workload,
+    journal: Journal,
+    progress: Progress,
+    retry_failed_before: int = 0,
+    labelling: Labelling | None = None,
+) -> Iterator[list[Row]]:
+    """The rows that have not come to their end, in input order.
 
-    A request that failed for good is left out too, unless that was in a run before
-    `retry_failed_before`. A request may come up more than once: its rows share one answer.
+    A row that failed for good is left out too, unless that was in a run before `retry_failed_before`.
+    A request may come up more than once: its rows share one answer.
     """
     rows = 0
-    known = _Settled(journal, retry_failed_before)
+    unsettled = (
+        _without_verdict(journal, labelling)
+        if labelling is not None and labelling.follows_up
+        else _unanswered(journal, retry_failed_before)
+    )
     for chunk in workload.chunks([]):
-        requests = [
-            (chunk.first + position, request)
-            for position, request in enumerate(chunk.requests)
-            if isinstance(request, Request)
-        ]
-        settled = known.among({request.digest for _, request in requests})
-        pending = [(row, request) for row, request in requests if request.digest not in settled]
+        sendable = _sendable(chunk)
+        pending = unsettled(sendable)
         rows += len(chunk.requests)
-        progress.invalid += len(chunk.requests) - len(requests)
-        progress.settled_before += len(requests) - len(pending)
+        progress.invalid += len(chunk.requests) - len(sendable)
+        progress.settled_before += len(sendable) - len(pending)
         yield pending
     progress.rows = rows
+
+
+def _sendable(chunk: Chunk) -> list[Row]:
+    return [
+        Row(chunk.first + position, request)
+        for position, request in enumerate(chunk.requests)
+        if isinstance(request, Request)
+    ]
+
+
+def _unanswered(journal: Journal, retry_failed_before: int) -> Pending:
+    """For rows that take one request."""
+    known = _Settled(journal, retry_failed_before)
+
+    def pending(rows: list[Row]) -> list[Row]:
+        settled = known.among({row.request.digest for row in rows})
+        return [row for row in rows if row.request.digest not in settled]
+
+    return pending
+
+
+def _without_verdict(journal: Journal, labelling: Labelling) -> Pending:
+    """For rows that may take several: their answers say whether they have come to an end."""
+
+    def pending(rows: list[Row]) -> list[Row]:
+        records = row_records([row.request for row in rows], journal, labelling)
+        return [
+            replace(row, known=record.known)
+            for row in rows
+            if (record := records[row.request.digest]).standing is None or record.standing.verdict is None
+        ]
+
+    return pending
 
 
 class _Settled:
@@ -73,25 +113,23 @@ class _Settled:
 
 
 def in_random_order(
-    chunks: Iterator[list[IndexedRequest]], seed: int, rows_in_a_chunk: int = ROWS_IN_A_CHUNK
-) -> Iterator[list[IndexedRequest]]:
-    """The same requests in ascending order of a keyed hash of their row's index.
+    chunks: Iterator[list[Row]], seed: int, rows_in_a_chunk: int = ROWS_IN_A_CHUNK
+) -> Iterator[list[Row]]:
+    """The same rows in ascending order of a keyed hash of their row's index.
 
     The place of a row among the others depends on the seed and its index alone, so that an
-    interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 32
+    interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 24
     bytes of memory.
     """
     key = key_of(seed)
     places = array("Q")
     offsets = array("Q")
-    rows = array("Q")
     with tempfile.TemporaryFile() as file:
         for chunk in chunks:
-            for row, request in chunk:
-                rows.append(row)
+            for row in chunk:
                 offsets.append(file.tell())
-                places.append(place_of(row, key))
-                file.write(msgspec.msgpack.encode(request))
+                places.append(place_of(row.index, key))
+                file.write(msgspec.msgpack.encode(row))
         offsets.append(file.tell())
         order = _order(places)
         for start in range(0, len(order), rows_in_a_chunk):
@@ -99,7 +137,7 @@ def in_random_order(
             for position in order[start : start + rows_in_a_chunk].to_pylist():
                 file.seek(offsets[position])
                 encoded = file.read(offsets[position + 1] - offsets[position])
-                shuffled.append((rows[position], msgspec.msgpack.decode(encoded, type=Request)))
+                shuffled.append(msgspec.msgpack.decode(encoded, type=Row))
             yield shuffled
 
 

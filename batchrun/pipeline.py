@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,7 +23,8 @@ from batchrun.journal.storage import check_whole
 from batchrun.ledger import Ledger, caps_of
 from batchrun.limits.limiter import Limiter
 from batchrun.log import RunLog
-from batchrun.pending import IndexedRequest, in_random_order, pending_requests
+from batchrun.open_rows import Row
+from batchrun.pending import in_random_order, pending_rows
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
 from batchrun.run_folder import RunFolder, locked, make_run_folder, refuse_half_salvaged, write_private
@@ -178,11 +179,16 @@ def committed_spend(before: Totals, tariff: Tariff) -> Amount:
 
 def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Stop | None:
     job = run.workload.job
+    before = run.number if retry_failed else 0
+    labelling = run.workload.labelling
+    if labelling is not None:
+        labelling = replace(labelling, asks_again_before=before)
     rules = Rules(
         concurrency=job.limits.concurrency,
         retry=RetryPolicy(1 if job.request.free_tier else job.retry.max_attempts, job.retry.max_wait_seconds),
         leave_in_doubt=job.retry.in_doubt == "leave",
         outage_seconds=job.retry.outage_seconds,
+        labelling=labelling,
     )
     asking = Asking(
         run.number,
@@ -195,7 +201,8 @@ def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> S
     )
     reader = open_for_reading(run.journal.path)
     try:
-        chunks = _chunks(run, reader, progress, run.number if retry_failed else 0)
+        pending = pending_rows(run.workload, reader, progress, before, labelling)
+        chunks = _chunks(run.workload, pending)
         return ask(asking, run.journal, chunks, progress)
     finally:
         reader.close()
@@ -228,13 +235,11 @@ def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
     )
 
 
-def _chunks(
-    run: _Run, reader: Journal, progress: Progress, retry_failed_before: int
-) -> Iterator[list[IndexedRequest]]:
-    job = run.workload.job
-    chunks = pending_requests(run.workload, reader, progress, retry_failed_before)
+def _chunks(workload: Workload, chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    """The rows in the order of asking; the one that the free tier allows."""
+    job = workload.job
     if asks_in_random_order(job):
-        chunks = in_random_order(chunks, job.output.seed, run.workload.rows_in_a_chunk)
+        chunks = in_random_order(chunks, job.output.seed, workload.rows_in_a_chunk)
     if job.request.free_tier:
         return islice(([chunk[0]] for chunk in chunks if chunk), 1)
     return chunks

@@ -13,8 +13,9 @@ class Progress:
     """Written by the run, read by the display. `rows` is None until the input's length is known.
 
     `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
-    row's answer; `held_by` names the cap that the next request waits for. `stopping`
-    says why nothing more is started, while what is in flight is waited for. `on_failure` is told of each
+    row's answer; `answers` counts rows, also those `without_label`; `held_by` names the cap that the next
+    request waits for. `stopping` says why nothing more is started, while what is in flight is waited
+    for. `on_failure` is told of each
     failed attempt: its number in the journal, and whether its row ends with it.
     """
 
@@ -23,6 +24,7 @@ class Progress:
     shared: int = 0
     invalid: int = 0
     answers: int = 0
+    without_label: int = 0
     failed: int = 0
     requests: int = 0
     retried: int = 0
@@ -47,13 +49,16 @@ class Progress:
         self.held_by = None
 
     def answered(self, tokens: int) -> None:
-        self.answers += 1
         self.in_flight -= 1
         self.tokens += tokens
+
+    def row_ended(self, *, failed: bool, invalid: bool) -> None:
+        self.failed += failed
+        self.answers += not failed
+        self.without_label += invalid
 
     def attempt_failed(self, failure: Failure, attempt: int, *, final: bool) -> None:
         self.by_error[failure.code] += 1
         self.in_flight -= 1
         self.last_error = failure.message
-        self.failed += final
         self.on_failure(failure, attempt, final)

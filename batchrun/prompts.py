@@ -1,7 +1,7 @@
 """From a row to its request: templates rendered, parameters set, the body encoded, its identity taken."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -39,13 +39,20 @@ class Request:
     """What is sent for a row: `body` is JSON, `digest` (16 bytes) its identity.
 
     `input_bound` is an upper bound of its input tokens; `output_bound` is its `max_tokens`, or
-    None where it has none.
+    None where it has none. `follows` is the digest of the row's first request, where this one follows it
+    up: a repair, or a further vote.
     """
 
     body: bytes
     digest: bytes
     input_bound: int
     output_bound: int | None
+    follows: bytes | None = None
+
+    @property
+    def row(self) -> bytes:
+        """The digest of the request that its row began with."""
+        return self.digest if self.follows is None else self.follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +212,12 @@ def separate(request: Request, occurrence: int) -> Request:
     """The same request as one of its own: for rows whose duplicates are each to be asked."""
     if occurrence == 1:
         return request
-    digest = blake2b(request.digest + occurrence.to_bytes(8, "big"), digest_size=DIGEST_BYTES).digest()
-    return Request(request.body, digest, request.input_bound, request.output_bound)
+    return replace(request, digest=derived_digest(request.digest, occurrence.to_bytes(8, "big")))
+
+
+def derived_digest(digest: bytes, *what: bytes) -> bytes:
+    """The identity of a request that comes of another one."""
+    return blake2b(digest + b"".join(what), digest_size=DIGEST_BYTES).digest()
 
 
 def no_such_column(where: str, name: str, columns: Sequence[str]) -> str:

@@ -12,6 +12,9 @@ from batchrun.stops import FREE_REQUEST_USED, Stop
 
 Summary = dict[str, Any]
 
+_REASONS = {"error": "failed", "label_error": "invalid"}
+"""Columns that say why, and of which rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -35,7 +38,10 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
         return Ending(EXIT_ROWS_FAILED, reason, "run the same command again")
     if without_answer:
         reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid."
-        return Ending(EXIT_ROWS_FAILED, reason, "see the column error; --retry-failed asks for them again")
+        columns = " and ".join(name for name, kind in _REASONS.items() if rows[kind])
+        return Ending(
+            EXIT_ROWS_FAILED, reason, f"see the column {columns}; --retry-failed asks for them again"
+        )
     return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
 
 

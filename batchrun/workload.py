@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from batchrun.errors import JobError, OutputError
 from batchrun.job import Job, input_path
+from batchrun.labelling import Labelling
 from batchrun.occurrences import OccurrenceCounter
-from batchrun.output_columns import COLUMNS
+from batchrun.output_columns import AddedColumns
 from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.tables.reader import Table, open_table, python_rows
 
@@ -33,7 +34,12 @@ class Workload:
     job: Job
     table: Table
     builder: RequestBuilder
+    labelling: Labelling | None
     schema: pa.Schema
+
+    @property
+    def added(self) -> AddedColumns:
+        return AddedColumns(self.labelling)
 
     @property
     def rows_in_a_chunk(self) -> int:
@@ -66,16 +72,23 @@ def endpoint_identity(job: Job, *, sandbox: bool) -> str:
 def open_workload(job: Job, *, sandbox: bool) -> Workload:
     """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them."""
     table = open_table(input_path(job), job.base)
-    schema = output_schema(table.schema, job.output.prefix)
+    labelling = labelling_of(job)
+    schema = output_schema(table.schema, AddedColumns(labelling).schema, job.output.prefix)
     builder = RequestBuilder(job, table.schema.names, endpoint_identity(job, sandbox=sandbox))
-    workload = Workload(job, table, builder, schema)
+    workload = Workload(job, table, builder, labelling, schema)
     _try_first_row(workload)
     return workload
 
 
-def output_schema(input_schema: pa.Schema, prefix: str) -> pa.Schema:
+def output_schema(input_schema: pa.Schema, added: pa.Schema, prefix: str) -> pa.Schema:
     """The input's columns, then batchrun's. Raises OutputError where a name stands for both."""
-    columns = [pa.field(prefix + field.name, field.type) for field in COLUMNS]
+    columns = [pa.field(prefix + field.name, field.type) for field in added]
+    twice = next((name for name in added.names if added.names.count(name) > 1), None)
+    if twice is not None:
+        raise JobError(
+            f"[labels] json_schema: {twice!r} is also the name of one of batchrun's columns.\n"
+            "Give the property another name, in the schema and in the prompt."
+        )
     taken = [field.name for field in columns if field.name in input_schema.names]
     if taken:
         names = ", ".join(repr(name) for name in taken)
@@ -84,6 +97,15 @@ def output_schema(input_schema: pa.Schema, prefix: str) -> pa.Schema:
             'Set output.prefix, for example --set output.prefix="batchrun_".'
         )
     return pa.schema([*input_schema, *columns], metadata=input_schema.metadata)
+
+
+def labelling_of(job: Job) -> Labelling | None:
+    """How the job's rows come to their labels; None for a job without labels."""
+    if job.labels is None:
+        return None
+    from batchrun.labels.reading import make_reader
+
+    return Labelling(make_reader(job.labels), job.labels.repair, job.labels.votes)
 
 
 def _try_first_row(workload: Workload) -> None:

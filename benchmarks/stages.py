@@ -22,7 +22,7 @@ from batchrun.export import write_output
 from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
 from batchrun.ledger import Ledger, caps_of
-from batchrun.pending import pending_requests
+from batchrun.pending import pending_rows
 from batchrun.pipeline import opening_tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
@@ -84,8 +84,8 @@ def _time_stages(workload: Workload, server: Server, journal: Journal, folder: P
     with stages.timed("read, render, encode, take the digest"):
         for _ in workload.chunks([]):
             pass
-    chunks = pending_requests(workload, journal, Progress())
-    requests = [request for _, request in chain.from_iterable(chunks)]
+    chunks = pending_rows(workload, journal, Progress())
+    requests = [row.request for row in chain.from_iterable(chunks)]
     with stages.timed("send and decode: reqwest, its thread, httpx's types"):
         answers = uvloop.run(_send_all(server, requests))
     with stages.timed("ledger and books"):

@@ -10,7 +10,7 @@ import pytest
 
 from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Journal, Outcome, create_or_open
-from batchrun.pending import in_random_order, pending_requests
+from batchrun.pending import in_random_order, pending_rows
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.workload import ROWS_IN_A_CHUNK, Workload, open_workload
@@ -64,9 +64,9 @@ def settle(journal: Journal, digests: list[bytes], outcomes: str = "a") -> None:
     writer.close()
 
 
-def pending_rows(workload: Workload, journal: Journal, retry_failed_before: int = 0) -> list[int]:
-    chunks = pending_requests(workload, journal, Progress(rows=None), retry_failed_before)
-    return [row for chunk in chunks for row, _ in chunk]
+def pending_indexes(workload: Workload, journal: Journal, retry_failed_before: int = 0) -> list[int]:
+    chunks = pending_rows(workload, journal, Progress(rows=None), retry_failed_before)
+    return [row.index for chunk in chunks for row in chunk]
 
 
 def texts(rows: int = ROWS) -> list[str]:
@@ -76,7 +76,7 @@ def texts(rows: int = ROWS) -> list[str]:
 def test_rows_appended_to_a_finished_input_are_all_that_is_left(tmp_path: Path, journal: Journal) -> None:
     settle(journal, digests_of(workload_of(tmp_path, texts())))
     longer = workload_of(tmp_path, [*texts(), "new", "newer"])
-    assert pending_rows(longer, journal) == [ROWS, ROWS + 1]
+    assert pending_indexes(longer, journal) == [ROWS, ROWS + 1]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,14 +93,14 @@ def test_what_is_pending_does_not_depend_on_the_order_of_the_journal(
     settle(journal, [bytes([n % 256]) * 8 + n.to_bytes(8, "big") for n in range(draw.randint(0, 3_000))])
     settle(journal, asked, "aaafadar")
     settled = {digest for place, digest in enumerate(asked) if "aaafadar"[place % 8] in "af"}
-    assert pending_rows(rows, journal) == [row for row in range(ROWS) if digests[row] not in settled]
+    assert pending_indexes(rows, journal) == [row for row in range(ROWS) if digests[row] not in settled]
 
 
 def test_failures_of_earlier_runs_are_asked_again_if_wanted(tmp_path: Path, journal: Journal) -> None:
     rows = workload_of(tmp_path, texts(100))
     settle(journal, digests_of(rows), "af")
-    assert pending_rows(rows, journal) == []
-    assert pending_rows(rows, journal, retry_failed_before=2) == list(range(1, 100, 2))
+    assert pending_indexes(rows, journal) == []
+    assert pending_indexes(rows, journal, retry_failed_before=2) == list(range(1, 100, 2))
 
 
 def test_rows_in_the_order_of_last_time_are_not_looked_up_one_by_one(
@@ -117,7 +117,7 @@ def test_rows_in_the_order_of_last_time_are_not_looked_up_one_by_one(
         return plain(self, digests, before)
 
     monkeypatch.setattr(Journal, "settled_digests", counting)
-    assert pending_rows(rows, journal) == []
+    assert pending_indexes(rows, journal) == []
     assert looked_up == []
 
 
@@ -125,8 +125,8 @@ def test_a_random_order_holds_every_request_once_and_is_the_seeds(tmp_path: Path
     rows = workload_of(tmp_path, texts())
 
     def order(seed: int) -> list[int]:
-        chunks = pending_requests(rows, journal, Progress(rows=None))
-        return [row for chunk in in_random_order(chunks, seed) for row, _ in chunk]
+        chunks = pending_rows(rows, journal, Progress(rows=None))
+        return [row.index for chunk in in_random_order(chunks, seed) for row in chunk]
 
     assert sorted(order(1)) == list(range(ROWS))
     assert order(1) == order(1) != order(2)

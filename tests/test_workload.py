@@ -78,7 +78,7 @@ def test_a_first_row_without_a_prompt_is_that_row_s_matter(tmp_path: Path) -> No
 
 def test_the_output_has_the_input_s_columns_and_then_ours() -> None:
     given = pa.schema([pa.field("text", pa.large_string(), nullable=False), ("n", pa.decimal128(9, 2))])
-    schema = output_schema(given, "p_")
+    schema = output_schema(given, COLUMNS, "p_")
     assert pa.schema(list(schema)[:2]).equals(given)
     assert schema.names[2:] == [f"p_{name}" for name in COLUMNS.names]
 
@@ -87,5 +87,5 @@ def test_the_output_has_the_input_s_columns_and_then_ours() -> None:
 def test_a_column_of_the_same_name_is_refused_without_a_prefix(name: str) -> None:
     given = pa.schema([(name, pa.string())])
     with pytest.raises(OutputError, match=rf"'{name}'.*\n.*output.prefix"):
-        output_schema(given, "")
-    assert name in output_schema(given, "p_").names
+        output_schema(given, COLUMNS, "")
+    assert name in output_schema(given, COLUMNS, "p_").names

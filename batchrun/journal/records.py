@@ -60,8 +60,9 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True)
 class RequestHistory:
-    """All attempts of one request, summed up for its row of the output."""
+    """All attempts of one request, summed up for its row of the output. `run` is that of the last one."""
 
+    run: int = 0
     answer: bytes | None = None
     failed: bool = False
     attempts: int = 0

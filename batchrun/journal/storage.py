@@ -117,7 +117,7 @@ class Journal:
             rows = self.connection.execute(
                 "SELECT digest, outcome, final, nano_usd, credits, input_tokens, output_tokens,"
                 " remaining_credits, latency_ms, first_token_ms, finished_at, error_code, error,"
-                " attempt, crc32, body"
+                " attempt, crc32, body, run"
                 f" FROM attempts LEFT JOIN responses USING (attempt) WHERE digest IN ({_marks(digests)})"
                 " ORDER BY attempt",
                 digests,
@@ -273,6 +273,7 @@ def _marks(values: Sequence[object]) -> str:
 def _add_attempt(history: RequestHistory, row: tuple[Any, ...], path: Path) -> None:
     outcome, final, nano_usd, credits_booked, input_tokens, output_tokens = row[1:7]
     history.attempts += 1
+    history.run = row[16]
     if outcome == Outcome.ANSWERED:
         history.remaining_credits, history.latency_ms, history.first_token_ms, history.answered_at = row[7:11]
         attempt, crc, body = row[13:16]

@@ -19,6 +19,7 @@ from batchrun.exchange import Answer, Billed, Failure, Remedy
 from batchrun.journal import Journal, JournalWriter, create_or_open
 from batchrun.ledger import Cap, Ledger
 from batchrun.limits.limiter import Limiter
+from batchrun.open_rows import Row
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
@@ -154,9 +155,9 @@ def _close(writer: JournalWriter, journal: Journal) -> None:
         journal.close()
 
 
-async def _chunks(requests: Sequence[Request], broken: Exception | None) -> AsyncIterator[Sequence[Request]]:
+async def _chunks(requests: Sequence[Request], broken: Exception | None) -> AsyncIterator[Sequence[Row]]:
     for start in range(0, len(requests), 50):
         await anyio.lowlevel.checkpoint()
         if broken is not None and start:
             raise broken
-        yield requests[start : start + 50]
+        yield [Row(start + place, one) for place, one in enumerate(requests[start : start + 50])]

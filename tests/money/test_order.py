@@ -2,24 +2,25 @@
 
 from collections.abc import Iterator
 
-from batchrun.pending import IndexedRequest, in_random_order
+from batchrun.open_rows import Row
+from batchrun.pending import in_random_order
 from batchrun.prompts import Request, separate
 from tests.money.fanout import request
 
 
-def chunks(rows: range) -> Iterator[list[IndexedRequest]]:
-    indexed = [(row, request(row)) for row in rows]
+def chunks(rows: range) -> Iterator[list[Row]]:
+    indexed = [Row(row, request(row)) for row in rows]
     for start in range(0, len(indexed), 100):
         yield indexed[start : start + 100]
 
 
-def order_of(rows: range, seed: int) -> list[IndexedRequest]:
+def order_of(rows: range, seed: int) -> list[Row]:
     return [item for chunk in in_random_order(chunks(rows), seed) for item in chunk]
 
 
 def test_every_request_comes_once_and_as_it_was() -> None:
-    assert sorted(order_of(range(2_500), 1), key=lambda item: item[0]) == [
-        (row, request(row)) for row in range(2_500)
+    assert sorted(order_of(range(2_500), 1), key=lambda row: row.index) == [
+        Row(row, request(row)) for row in range(2_500)
     ]
 
 
@@ -30,14 +31,14 @@ def test_the_seed_alone_decides_the_order() -> None:
 
 def test_an_interrupted_run_goes_on_in_the_same_order() -> None:
     """Rows that were asked already, or were appended since, don't move the others."""
-    whole = [row for row, _ in order_of(range(1_000), 9)]
-    rest = [row for row, _ in order_of(range(400, 1_300), 9)]
+    whole = [row.index for row in order_of(range(1_000), 9)]
+    rest = [row.index for row in order_of(range(400, 1_300), 9)]
     assert [row for row in whole if row >= 400] == [row for row in rest if row < 1_000]
 
 
 def test_the_first_rows_asked_are_a_sample_of_all() -> None:
     """Their mean index is within four standard errors of the middle."""
-    first = [row for row, _ in order_of(range(10_000), 3)][:400]
+    first = [row.index for row in order_of(range(10_000), 3)][:400]
     standard_error = 10_000 / 12**0.5 / 400**0.5
     assert abs(sum(first) / 400 - 5_000) < 4 * standard_error
 
