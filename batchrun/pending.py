@@ -35,9 +35,12 @@ def pending_requests(
         ]
         settled = known.among({request.digest for _, request in requests})
         pending = [(row, request) for row, request in requests if request.digest not in settled]
+        failed = sum(settled.get(request.digest, False) for _, request in requests)
         rows += len(chunk.requests)
+        progress.looked_at = rows
         progress.invalid += len(chunk.requests) - len(requests)
-        progress.settled_before += len(requests) - len(pending)
+        progress.failed_before += failed
+        progress.answered_before += len(requests) - len(pending) - failed
         yield pending
     progress.rows = rows
 
@@ -53,23 +56,23 @@ class _Settled:
         self._journal = journal
         self._retry_failed_before = retry_failed_before
         self._attempt = 0
-        self._page: frozenset[bytes] = frozenset()
+        self._page: dict[bytes, bool] = {}
         self._next_page = self._read_page()
 
-    def among(self, digests: set[bytes]) -> set[bytes]:
-        """Those of the digests that need no asking."""
-        on_next_page = digests & self._next_page
-        settled = (digests & self._page) | on_next_page
-        if on_next_page or not settled:
+    def among(self, digests: set[bytes]) -> dict[bytes, bool]:
+        """Those of the digests that need no asking, and whether they failed for good."""
+        pages = self._page | self._next_page
+        settled = {digest: pages[digest] for digest in digests & pages.keys()}
+        if not settled or not self._next_page.keys().isdisjoint(settled):
             self._page, self._next_page = self._next_page, self._read_page()
-        unknown = tuple(digests - settled)
+        unknown = tuple(digests - settled.keys())
         return settled | self._journal.settled_digests(unknown, self._retry_failed_before)
 
-    def _read_page(self) -> frozenset[bytes]:
+    def _read_page(self) -> dict[bytes, bool]:
         page = self._journal.settled_after(self._attempt, ROWS_IN_A_CHUNK, self._retry_failed_before)
         if page:
             self._attempt = page[-1][0]
-        return frozenset(digest for _, digest in page)
+        return {digest: failed for _, digest, failed in page}
 
 
 def in_random_order(
@@ -79,7 +82,8 @@ def in_random_order(
 
     The place of a row among the others depends on the seed and its index alone, so that an
     interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 32
-    bytes of memory.
+    bytes of memory. Empty chunks come while `chunks` are read, so that whoever asks for the next one
+    can stop in between.
     """
     key = key_of(seed)
     places = array("Q")
@@ -92,6 +96,7 @@ def in_random_order(
                 offsets.append(file.tell())
                 places.append(place_of(row, key))
                 file.write(msgspec.msgpack.encode(request))
+            yield []
         offsets.append(file.tell())
         order = _order(places)
         for start in range(0, len(order), rows_in_a_chunk):

@@ -12,14 +12,16 @@ from batchrun.exchange import Failure
 class Progress:
     """Written by the run, read by the display. `rows` is None until the input's length is known.
 
-    `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
-    row's answer; `held_by` names the cap that the next request waits for. `stopping`
-    says why nothing more is started, while what is in flight is waited for. `on_failure` is told of each
-    failed attempt: its number in the journal, and whether its row ends with it.
+    Of the rows that have been `looked_at`, `answered_before` and `failed_before` needed no asking; `shared`
+    are those that wait for, or took, another row's answer. `held_by` names the cap that the next request
+    waits for. `stopping` says why nothing more is started, while what is in flight is waited for.
+    `on_failure` is told of each failed attempt: its number in the journal, and whether its row ends with it.
     """
 
     rows: int | None = None
-    settled_before: int = 0
+    looked_at: int = 0
+    answered_before: int = 0
+    failed_before: int = 0
     shared: int = 0
     invalid: int = 0
     answers: int = 0
@@ -38,7 +40,26 @@ class Progress:
 
     @property
     def done(self) -> int:
-        return self.settled_before + self.shared + self.invalid + self.answers + self.failed
+        settled_before = self.answered_before + self.failed_before
+        return settled_before + self.shared + self.invalid + self.answers + self.failed
+
+    def rows_so_far(self) -> dict[str, int | None]:
+        """Rows by status, None where that can't be known yet.
+
+        `looked_at` of the `total` have been compared with the journal; any other may have its answer there.
+        """
+        ok = self.answered_before + self.answers + self.shared
+        failed = self.failed_before + self.failed
+        pending = None if self.rows is None else self.rows - ok - failed - self.invalid
+        return {
+            "total": self.rows,
+            "ok": ok,
+            "invalid": self.invalid,
+            "failed": failed,
+            "pending": pending,
+            "shared": self.shared,
+            "looked_at": self.looked_at,
+        }
 
     def sent(self, number: int) -> None:
         self.requests += 1

@@ -7,11 +7,15 @@ from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_SIGINT, EXIT_SIGTER
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues."""
+    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues.
+
+    `at_once`: the run is not to spend time on its output either.
+    """
 
     exit_code: int
     reason: str
     go_on: str
+    at_once: bool = False
 
 
 CREDITS_UNKNOWN = "credits unknown"
@@ -57,7 +61,10 @@ def by_endpoint(reason: str) -> Stop:
     return Stop(EXIT_ENDPOINT, reason, "mend the cause, then run the same command")
 
 
-def interrupted(by_sigterm: bool) -> Stop:
+def interrupted(by_sigterm: bool, *, at_once: bool = False) -> Stop:
     name = "SIGTERM" if by_sigterm else "SIGINT"
     code = EXIT_SIGTERM if by_sigterm else EXIT_SIGINT
-    return Stop(code, f"Interrupted by {name}.", "the same command continues where this run stopped")
+    go_on = "the same command continues where this run stopped"
+    if at_once:
+        return Stop(code, f"Ended at once by a second signal ({name}).", go_on, at_once=True)
+    return Stop(code, f"Interrupted by {name}.", go_on)

@@ -59,6 +59,11 @@ class Journal:
                 (finished_at, rows, exit_code, reason, run),
             )
 
+    def note_rows(self, run: int, rows: str) -> None:
+        """Writes down the counts of rows so far, as JSON, for whoever looks on."""
+        with translated_errors(self.path):
+            self.connection.execute("UPDATE runs SET rows = ? WHERE run = ?", (rows, run))
+
     def give_up_intents(self, finished_at: int, final: bool) -> int:
         """Books the intents that a dead run has left as uncertain, at their worst case; returns how many.
 
@@ -78,28 +83,32 @@ class Journal:
             ).fetchone()
         return int(row[0] or 0) + 1
 
-    def settled_digests(self, digests: Sequence[bytes], retry_failed_before: int = 0) -> set[bytes]:
-        """Those of the requests that need no asking: answered, or failed for good.
+    def settled_digests(self, digests: Sequence[bytes], retry_failed_before: int = 0) -> dict[bytes, bool]:
+        """Those of the requests that need no asking: False where answered, True where failed for good.
 
         Failures of runs before `retry_failed_before` don't count.
         """
         if not digests:
-            return set()
+            return {}
         with translated_errors(self.path):
-            rows = self.connection.execute(
-                f"SELECT digest FROM attempts WHERE digest IN ({_marks(digests)}) AND {_SETTLED}",
-                (*digests, retry_failed_before),
+            return dict(
+                self.connection.execute(
+                    f"SELECT digest, final FROM attempts WHERE digest IN ({_marks(digests)}) AND {_SETTLED}",
+                    (*digests, retry_failed_before),
+                )
             )
-            return {row[0] for row in rows}
 
-    def settled_after(self, attempt: int, most: int, retry_failed_before: int = 0) -> list[tuple[int, bytes]]:
-        """The next `most` attempts after `attempt` that settled their requests, with the digests of these.
+    def settled_after(
+        self, attempt: int, most: int, retry_failed_before: int = 0
+    ) -> list[tuple[int, bytes, bool]]:
+        """The next `most` attempts after `attempt` that settled their requests, with the digests of these
+        and whether they failed for good.
 
         In the order of asking, and by the rule of `settled_digests`.
         """
         with translated_errors(self.path):
             return self.connection.execute(
-                "SELECT attempt, digest FROM attempts"
+                "SELECT attempt, digest, final FROM attempts"
                 f" WHERE attempt > ? AND {_SETTLED}"
                 " ORDER BY attempt LIMIT ?",
                 (attempt, retry_failed_before, most),

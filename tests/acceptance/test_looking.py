@@ -29,7 +29,14 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     before = plan(place, *settings)
     assert place.requests == 0
     assert not (place.folder / "out.run").exists()
-    assert before["rows"] == {"total": 5, "answered": 0, "duplicates": 1, "invalid": 1, "to_send": 3}
+    assert before["rows"] == {
+        "total": 5,
+        "answered": 0,
+        "failed": 0,
+        "duplicates": 1,
+        "invalid": 1,
+        "to_send": 3,
+    }
     assert place.run(*settings).code == 3
     bill = place.bill()
     assert bill["requests"] == before["rows"]["to_send"]
@@ -38,7 +45,14 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     reserved = 3 * before["worst"]["usd_per_row"]
     assert before["worst"]["usd"] <= reserved
     after = plan(place, *settings)
-    assert after["rows"] == {"total": 5, "answered": 3, "duplicates": 1, "invalid": 1, "to_send": 0}
+    assert after["rows"] == {
+        "total": 5,
+        "answered": 3,
+        "failed": 0,
+        "duplicates": 1,
+        "invalid": 1,
+        "to_send": 0,
+    }
     assert after["budget"]["usd_left"] == round(1 - bill["usd"], 9)
     assert place.requests == 3
 
