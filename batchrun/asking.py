@@ -83,7 +83,14 @@ async def _ask(
     ended: Stop | Exception | None
     try:
         async with open_endpoint(asking.endpoint) as endpoint, anyio.create_task_group() as tasks:
-            books = Books(asking.run, journal.next_attempt(), asking.ledger, asking.tariff, writer)
+            books = Books(
+                asking.run,
+                journal.next_attempt(),
+                asking.ledger,
+                asking.tariff,
+                writer,
+                journal.latest_start(),
+            )
             engine = Engine(asking.rules, books, asking.limiter, endpoint, progress)
             if asking.most_seconds is not None:
                 tasks.start_soon(_stop_after, engine, asking.most_seconds)

@@ -40,10 +40,12 @@ class Interruption:
         finally:
             self.tell = _nobody
 
-    def end_at_once(self, stop: Stop) -> None:
-        """For `told_to`: raises EndedAtOnce in the block at the second signal, and at none after it."""
-        if stop.at_once:
-            self.tell = _nobody
+    def check(self) -> None:
+        """Raises EndedAtOnce where a second signal has come.
+
+        To be called now and then: what a handler raises by itself can be lost in a finalizer.
+        """
+        if self.stop is not None and self.stop.at_once:
             raise EndedAtOnce
 
 

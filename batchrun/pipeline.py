@@ -124,8 +124,7 @@ def _carry_out(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool
         try:
             stop = _ask(run, ledger, progress, retry_failed, interruption)
             progress.writing = True
-            with interruption.told_to(interruption.end_at_once):
-                return _finish(run, stop, ledger, progress)
+            return _finish(run, stop, ledger, progress, interruption)
         except EndedAtOnce:
             return _end_without_output(run, without_output(interruption.stop), ledger, progress)
         except InputError as error:
@@ -273,8 +272,11 @@ def _first_request(chunks: Iterator[list[IndexedRequest]]) -> Iterator[list[Inde
             return
 
 
-def _finish(run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress) -> Summary:
-    """Writes the output, the summary and the end of the run."""
+def _finish(
+    run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress, interruption: Interruption
+) -> Summary:
+    """Writes the output, the summary and the end of the run. Raises EndedAtOnce."""
+    interruption.check()
     job, journal = run.workload.job, run.journal
     journal.note_rows(run.number, encoded_rows(progress))
     summary_for = _summary_maker(run, ledger, progress)
@@ -284,7 +286,7 @@ def _finish(run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress) ->
         summary.update(summary_for(ending_of(stop, rows, free_tier=job.request.free_tier), rows))
         return output_metadata(job, summary)
 
-    write_output(run.workload, journal, output_path(job), metadata)
+    write_output(run.workload, journal, output_path(job), metadata, interruption.check)
     write_private(run.folder.summary, _summary_file(summary))
     journal.finish_run(
         run.number, milliseconds(), _json(summary["rows"]), summary["exit_code"], summary["reason"]

@@ -44,13 +44,14 @@ class Progress:
         return settled_before + self.shared + self.invalid + self.answers + self.failed
 
     def rows_so_far(self) -> dict[str, int | None]:
-        """Rows by status, None where that can't be known yet.
+        """Rows by status, `total` and `pending` None where the length of the input isn't known yet.
 
         `looked_at` of the `total` have been compared with the journal; any other may have its answer there.
+        `shared` are rows that wait for another's answer or took it: here they count under no status.
         """
-        ok = self.answered_before + self.answers + self.shared
+        ok = self.answered_before + self.answers
         failed = self.failed_before + self.failed
-        pending = None if self.rows is None else self.rows - ok - failed - self.invalid
+        pending = None if self.rows is None else self.rows - ok - failed - self.invalid - self.shared
         return {
             "total": self.rows,
             "ok": ok,

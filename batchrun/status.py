@@ -71,12 +71,13 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 def _rows_line(rows: dict[str, int | None]) -> str:
     keys = ("ok", "invalid", "failed", "pending")
     counts = ", ".join(f"{rows[key]:,} {key}" for key in keys if rows[key] is not None)
+    shared = f", {rows['shared']:,} that share another row's answer" if rows["shared"] else ""
     if "looked_at" not in rows:
         return f"rows      {counts} of {rows['total']:,} when the output was last written"
     if rows["looked_at"] == rows["total"]:
-        return f"rows      {counts} of {rows['total']:,} so far"
+        return f"rows      {counts} of {rows['total']:,} so far{shared}"
     total = "" if rows["total"] is None else f" of {rows['total']:,}"
-    return f"rows      {counts} so far, {rows['looked_at']:,}{total} rows looked at"
+    return f"rows      {counts} so far{shared}; {rows['looked_at']:,}{total} rows looked at"
 
 
 def _run_of(last: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ NO_WORST_CASE = "no worst case"
 """Takes a cap's place where a request could cost more than can be counted."""
 BALANCE_UNKNOWN = "balance unknown"
 """Takes a cap's place where the answers don't report the account's balance."""
+DAY_AHEAD = "day ahead"
+"""Takes the place of budget.usd_per_day where the journal knows a later day than the clock."""
 
 FREE_REQUEST_USED = Stop(
     EXIT_BUDGET,
@@ -45,6 +47,12 @@ def at_cap_of(cap: str) -> Stop:
             "The next request could cost a million USD, or 10^15 credits or tokens, by max_tokens and prices."
         )
         return Stop(EXIT_BUDGET, reason, "lower max_tokens or correct the prices, then run the same command")
+    if cap == DAY_AHEAD:
+        reason = (
+            "Stopped at the cap budget.usd_per_day: the journal holds requests of a later day than this "
+            "machine's clock shows, and they count for that day."
+        )
+        return Stop(EXIT_BUDGET, reason, "see to the clock or raise the cap, then run the same command")
     go_on = {
         "budget.usd_per_day": "the same command continues after midnight UTC",
         "budget.usd_per_run": "the same command continues with a new run's budget",

@@ -61,7 +61,7 @@ def ending_of_fault(error: Exception) -> Ending:
 def counted_rows(rows_so_far: Mapping[str, int | None]) -> dict[str, int | None]:
     """The counts of rows in the summary of a run that has written no output: None where they aren't known."""
     total = rows_so_far["total"]
-    known = total is not None and rows_so_far["looked_at"] == total
+    known = rows_so_far["looked_at"] == total and not rows_so_far["shared"]
     keys = ("total", "ok", "invalid", "failed", "pending", "shared")
     return {key: rows_so_far[key] if known or key == "total" else None for key in keys}
 

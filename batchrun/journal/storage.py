@@ -83,6 +83,14 @@ class Journal:
             ).fetchone()
         return int(row[0] or 0) + 1
 
+    def latest_start(self) -> int:
+        """When the newest request was intended, in milliseconds since 1970 UTC; 0 before the first."""
+        with translated_errors(self.path):
+            row = self.connection.execute(
+                "SELECT started_at FROM attempts ORDER BY attempt DESC LIMIT 1"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
     def settled_digests(self, digests: Sequence[bytes], retry_failed_before: int = 0) -> dict[bytes, bool]:
         """Those of the requests that need no asking: False where answered, True where failed for good.
 
@@ -148,24 +156,24 @@ class Journal:
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
         """The credits that uncertain requests really used, as the account's balance shows.
 
-        None where it doesn't show that: an answer named no balance, or uncertain requests were sent
-        before the first answer or ended after the last. True only if nobody else spends on the key and
-        it wasn't topped up.
+        None where it doesn't show that: an answer named no balance, uncertain requests were sent
+        before the first answer or ended after the last, or the clock was set back, so that nobody knows.
+        True only if nobody else spends on the key and it wasn't topped up.
         """
         with translated_errors(self.path), transaction(self.connection):
             kind = _of_kind(self.connection, sandbox)
-            began, ended, bound = self.connection.execute(
-                "SELECT min(started_at), max(finished_at), sum(credits)"
+            began, ended, bound, before_begin = self.connection.execute(
+                "SELECT min(started_at), max(finished_at), sum(credits), sum(finished_at < started_at)"
                 f" FROM attempts WHERE outcome = 'uncertain' AND {kind}"
             ).fetchone()
-            if began is None:
+            if began is None or before_begin:
                 return None
-            first, last, silent, used, most, least = self.connection.execute(
+            first, last, silent, used, most, least, before_begin = self.connection.execute(
                 "SELECT min(finished_at), max(started_at), count(*) - count(remaining_credits), sum(credits),"
-                " max(remaining_credits + credits), min(remaining_credits)"
+                " max(remaining_credits + credits), min(remaining_credits), sum(finished_at < started_at)"
                 f" FROM attempts WHERE outcome = 'answered' AND {kind}"
             ).fetchone()
-        if first is None or silent or not (first < began and ended < last):
+        if first is None or silent or before_begin or not (first < began and ended < last):
             return None
         rest = int(most - least - used)
         return rest if 0 <= rest <= bound else None

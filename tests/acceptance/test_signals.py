@@ -122,7 +122,7 @@ def test_the_second_signal_ends_the_writing_of_the_output_and_leaves_the_old_one
     assert place.output.read_bytes() == before
     assert list(place.folder.glob(".out*")) == []
     assert place.summary()["exit_code"] == SIGNALS[name]
-    assert place.summary()["rows"]["ok"] == WRITTEN
+    assert place.summary()["rows"]["total"] == WRITTEN
     assert place.command("export", "job.toml").code == 0
     assert place.column("status") == ["ok"] * WRITTEN
     assert place.requests == 2, "all of it is in the journal"

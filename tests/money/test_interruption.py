@@ -76,34 +76,18 @@ def test_a_signal_before_the_asking_is_heard_by_it(tmp_path: Path) -> None:
     assert time.monotonic() - started < 1
 
 
-def test_the_second_signal_is_raised_once_and_the_handlers_come_back() -> None:
-    """A third must not disturb what is tidied up after the second."""
+def test_the_second_signal_ends_what_checks_for_it_and_the_handlers_come_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    steps = []
-
-    def last_work() -> None:
-        with heeding_signals() as interruption, interruption.told_to(interruption.end_at_once):
-            os.kill(os.getpid(), signal.SIGINT)
-            steps.append("after the first")
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                steps.append("after the second")
-            finally:
-                os.kill(os.getpid(), signal.SIGINT)
-                steps.append("tidied up")
-
-    with pytest.raises(EndedAtOnce):
-        last_work()
-    assert steps == ["after the first", "tidied up"]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_a_second_signal_that_came_before_the_last_work_keeps_it_from_beginning() -> None:
     with heeding_signals() as interruption:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(EndedAtOnce), interruption.told_to(interruption.end_at_once):
-            pytest.fail("it began")
+        interruption.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        interruption.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(EndedAtOnce):
+            interruption.check()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert interruption.stop is not None
+    assert interruption.stop.exit_code == 143
 
 
 def test_outside_of_the_main_thread_no_signal_is_heard() -> None:
