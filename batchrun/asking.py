@@ -1,21 +1,22 @@
 """The asynchronous part of a run: the engine between the journal's thread, the endpoint and the signals."""
 
 import asyncio
-import signal
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from batchrun.books import Books
 from batchrun.engine import DRAIN_SECONDS, Engine, Rules
+from batchrun.interruption import Interruption
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.ledger import Ledger
@@ -23,8 +24,10 @@ from batchrun.limits.limiter import Limiter
 from batchrun.open_rows import Row
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
-from batchrun.stops import Stop, at_cap_of, interrupted
+from batchrun.stops import Stop, at_cap_of
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,21 @@ class Asking:
     most_seconds: float | None = None
 
 
-def ask(asking: Asking, journal: Journal, chunks: Iterator[list[Row]], progress: Progress) -> Stop | None:
+def ask(
+    asking: Asking,
+    journal: Journal,
+    chunks: Iterator[list[Row]],
+    progress: Progress,
+    interruption: Interruption,
+) -> Stop | None:
     """Asks for the requests of `chunks` until they end or the run is stopped.
 
     Returns why it was stopped, None where it wasn't. Raises JournalError and StorageError.
     """
-    with holding_room(journal.path.with_name("ballast")) as ballast, _signal_handlers_kept():
-        return anyio.run(_ask, asking, journal, chunks, progress, ballast, backend_options=_event_loop())
+    with holding_room(journal.path.with_name("ballast")) as ballast:
+        return anyio.run(
+            _ask, asking, journal, chunks, progress, interruption, ballast, backend_options=_event_loop()
+        )
 
 
 async def _ask(
@@ -55,22 +66,8 @@ async def _ask(
     journal: Journal,
     chunks: Iterator[list[Row]],
     progress: Progress,
+    interruption: Interruption,
     ballast: Path,
-) -> Stop | None:
-    if threading.current_thread() is not threading.main_thread():
-        return await _exchange(asking, journal, chunks, progress, ballast, None)
-    # Until the journal is closed: a signal that came while its last answers are written must not lose them.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        return await _exchange(asking, journal, chunks, progress, ballast, signals)
-
-
-async def _exchange(
-    asking: Asking,
-    journal: Journal,
-    chunks: Iterator[list[Row]],
-    progress: Progress,
-    ballast: Path,
-    signals: AsyncIterator[signal.Signals] | None,
 ) -> Stop | None:
     # With this task's context, by which anyio knows its event loop.
     in_loop = partial(asyncio.get_running_loop().call_soon_threadsafe, context=copy_context())
@@ -80,18 +77,25 @@ async def _exchange(
         failed=lambda error: in_loop(engine.abort, error),
         make_room=lambda: give_up_room(ballast),
         nearly_full=lambda error: in_loop(engine.fail, error),
+        row_counts=_now_and_then(lambda: (encoded_rows(progress), asking.run)),
     )
     ended: Stop | Exception | None
     try:
         async with open_endpoint(asking.endpoint) as endpoint, anyio.create_task_group() as tasks:
-            books = Books(asking.run, journal.next_attempt(), asking.ledger, asking.tariff, writer)
+            books = Books(
+                asking.run,
+                journal.next_attempt(),
+                asking.ledger,
+                asking.tariff,
+                writer,
+                journal.latest_start(),
+            )
             engine = Engine(asking.rules, books, asking.limiter, endpoint, progress)
-            if signals is not None:
-                tasks.start_soon(_stop_on_signals, engine, signals)
             if asking.most_seconds is not None:
                 tasks.start_soon(_stop_after, engine, asking.most_seconds)
             try:
-                ended = await engine.run(_in_thread(chunks))
+                with interruption.told_to(lambda stop: in_loop(_interrupt, engine, stop)):
+                    ended = await engine.run(_in_thread(chunks))
             except Exception as error:  # the task group would wrap it: it is raised outside
                 ended = error
             tasks.cancel_scope.cancel()
@@ -109,32 +113,36 @@ async def _in_thread(chunks: Iterator[list[Row]]) -> AsyncIterator[Sequence[Row]
         yield chunk
 
 
-async def _stop_on_signals(engine: Engine, signals: AsyncIterator[signal.Signals]) -> None:
+def encoded_rows(progress: Progress) -> str:
+    """The counts of rows so far, as the journal keeps them."""
+    return msgspec.json.encode(progress.rows_so_far()).decode()
+
+
+def _now_and_then(value: Callable[[], T]) -> Callable[[], T | None]:
+    """`value`, but None within a second of the last time."""
+    due = -math.inf
+
+    def value_if_due() -> T | None:
+        nonlocal due
+        if time.monotonic() < due:
+            return None
+        due = time.monotonic() + 1
+        return value()
+
+    return value_if_due
+
+
+def _interrupt(engine: Engine, stop: Stop) -> None:
     """The first signal drains, the second ends at once."""
-    drained = False
-    async for number in signals:
-        stop = interrupted(by_sigterm=number == signal.SIGTERM)
+    if stop.at_once:
+        engine.abort(stop=stop)
+    else:
         engine.stop(stop, drain_seconds=DRAIN_SECONDS)
-        if drained:
-            engine.abort()
-        drained = True
 
 
 async def _stop_after(engine: Engine, seconds: float) -> None:
     await anyio.sleep(seconds)
     engine.stop(at_cap_of("budget.seconds"), drain_seconds=DRAIN_SECONDS)
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """The event loop leaves the default handlers behind, not those that were there before."""
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before:
-                signal.signal(number, handler)
 
 
 def _event_loop() -> dict[str, Any]:

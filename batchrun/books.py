@@ -10,7 +10,7 @@ from batchrun.journal.records import Attempt, Intent, Outcome
 from batchrun.ledger import Ledger, Reservation, Shortfall
 from batchrun.pricing import Tariff
 from batchrun.prompts import Request
-from batchrun.stops import CREDITS_UNKNOWN, NO_WORST_CASE
+from batchrun.stops import CREDITS_UNKNOWN, DAY_AHEAD, NO_WORST_CASE
 
 MILLISECONDS_PER_DAY = 86_400_000
 BEYOND_COUNTING = 10**15
@@ -47,15 +47,28 @@ class Lease:
 
 class Books:
     """Books attempts of one run. An end goes to the journal before the ledger frees what it didn't use,
-    so that no later intent is durable before it."""
+    so that no later intent is durable before it.
 
-    def __init__(self, run: int, first_attempt: int, ledger: Ledger, tariff: Tariff, log: AttemptLog) -> None:
+    No intent is dated before `latest_start`, the start of the journal's newest in milliseconds since 1970
+    UTC, or before another of this run: a clock that was set back doesn't give a day's cap out twice.
+    """
+
+    def __init__(
+        self,
+        run: int,
+        first_attempt: int,
+        ledger: Ledger,
+        tariff: Tariff,
+        log: AttemptLog,
+        latest_start: int = 0,
+    ) -> None:
         self.run = run
         self._next_attempt = first_attempt
         self._ledger = ledger
         self._tariff = tariff
         self._log = log
-        self._day = milliseconds() // MILLISECONDS_PER_DAY
+        self._latest_start = max(latest_start, milliseconds())
+        self._day = self._latest_start // MILLISECONDS_PER_DAY
 
     def reserve(self, lease: Lease) -> Shortfall | None:
         """Sets the worst case of the next attempt aside and writes its intent down; or says why not."""
@@ -74,6 +87,8 @@ class Books:
             return Shortfall(NO_WORST_CASE, may_pass=False)
         reserved = self._ledger.reserve(worst_case)
         if isinstance(reserved, Shortfall):
+            if reserved.cap == "budget.usd_per_day" and milliseconds() // MILLISECONDS_PER_DAY < self._day:
+                return Shortfall(DAY_AHEAD, reserved.may_pass)
             return reserved
         self._intend(lease, reserved)
         return None
@@ -152,7 +167,7 @@ class Books:
                 self.run,
                 lease.request.digest,
                 lease.number,
-                milliseconds(),
+                self._latest_start,
                 amount.nano_usd,
                 amount.credits,
                 amount.tokens,
@@ -160,7 +175,8 @@ class Books:
         )
 
     def _turn_of_the_day(self) -> None:
-        day = milliseconds() // MILLISECONDS_PER_DAY
+        self._latest_start = max(self._latest_start, milliseconds())
+        day = self._latest_start // MILLISECONDS_PER_DAY
         if day > self._day:
             self._day = day
             self._ledger.new_day()

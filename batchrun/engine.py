@@ -139,9 +139,10 @@ class Engine:
         self._withdraw_prepared()
         self._admission.call()
 
-    def abort(self, error: Exception | None = None) -> None:
-        """Ends at once. What is in flight is booked as uncertain."""
+    def abort(self, error: Exception | None = None, stop: Stop | None = None) -> None:
+        """Ends at once, for the reason `stop` if one is given. What is in flight is booked as uncertain."""
         self._error = self._error or error
+        self._stop = stop or self._stop
         self._tasks.cancel_scope.cancel()
 
     def intents_committed(self, intents: int, not_needed: frozenset[int]) -> None:

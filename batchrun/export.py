@@ -55,15 +55,23 @@ def export_job(job: Job, *, sandbox: bool = False, to: Path | None = None) -> tu
         journal.close()
 
 
-def write_output(workload: Workload, journal: Journal, path: Path, metadata: Metadata) -> Rows:
+def write_output(
+    workload: Workload,
+    journal: Journal,
+    path: Path,
+    metadata: Metadata,
+    check: Callable[[], object] = lambda: None,
+) -> Rows:
     """Writes the output atomically; returns the counts of rows: by status, `shared` and `total`.
 
-    `metadata` makes the file's key-value metadata of those counts. Raises StorageError, JournalError.
+    `metadata` makes the file's key-value metadata of those counts; `check` is called now and then, and may
+    end it by what it raises. Raises StorageError, JournalError.
     """
     counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
     occurrences = OccurrenceCounter()
     with replace_table(path, workload.schema, lambda: metadata(counts)) as table:
         for chunk in workload.chunks():
+            check()
             rows = _chunk_rows(workload, chunk, journal, occurrences, counts)
             table.write(output_batch(chunk.batch, rows, workload.schema))
     return dict(counts)

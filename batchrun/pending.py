@@ -13,12 +13,14 @@ from batchrun.evaluation.places import key_of, place_of
 from batchrun.journal import Journal
 from batchrun.labelling import Labelling
 from batchrun.open_rows import Row
+from batchrun.output_columns import FAILED, PENDING, status_of
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.row_records import row_records
 from batchrun.workload import ROWS_IN_A_CHUNK, Chunk, Workload
 
-Pending = Callable[[list[Row]], list[Row]]
+Pending = Callable[[list[Row]], tuple[list[Row], int]]
+"""Those of some rows that are still to be asked for, and how many of the others have failed."""
 
 
 def pending_rows(
@@ -41,10 +43,12 @@ def pending_rows(
     )
     for chunk in workload.chunks([]):
         sendable = _sendable(chunk)
-        pending = unsettled(sendable)
+        pending, failed = unsettled(sendable)
         rows += len(chunk.requests)
-        progress.invalid += len(chunk.requests) - len(sendable)
-        progress.settled_before += len(sendable) - len(pending)
+        progress.looked_at = rows
+        progress.unsendable += len(chunk.requests) - len(sendable)
+        progress.failed_before += failed
+        progress.answered_before += len(sendable) - len(pending) - failed
         yield pending
     progress.rows = rows
 
@@ -61,9 +65,10 @@ def _unanswered(journal: Journal, retry_failed_before: int) -> Pending:
     """For rows that take one request."""
     known = _Settled(journal, retry_failed_before)
 
-    def pending(rows: list[Row]) -> list[Row]:
+    def pending(rows: list[Row]) -> tuple[list[Row], int]:
         settled = known.among({row.request.digest for row in rows})
-        return [row for row in rows if row.request.digest not in settled]
+        failed = sum(settled.get(row.request.digest, False) for row in rows)
+        return [row for row in rows if row.request.digest not in settled], failed
 
     return pending
 
@@ -71,13 +76,13 @@ def _unanswered(journal: Journal, retry_failed_before: int) -> Pending:
 def _without_verdict(journal: Journal, labelling: Labelling) -> Pending:
     """For rows that may take several: their answers say whether they have come to an end."""
 
-    def pending(rows: list[Row]) -> list[Row]:
+    def pending(rows: list[Row]) -> tuple[list[Row], int]:
         records = row_records([row.request for row in rows], journal, labelling)
+        ended = [(row, records[row.request.digest]) for row in rows]
+        failed = sum(status_of(record) == FAILED for _, record in ended)
         return [
-            replace(row, known=record.known)
-            for row in rows
-            if (record := records[row.request.digest]).standing is None or record.standing.verdict is None
-        ]
+            replace(row, known=record.known) for row, record in ended if status_of(record) == PENDING
+        ], failed
 
     return pending
 
@@ -93,23 +98,23 @@ class _Settled:
         self._journal = journal
         self._retry_failed_before = retry_failed_before
         self._attempt = 0
-        self._page: frozenset[bytes] = frozenset()
+        self._page: dict[bytes, bool] = {}
         self._next_page = self._read_page()
 
-    def among(self, digests: set[bytes]) -> set[bytes]:
-        """Those of the digests that need no asking."""
-        on_next_page = digests & self._next_page
-        settled = (digests & self._page) | on_next_page
-        if on_next_page or not settled:
+    def among(self, digests: set[bytes]) -> dict[bytes, bool]:
+        """Those of the digests that need no asking, and whether they failed for good."""
+        pages = self._page | self._next_page
+        settled = {digest: pages[digest] for digest in digests & pages.keys()}
+        if not settled or not self._next_page.keys().isdisjoint(settled):
             self._page, self._next_page = self._next_page, self._read_page()
-        unknown = tuple(digests - settled)
+        unknown = tuple(digests - settled.keys())
         return settled | self._journal.settled_digests(unknown, self._retry_failed_before)
 
-    def _read_page(self) -> frozenset[bytes]:
+    def _read_page(self) -> dict[bytes, bool]:
         page = self._journal.settled_after(self._attempt, ROWS_IN_A_CHUNK, self._retry_failed_before)
         if page:
             self._attempt = page[-1][0]
-        return frozenset(digest for _, digest in page)
+        return {digest: failed for _, digest, failed in page}
 
 
 def in_random_order(
@@ -119,7 +124,8 @@ def in_random_order(
 
     The place of a row among the others depends on the seed and its index alone, so that an
     interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 24
-    bytes of memory.
+    bytes of memory. Empty chunks come while `chunks` are read, so that whoever asks for the next one
+    can stop in between.
     """
     key = key_of(seed)
     places = array("Q")
@@ -130,6 +136,7 @@ def in_random_order(
                 offsets.append(file.tell())
                 places.append(place_of(row.index, key))
                 file.write(msgspec.msgpack.encode(row))
+            yield []
         offsets.append(file.tell())
         order = _order(places)
         for start in range(0, len(order), rows_in_a_chunk):

@@ -1,22 +1,22 @@
 """One run, from a job to its output."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import msgspec
 
 import batchrun
 from batchrun.amounts import NOTHING, Amount
-from batchrun.asking import Asking, ask
+from batchrun.asking import Asking, ask, encoded_rows
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
-from batchrun.errors import InputError, StorageError, UsageError
+from batchrun.errors import BatchrunError, InputError, StorageError, UsageError
 from batchrun.exchange import Failure
 from batchrun.export import output_metadata, write_output
+from batchrun.interruption import EndedAtOnce, Interruption, heeding_signals
 from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
@@ -29,7 +29,15 @@ from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
 from batchrun.run_folder import RunFolder, locked, make_run_folder, refuse_half_salvaged, write_private
 from batchrun.stops import Stop
-from batchrun.summary import Summary, ending_of, summary_of
+from batchrun.summary import (
+    Ending,
+    Summary,
+    counted_rows,
+    ending_of,
+    ending_of_fault,
+    summary_of,
+    without_output,
+)
 from batchrun.tables.writer import check_writable
 from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
@@ -104,19 +112,34 @@ def run_job(
                 progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
                 log.event("run started", run=run.number, sandbox=target.sandbox, rows=progress.rows)
                 with watch(View(job, target, ledger, progress, run.before)):
-                    stop = _ask(run, ledger, progress, retry_failed)
-                    progress.writing = True
-                    summary = _finish(run, stop, ledger, progress)
-                    progress.writing = False
+                    summary = _carry_out(run, ledger, progress, retry_failed)
                 log.event("run ended", run=run.number, **summary)
                 return summary
-        except InputError as error:
-            raise StorageError(
-                f"The input broke while the run was going on: {error}.\n"
-                "Answers so far are safe in the journal; with the input mended, the same command goes on."
-            ) from error
         finally:
             journal.close()
+
+
+def _carry_out(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Summary:
+    """Asks and writes the output. What keeps it from that is in the summary, a fault too."""
+    with heeding_signals() as interruption:
+        try:
+            stop = _ask(run, ledger, progress, retry_failed, interruption)
+            progress.writing = True
+            return _finish(run, stop, ledger, progress, interruption)
+        except EndedAtOnce:
+            return _end_without_output(run, without_output(interruption.stop), ledger, progress)
+        except InputError as error:
+            fault = StorageError(
+                f"The input broke while the run was going on: {error}.\n"
+                "Answers so far are safe in the journal; with the input mended, the same command goes on."
+            )
+            _tell_of_fault(run, fault, ledger, progress)
+            raise fault from error
+        except Exception as error:
+            _tell_of_fault(run, error, ledger, progress)
+            raise
+        finally:
+            progress.writing = False
 
 
 def _refuse_made_up_answers(journal: Journal, target: Target) -> None:
@@ -177,7 +200,9 @@ def committed_spend(before: Totals, tariff: Tariff) -> Amount:
     return spend._replace(credits=spend.credits + max(0, unpriced))
 
 
-def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Stop | None:
+def _ask(
+    run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool, interruption: Interruption
+) -> Stop | None:
     job = run.workload.job
     before = run.number if retry_failed else 0
     labelling = run.workload.labelling
@@ -203,7 +228,7 @@ def _ask(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> S
     try:
         pending = pending_rows(run.workload, reader, progress, before, labelling)
         chunks = _chunks(run.workload, pending)
-        return ask(asking, run.journal, chunks, progress)
+        return ask(asking, run.journal, chunks, progress, interruption)
     finally:
         reader.close()
 
@@ -241,44 +266,90 @@ def _chunks(workload: Workload, chunks: Iterator[list[Row]]) -> Iterator[list[Ro
     if asks_in_random_order(job):
         chunks = in_random_order(chunks, job.output.seed, workload.rows_in_a_chunk)
     if job.request.free_tier:
-        return islice(([chunk[0]] for chunk in chunks if chunk), 1)
+        return _first_request(chunks)
     return chunks
 
 
-def _finish(run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress) -> Summary:
-    """Writes the output, the summary and the end of the run."""
+def _first_request(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    for chunk in chunks:
+        yield chunk[:1]
+        if chunk:
+            return
+
+
+def _finish(
+    run: _Run, stop: Stop | None, ledger: Ledger, progress: Progress, interruption: Interruption
+) -> Summary:
+    """Writes the output, the summary and the end of the run. Raises EndedAtOnce."""
+    interruption.check()
     job, journal = run.workload.job, run.journal
-    sandbox = run.target.sandbox
-    life, this_run = journal.totals(sandbox), journal.totals(sandbox, run=run.number)
+    journal.note_rows(run.number, encoded_rows(progress))
+    summary_for = _summary_maker(run, ledger, progress)
     summary: Summary = {}
 
     def metadata(rows: Mapping[str, int]) -> dict[str, str]:
-        summary.update(
-            summary_of(
-                ending_of(stop, rows, free_tier=job.request.free_tier),
-                rows,
-                life,
-                this_run,
-                budget_nano_usd=job.budget.nano_usd,
-                started_at=run.started_at,
-                finished_at=milliseconds(),
-                output=str(output_path(job)),
-                sandbox=sandbox,
-                given_up=run.given_up,
-                last_error=progress.last_error,
-                uncertain_credits_used=journal.uncertain_credits_by_balance(sandbox),
-                # Without prices there is no worst case that an answer could pass.
-                overruns=ledger.overruns if prices(job, sandbox) else 0,
-            )
-        )
+        summary.update(summary_for(ending_of(stop, rows, free_tier=job.request.free_tier), rows))
         return output_metadata(job, summary)
 
-    write_output(run.workload, journal, output_path(job), metadata)
-    write_private(run.folder.summary, msgspec.json.format(_json(summary), indent=2) + "\n")
+    write_output(run.workload, journal, output_path(job), metadata, interruption.check)
+    write_private(run.folder.summary, _summary_file(summary))
     journal.finish_run(
         run.number, milliseconds(), _json(summary["rows"]), summary["exit_code"], summary["reason"]
     )
     return summary
+
+
+def _end_without_output(run: _Run, ending: Ending, ledger: Ledger, progress: Progress) -> Summary:
+    """Writes the summary of a run whose output was not written, and the end of the run."""
+    rows = counted_rows(progress.rows_so_far())
+    summary = _summary_maker(run, ledger, progress)(ending, rows) | {"output_written": False}
+    write_private(run.folder.summary, _summary_file(summary))
+    run.journal.finish_run(
+        run.number, milliseconds(), encoded_rows(progress), ending.exit_code, ending.reason
+    )
+    return summary
+
+
+def _tell_of_fault(run: _Run, error: Exception, ledger: Ledger, progress: Progress) -> None:
+    """As far as the fault lets it: what an older run has said must not stand as if it were this one's."""
+    with suppress(OSError):
+        run.folder.summary.unlink(missing_ok=True)
+    with suppress(BatchrunError):
+        _end_without_output(run, ending_of_fault(error), ledger, progress)
+
+
+def _summary_maker(
+    run: _Run, ledger: Ledger, progress: Progress
+) -> Callable[[Ending, Mapping[str, int | None]], Summary]:
+    """Takes the amounts from the journal as it is now; what it returns makes the summary of them."""
+    job, journal, sandbox = run.workload.job, run.journal, run.target.sandbox
+    life, this_run = journal.totals(sandbox), journal.totals(sandbox, run=run.number)
+    by_balance = journal.uncertain_credits_by_balance(sandbox)
+
+    def summary_for(ending: Ending, rows: Mapping[str, int | None]) -> Summary:
+        return summary_of(
+            ending,
+            rows,
+            life,
+            this_run,
+            budget_nano_usd=job.budget.nano_usd,
+            started_at=run.started_at,
+            finished_at=milliseconds(),
+            output=str(output_path(job)),
+            output_written=True,
+            sandbox=sandbox,
+            given_up=run.given_up,
+            last_error=progress.last_error,
+            uncertain_credits_used=by_balance,
+            # Without prices there is no worst case that an answer could pass.
+            overruns=ledger.overruns if prices(job, sandbox) else 0,
+        )
+
+    return summary_for
+
+
+def _summary_file(summary: Summary) -> str:
+    return f"{msgspec.json.format(_json(summary), indent=2)}\n"
 
 
 def _json(value: Any) -> str:

@@ -26,6 +26,7 @@ SHARE_OF_MAX_TOKENS = 0.5
 class _Counts:
     total: int = 0
     answered: int = 0
+    failed: int = 0
     duplicates: int = 0
     invalid: int = 0
     to_send: int = 0
@@ -65,12 +66,13 @@ def _count(workload: Workload, journal: Journal | None, tariff: Tariff) -> _Coun
         counts.total += len(chunk.requests)
         counts.invalid += len(chunk.requests) - len(requests)
         digests = tuple({request.digest for request in requests})
-        settled = journal.settled_digests(digests) if journal is not None else set()
+        settled = journal.settled_digests(digests) if journal is not None else {}
         for request in requests:
             if occurrences.count(request.digest) > 1:
                 counts.duplicates += 1
             elif request.digest in settled:
-                counts.answered += 1
+                counts.failed += settled[request.digest]
+                counts.answered += not settled[request.digest]
             else:
                 _add(counts, request, tariff)
     return counts
@@ -97,6 +99,7 @@ def _plan(job: Job, counts: _Counts, tariff: Tariff, before: Totals) -> dict[str
         "rows": {
             "total": counts.total,
             "answered": counts.answered,
+            "failed": counts.failed,
             "duplicates": counts.duplicates,
             "invalid": counts.invalid,
             "to_send": counts.to_send,
@@ -156,8 +159,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 def _lines(plan: dict[str, Any]) -> Iterator[str]:
     rows, expected, worst, budget = plan["rows"], plan["expected"], plan["worst"], plan["budget"]
     yield (
-        f"rows      {rows['total']:,}: {rows['answered']:,} answered, {rows['duplicates']:,} duplicates, "
-        f"{rows['invalid']:,} invalid, {rows['to_send']:,} to send"
+        f"rows      {rows['total']:,}: {rows['answered']:,} answered, {rows['failed']:,} failed, "
+        f"{rows['duplicates']:,} duplicates, {rows['invalid']:,} invalid, {rows['to_send']:,} to send"
     )
     tokens = f"{expected['input_tokens']:,} + {expected['output_tokens']:,} tokens"
     yield f"expected  {_usd(expected['usd'])}, {tokens} ({expected['basis']})"

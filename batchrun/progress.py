@@ -12,19 +12,21 @@ from batchrun.exchange import Failure
 class Progress:
     """Written by the run, read by the display. `rows` is None until the input's length is known.
 
-    `settled_before` counts rows that needed no asking, `shared` those that wait for, or took, another
-    row's answer; `answers` counts rows, also those `without_label`; `held_by` names the cap that the next
-    request waits for. `stopping` says why nothing more is started, while what is in flight is waited
-    for. `on_failure` is told of each
-    failed attempt: its number in the journal, and whether its row ends with it.
+    Of the rows that have been `looked_at`, `answered_before` and `failed_before` needed no asking; `shared`
+    are those that wait for, or took, another row's answer; `answers` are those of this run, also those that
+    are `invalid`. `held_by` names the cap that the next request waits for. `stopping` says why nothing
+    more is started, while what is in flight is waited for. `on_failure` is told of each failed attempt: its
+    number in the journal, and whether its row ends with it.
     """
 
     rows: int | None = None
-    settled_before: int = 0
+    looked_at: int = 0
+    answered_before: int = 0
+    failed_before: int = 0
     shared: int = 0
-    invalid: int = 0
+    unsendable: int = 0
     answers: int = 0
-    without_label: int = 0
+    invalid: int = 0
     failed: int = 0
     requests: int = 0
     retried: int = 0
@@ -40,7 +42,27 @@ class Progress:
 
     @property
     def done(self) -> int:
-        return self.settled_before + self.shared + self.invalid + self.answers + self.failed
+        settled_before = self.answered_before + self.failed_before
+        return settled_before + self.shared + self.unsendable + self.answers + self.failed
+
+    def rows_so_far(self) -> dict[str, int | None]:
+        """Rows by status, `total` and `pending` None where the length of the input isn't known yet.
+
+        `looked_at` of the `total` have been compared with the journal; any other may have its answer there.
+        `shared` are rows that wait for another's answer or took it: here they count under no status.
+        """
+        ok = self.answered_before + self.answers - self.invalid
+        failed = self.failed_before + self.failed + self.unsendable
+        pending = None if self.rows is None else self.rows - ok - self.invalid - failed - self.shared
+        return {
+            "total": self.rows,
+            "ok": ok,
+            "invalid": self.invalid,
+            "failed": failed,
+            "pending": pending,
+            "shared": self.shared,
+            "looked_at": self.looked_at,
+        }
 
     def sent(self, number: int) -> None:
         self.requests += 1
@@ -55,7 +77,7 @@ class Progress:
     def row_ended(self, *, failed: bool, invalid: bool) -> None:
         self.failed += failed
         self.answers += not failed
-        self.without_label += invalid
+        self.invalid += invalid
 
     def attempt_failed(self, failure: Failure, attempt: int, *, final: bool) -> None:
         self.by_error[failure.code] += 1

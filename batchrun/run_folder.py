@@ -78,8 +78,11 @@ def is_locked(job: Job) -> bool:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces a small file atomically, readable for its owner alone. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replaces a small file atomically, readable for its owner alone. Raises StorageError.
+
+    Only the holder of the run's lock may call this: what a killed run has left of it is written over.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -14,8 +14,12 @@ SECONDS_OF_RATE = 60
 
 
 def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
-    """The status as JSON-able values: `running`, `requests` by outcome, `rows` of the last finished
-    run, spend, and the rate of the last minute. Raises UsageError where nothing has been run yet."""
+    """The status as JSON-able values: `running`, `requests` by outcome, `rows` by status, spend, and the rate
+    of the last minute. Raises UsageError where nothing has been run yet.
+
+    `rows` are those of the output that was written last, or of a run that has written none yet: then
+    `looked_at` of them have been compared with the journal, and a second may have passed since.
+    """
     journal = open_journal_of(job)
     try:
         life = journal.totals(sandbox)
@@ -50,8 +54,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         f"spent     {usd['settled']:.6g} USD settled, {usd['uncertain']:.6g} uncertain{cap}",
     ]
     if rows is not None:
-        counts = ", ".join(f"{rows[key]:,} {key}" for key in ("ok", "invalid", "failed", "pending"))
-        lines.insert(0, f"rows      {counts} of {rows['total']:,} when a run last ended")
+        lines.insert(0, _rows_line(rows))
     errors = status["requests"]["by_error"]
     if errors:
         lines.append("errors    " + ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items())))
@@ -63,6 +66,18 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         )
         lines.append(f"last run  {last['started_at']}: {end}")
     return lines
+
+
+def _rows_line(rows: dict[str, int | None]) -> str:
+    keys = ("ok", "invalid", "failed", "pending")
+    counts = ", ".join(f"{rows[key]:,} {key}" for key in keys if rows[key] is not None)
+    shared = f", {rows['shared']:,} that share another row's answer" if rows["shared"] else ""
+    if "looked_at" not in rows:
+        return f"rows      {counts} of {rows['total']:,} when the output was last written"
+    if rows["looked_at"] == rows["total"]:
+        return f"rows      {counts} of {rows['total']:,} so far{shared}"
+    total = "" if rows["total"] is None else f" of {rows['total']:,}"
+    return f"rows      {counts} so far{shared}; {rows['looked_at']:,}{total} rows looked at"
 
 
 def _run_of(last: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_SIGINT, EXIT_SIGTER
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues."""
+    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues.
+
+    `at_once`: the run is not to spend time on its output either.
+    """
 
     exit_code: int
     reason: str
     go_on: str
+    at_once: bool = False
 
 
 CREDITS_UNKNOWN = "credits unknown"
@@ -20,6 +24,8 @@ NO_WORST_CASE = "no worst case"
 """Takes a cap's place where a request could cost more than can be counted."""
 BALANCE_UNKNOWN = "balance unknown"
 """Takes a cap's place where the answers don't report the account's balance."""
+DAY_AHEAD = "day ahead"
+"""Takes the place of budget.usd_per_day where the journal knows a later day than the clock."""
 
 FREE_REQUEST_USED = Stop(
     EXIT_BUDGET,
@@ -41,6 +47,12 @@ def at_cap_of(cap: str) -> Stop:
             "The next request could cost a million USD, or 10^15 credits or tokens, by max_tokens and prices."
         )
         return Stop(EXIT_BUDGET, reason, "lower max_tokens or correct the prices, then run the same command")
+    if cap == DAY_AHEAD:
+        reason = (
+            "Stopped at the cap budget.usd_per_day: the journal holds requests of a later day than this "
+            "machine's clock shows, and they count for that day."
+        )
+        return Stop(EXIT_BUDGET, reason, "see to the clock or raise the cap, then run the same command")
     go_on = {
         "budget.usd_per_day": "the same command continues after midnight UTC",
         "budget.usd_per_run": "the same command continues with a new run's budget",
@@ -57,7 +69,10 @@ def by_endpoint(reason: str) -> Stop:
     return Stop(EXIT_ENDPOINT, reason, "mend the cause, then run the same command")
 
 
-def interrupted(by_sigterm: bool) -> Stop:
+def interrupted(by_sigterm: bool, *, at_once: bool = False) -> Stop:
     name = "SIGTERM" if by_sigterm else "SIGINT"
     code = EXIT_SIGTERM if by_sigterm else EXIT_SIGINT
-    return Stop(code, f"Interrupted by {name}.", "the same command continues where this run stopped")
+    go_on = "the same command continues where this run stopped"
+    if at_once:
+        return Stop(code, f"Ended at once by a second signal ({name}).", go_on, at_once=True)
+    return Stop(code, f"Interrupted by {name}.", go_on)

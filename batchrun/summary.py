@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchrun.amounts import usd
-from batchrun.errors import EXIT_DONE, EXIT_ROWS_FAILED
+from batchrun.errors import EXIT_DONE, EXIT_FAULT, EXIT_ROWS_FAILED, BatchrunError
 from batchrun.journal import Totals
-from batchrun.stops import FREE_REQUEST_USED, Stop
+from batchrun.stops import FREE_REQUEST_USED, Stop, interrupted
 
 Summary = dict[str, Any]
 
@@ -45,6 +45,33 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
     return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
 
 
+def without_output(stop: Stop | None) -> Ending:
+    """The ending of a run that was ended before its output was written."""
+    stop = stop or interrupted(by_sigterm=False)
+    return Ending(
+        stop.exit_code,
+        f"{_sentence(stop.reason)} The output was not written.",
+        f"{stop.go_on}; batchrun export writes the output as it stands",
+    )
+
+
+def ending_of_fault(error: Exception) -> Ending:
+    """The ending of a run that a fault has broken off."""
+    if isinstance(error, BatchrunError):
+        reason = " ".join(str(error).splitlines())
+    else:
+        reason = f"batchrun itself failed ({type(error).__name__})."
+    return Ending(EXIT_FAULT, _sentence(reason), "mend the cause, then run the same command")
+
+
+def counted_rows(rows_so_far: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The counts of rows in the summary of a run that has written no output: None where they aren't known."""
+    total = rows_so_far["total"]
+    known = rows_so_far["looked_at"] == total and not rows_so_far["shared"]
+    keys = ("total", "ok", "invalid", "failed", "pending", "shared")
+    return {key: rows_so_far[key] if known or key == "total" else None for key in keys}
+
+
 def as_it_stands(rows: Mapping[str, int]) -> Ending:
     """The ending that an export states, beside or between runs."""
     if not rows["pending"]:
@@ -55,7 +82,7 @@ def as_it_stands(rows: Mapping[str, int]) -> Ending:
 
 def summary_of(
     ending: Ending,
-    rows: Mapping[str, int],
+    rows: Mapping[str, int | None],
     life: Totals,
     this_run: Totals,
     *,

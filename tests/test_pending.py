@@ -112,7 +112,7 @@ def test_rows_in_the_order_of_last_time_are_not_looked_up_one_by_one(
     looked_up: list[bytes] = []
     plain = Journal.settled_digests
 
-    def counting(self: Journal, digests: tuple[bytes, ...], before: int = 0) -> set[bytes]:
+    def counting(self: Journal, digests: tuple[bytes, ...], before: int = 0) -> dict[bytes, bool]:
         looked_up.extend(digests)
         return plain(self, digests, before)
 

@@ -88,7 +88,8 @@ def status_lines(view: View, pace: Pace, width: int) -> list[str]:
     """What the display says now; `width` in columns, 0 for no bar."""
     progress = view.progress
     if progress.writing:
-        return [f"writing {view.job.output.path} ..."]
+        at_once = "; Ctrl-C ends at once, and leaves it as it was" if progress.stopping else ""
+        return [f"writing {view.job.output.path} ...{at_once}"]
     if progress.stopping and progress.in_flight:
         waits = f"waiting for {progress.in_flight:,} in flight; Ctrl-C ends at once, and they may be billed"
         return [f"{progress.stopping} {waits}", _money_line(view)]

@@ -23,16 +23,19 @@ def print_end(summary: Summary) -> None:
 
 def end_lines(summary: Summary) -> list[str]:
     rows, this_run = summary["rows"], summary["this_run"]
-    counts = [
-        f"{rows[status]:,} {status}" for status in ("ok", "invalid", "failed", "pending") if rows[status]
-    ]
-    shared = f" ({rows['shared']:,} share another row's answer)" if rows["shared"] else ""
-    lines = [f"rows      {', '.join(counts) or 'none'} of {rows['total']:,}{shared}"]
+    lines = []
+    if rows["pending"] is not None:
+        counts = [
+            f"{rows[status]:,} {status}" for status in ("ok", "invalid", "failed", "pending") if rows[status]
+        ]
+        shared = f" ({rows['shared']:,} share another row's answer)" if rows["shared"] else ""
+        lines.append(f"rows      {', '.join(counts) or 'none'} of {rows['total']:,}{shared}")
     lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
     if summary["requests"]["sent"] != this_run["requests"]["sent"]:
         lines.append(f"in all    {_amounts(summary)}")
     lines += _warnings(summary)
-    lines.append(f"output    {relpath(summary['output'])}")
+    not_written = "" if summary["output_written"] else " was not written"
+    lines.append(f"output    {relpath(summary['output'])}{not_written}")
     if summary["sandbox"]:
         lines.append("sandbox   No model answered, and nothing was paid: the answers are made up.")
     go_on = f" To go on: {summary['go_on']}." if summary["go_on"] else ""

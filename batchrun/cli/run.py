@@ -77,6 +77,6 @@ def run_command(
     if not quiet or exit_code != 0:
         with suppress(BrokenPipeError):  # whoever read it has gone; the exit code still counts
             print_end(summary)
-    if preview and not as_json:
+    if preview and not as_json and summary["output_written"]:
         print_preview(job, output_path(job), preview)
     return exit_code

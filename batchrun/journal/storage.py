@@ -59,6 +59,11 @@ class Journal:
                 (finished_at, rows, exit_code, reason, run),
             )
 
+    def note_rows(self, run: int, rows: str) -> None:
+        """Writes down the counts of rows so far, as JSON, for whoever looks on."""
+        with translated_errors(self.path):
+            self.connection.execute("UPDATE runs SET rows = ? WHERE run = ?", (rows, run))
+
     def give_up_intents(self, finished_at: int, final: bool) -> int:
         """Books the intents that a dead run has left as uncertain, at their worst case; returns how many.
 
@@ -78,28 +83,41 @@ class Journal:
             ).fetchone()
         return int(row[0] or 0) + 1
 
-    def settled_digests(self, digests: Sequence[bytes], retry_failed_before: int = 0) -> set[bytes]:
-        """Those of the requests that need no asking: answered, or failed for good.
+    def latest_start(self) -> int:
+        """When the newest request was intended, in milliseconds since 1970 UTC; 0 before the first."""
+        with translated_errors(self.path):
+            row = self.connection.execute(
+                "SELECT started_at FROM attempts ORDER BY attempt DESC LIMIT 1"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def settled_digests(self, digests: Sequence[bytes], retry_failed_before: int = 0) -> dict[bytes, bool]:
+        """Those of the requests that need no asking: False where answered, True where failed for good.
 
         Failures of runs before `retry_failed_before` don't count.
         """
         if not digests:
-            return set()
+            return {}
         with translated_errors(self.path):
-            rows = self.connection.execute(
-                f"SELECT digest FROM attempts WHERE digest IN ({_marks(digests)}) AND {_SETTLED}",
-                (*digests, retry_failed_before),
+            return dict(
+                self.connection.execute(
+                    "SELECT digest, outcome <> 'answered' FROM attempts"
+                    f" WHERE digest IN ({_marks(digests)}) AND {_SETTLED}",
+                    (*digests, retry_failed_before),
+                )
             )
-            return {row[0] for row in rows}
 
-    def settled_after(self, attempt: int, most: int, retry_failed_before: int = 0) -> list[tuple[int, bytes]]:
-        """The next `most` attempts after `attempt` that settled their requests, with the digests of these.
+    def settled_after(
+        self, attempt: int, most: int, retry_failed_before: int = 0
+    ) -> list[tuple[int, bytes, bool]]:
+        """The next `most` attempts after `attempt` that settled their requests, with the digests of these
+        and whether they failed for good.
 
         In the order of asking, and by the rule of `settled_digests`.
         """
         with translated_errors(self.path):
             return self.connection.execute(
-                "SELECT attempt, digest FROM attempts"
+                "SELECT attempt, digest, outcome <> 'answered' FROM attempts"
                 f" WHERE attempt > ? AND {_SETTLED}"
                 " ORDER BY attempt LIMIT ?",
                 (attempt, retry_failed_before, most),
@@ -139,24 +157,24 @@ class Journal:
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
         """The credits that uncertain requests really used, as the account's balance shows.
 
-        None where it doesn't show that: an answer named no balance, or uncertain requests were sent
-        before the first answer or ended after the last. True only if nobody else spends on the key and
-        it wasn't topped up.
+        None where it doesn't show that: an answer named no balance, uncertain requests were sent
+        before the first answer or ended after the last, or the clock was set back, so that nobody knows.
+        True only if nobody else spends on the key and it wasn't topped up.
         """
         with translated_errors(self.path), transaction(self.connection):
             kind = _of_kind(self.connection, sandbox)
-            began, ended, bound = self.connection.execute(
-                "SELECT min(started_at), max(finished_at), sum(credits)"
+            began, ended, bound, before_begin = self.connection.execute(
+                "SELECT min(started_at), max(finished_at), sum(credits), sum(finished_at < started_at)"
                 f" FROM attempts WHERE outcome = 'uncertain' AND {kind}"
             ).fetchone()
-            if began is None:
+            if began is None or before_begin:
                 return None
-            first, last, silent, used, most, least = self.connection.execute(
+            first, last, silent, used, most, least, before_begin = self.connection.execute(
                 "SELECT min(finished_at), max(started_at), count(*) - count(remaining_credits), sum(credits),"
-                " max(remaining_credits + credits), min(remaining_credits)"
+                " max(remaining_credits + credits), min(remaining_credits), sum(finished_at < started_at)"
                 f" FROM attempts WHERE outcome = 'answered' AND {kind}"
             ).fetchone()
-        if first is None or silent or not (first < began and ended < last):
+        if first is None or silent or before_begin or not (first < began and ended < last):
             return None
         rest = int(most - least - used)
         return rest if 0 <= rest <= bound else None

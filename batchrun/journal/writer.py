@@ -23,6 +23,7 @@ INSERT INTO attempts SELECT attempt, run, digest, number, started_at,
     attempt + run + started_at + ?3 + ifnull(?5, -1) + ?6 + ?7
 FROM intents WHERE attempt = ?1
 """
+_NOTE_ROWS = "UPDATE runs SET rows = ? WHERE run = ?"
 _DELETE_INTENT = "DELETE FROM intents WHERE attempt = ?"
 _INSERT_RESPONSE = "INSERT INTO responses VALUES (?, ?, ?)"
 
@@ -51,6 +52,8 @@ class JournalWriter:
     `failed(error)` is called once, in this thread, when a commit fails; nothing is written after it.
     `make_room()` frees space for a second try where the disk is full, and says whether it has; when that
     try succeeds, `nearly_full(error)` is called: there is room for what is in flight, and no more.
+    `row_counts()` is called in this thread with every commit: the counts of rows so far, as JSON, and the run
+    to write them down for; None where that can wait.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class JournalWriter:
         failed: Callable[[Exception], object],
         make_room: Callable[[], bool],
         nearly_full: Callable[[StorageError], object],
+        row_counts: Callable[[], tuple[str, int] | None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._committed = committed
         self._failed = failed
         self._make_room = make_room
         self._nearly_full = nearly_full
+        self._row_counts = row_counts
         self._queue: queue.SimpleQueue[_Record] = queue.SimpleQueue()
         self._error: Exception | None = None
         self._last_commit = -math.inf
@@ -151,6 +156,8 @@ class JournalWriter:
             inserted = connection.executemany(_INSERT_INTENT, intents).rowcount if intents else 0
             refused = frozenset() if inserted == len(intents) else self._not_needed(intents)
             connection.executemany(_DELETE_INTENT, withdrawn)
+            if (row_counts := self._row_counts()) is not None:
+                connection.execute(_NOTE_ROWS, row_counts)
         return refused
 
     def _not_needed(self, intents: list[Intent]) -> frozenset[int]:

@@ -1,7 +1,6 @@
 """Tables out: Parquet, CSV and JSON Lines under a fixed schema, replaced whole or not at all."""
 
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError, StorageError
+from batchrun.tables.temporary import open_temporary
 from batchrun.tables.text_rows import csv_header, csv_records, json_lines
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -148,16 +148,15 @@ def replace_table(path: Path, schema: pa.Schema, metadata: Metadata) -> Iterator
     """Writes a table that takes the place of `path` when the block ends well, and never in part.
 
     The rows go to a temporary file in the same folder, which is synced and renamed; the folder is
-    synced after that. When the block raises, the old file stays and the temporary one is removed. A
-    file that is replaced keeps its mode; of a symbolic link, the target is replaced. `metadata` is
-    called at the end, for Parquet's key-value metadata. Raises StorageError when the system
-    refuses to store the table.
+    synced after that. When the block raises, the old file stays and the temporary one is removed, as is
+    what a killed process has left of its own. A file that is replaced keeps its mode; of a symbolic link,
+    the target is replaced. `metadata` is called at the end, for Parquet's key-value metadata. Raises
+    StorageError when the system refuses to store the table.
     """
     target = _target(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     schema = schema.remove_metadata()
     with _storing(path):
-        file = temporary.open("xb")
+        temporary, file = open_temporary(target)
     with _removed_on_error(temporary, file):
         with _storing(path):
             _keep_mode(file, target)
@@ -174,8 +173,8 @@ def replace_table(path: Path, schema: pa.Schema, metadata: Metadata) -> Iterator
 def _put_in_place(file: BinaryIO, temporary: Path, target: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
-    file.close()
     temporary.replace(target)
+    file.close()  # not before it has its place: until then its lock tells that it is no leftover
     _sync_folder(target.parent)
 
 

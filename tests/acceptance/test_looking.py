@@ -29,7 +29,14 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     before = plan(place, *settings)
     assert place.requests == 0
     assert not (place.folder / "out.run").exists()
-    assert before["rows"] == {"total": 5, "answered": 0, "duplicates": 1, "invalid": 1, "to_send": 3}
+    assert before["rows"] == {
+        "total": 5,
+        "answered": 0,
+        "failed": 0,
+        "duplicates": 1,
+        "invalid": 1,
+        "to_send": 3,
+    }
     assert place.run(*settings).code == 3
     bill = place.bill()
     assert bill["requests"] == before["rows"]["to_send"]
@@ -38,7 +45,14 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     reserved = 3 * before["worst"]["usd_per_row"]
     assert before["worst"]["usd"] <= reserved
     after = plan(place, *settings)
-    assert after["rows"] == {"total": 5, "answered": 3, "duplicates": 1, "invalid": 1, "to_send": 0}
+    assert after["rows"] == {
+        "total": 5,
+        "answered": 3,
+        "failed": 0,
+        "duplicates": 1,
+        "invalid": 1,
+        "to_send": 0,
+    }
     assert after["budget"]["usd_left"] == round(1 - bill["usd"], 9)
     assert place.requests == 3
 
@@ -87,6 +101,11 @@ def test_status_and_export_look_at_a_run_that_goes_on(slow_place: Place) -> None
     assert status["answered"] >= 2
     assert 1 <= status["in_flight"] <= 12
     assert status["usd"]["settled"] > 0
+    rows = status["rows"]
+    assert (rows["total"], rows["looked_at"], rows["failed"], rows["invalid"]) == (40, 40, 0, 0)
+    assert rows["ok"] <= status["answered"]
+    assert rows["pending"] == 40 - rows["ok"]
+    assert "pending of 40 so far" in people.out
     assert people.code == 0
     assert "going on" in people.out
     assert export.code == 0
@@ -112,6 +131,34 @@ def test_status_after_a_run_counts_rows_spend_and_failures(place: Place) -> None
     assert status["last_run"]["exit_code"] == 3
     lines = place.command("status", "job.toml").out
     assert "content_flagged x1" in lines
+
+
+def test_rows_that_failed_for_good_are_no_answered_ones(place: Place) -> None:
+    """plan says so, and so does status while the next run goes on with other rows."""
+    place.texts("one", "[sandbox:flag self-harm]", "two", "[sandbox:flag self-harm]")
+    place.run()
+    rows = plan(place)["rows"]
+    assert rows == {"total": 4, "answered": 2, "failed": 1, "duplicates": 1, "invalid": 0, "to_send": 0}
+    people = place.command("plan", "job.toml").out
+    assert "4: 2 answered, 1 failed, 1 duplicates, 0 invalid, 0 to send" in people
+
+
+def test_status_counts_the_rows_that_earlier_runs_have_answered_or_failed(slow_place: Place) -> None:
+    failing = ["[sandbox:flag self-harm] a", "[sandbox:flag self-harm] b"]
+    slow_place.texts("one", *failing, "two", "two")
+    slow_place.run()
+    slow_place.texts("one", *failing, "two", "two", *TEXTS)
+    with slow_place.start("run", "job.toml", "--set", "limits.concurrency=2") as process:
+        until(lambda: slow_place.requests >= 4 + 8)
+        rows = slow_place.command("status", "job.toml", "--json").summary["rows"]
+        assert process.poll() is None
+        process.kill()
+    assert (rows["total"], rows["failed"]) == (45, 2)
+    assert 3 + 2 <= rows["ok"] < 45 - 2, "a second old at most"
+    assert rows["pending"] == 45 - 2 - rows["ok"]
+    after_the_kill = slow_place.command("status", "job.toml").out
+    assert "pending of 45 so far" in after_the_kill
+    assert "ended without a word" in after_the_kill
 
 
 def test_export_writes_the_output_again_and_sends_nothing(place: Place) -> None:

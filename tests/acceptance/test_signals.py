@@ -47,6 +47,7 @@ def test_a_second_signal_ends_at_once_and_loses_no_answer_that_had_come(slow_pla
     done = interrupted(slow_place, number, number)
     assert done.code == SIGNALS[name], done.err
     assert "Traceback" not in done.err
+    assert f"Ended at once by a second signal ({name})." in done.last_line
     assert "the same command continues" in done.last_line
     outcomes = dict(slow_place.journal("SELECT outcome, count(*) FROM attempts GROUP BY 1"))
     assert sum(outcomes.values()) >= slow_place.requests
@@ -56,6 +57,13 @@ def test_a_second_signal_ends_at_once_and_loses_no_answer_that_had_come(slow_pla
         " sum(nano_usd) FILTER (WHERE outcome = 'uncertain') FROM attempts"
     )
     assert settled <= slow_place.bill()["nano_usd"] <= settled + uncertain
+    assert not slow_place.output.exists()
+    summary = slow_place.summary()
+    assert (summary["exit_code"], summary["output_written"]) == (SIGNALS[name], False)
+    assert summary["rows"]["ok"] == outcomes["answered"]
+    assert summary["rows"]["pending"] == ROWS - outcomes["answered"]
+    assert "batchrun export writes the output" in done.last_line
+    assert slow_place.command("export", "job.toml").code == 0
     assert slow_place.column("status").count("ok") == outcomes["answered"]
     assert slow_place.run("limits.concurrency=40").code == 0
     assert slow_place.column("status") == ["ok"] * ROWS
@@ -72,3 +80,49 @@ def test_a_signal_ends_a_run_that_waits_for_its_next_attempt(place: Place) -> No
     assert done.code == 130
     assert time.monotonic() - started < 10
     assert place.column("status") == ["pending"]
+
+
+WRITTEN = 60_000
+"""Rows whose output takes some seconds to write."""
+
+
+def interrupted_writing(place: Place, *numbers: signal.Signals) -> tuple[Done, float]:
+    """A run with all its answers, one for all rows, that gets the signals while it writes its output.
+
+    Also how many seconds it went on after the last of them.
+    """
+    place.texts(*["the same"] * WRITTEN)
+    with place.start("run", "job.toml") as process:
+        until(lambda: any(place.folder.glob(".out.parquet.*.tmp")))
+        for number in numbers:
+            time.sleep(0.1)
+            assert process.poll() is None
+            process.send_signal(number)
+        started = time.monotonic()
+        return ended(process), time.monotonic() - started
+
+
+def test_the_first_signal_lets_the_output_be_written(place: Place) -> None:
+    done, _ = interrupted_writing(place, signal.SIGINT)
+    assert done.code == 0, done.err
+    assert place.column("status") == ["ok"] * WRITTEN
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_second_signal_ends_the_writing_of_the_output_and_leaves_the_old_one(
+    place: Place, name: str
+) -> None:
+    place.texts("one")
+    assert place.run().code == 0
+    before = place.output.read_bytes()
+    done, seconds = interrupted_writing(place, signal.SIGINT, signal.Signals[name])
+    assert seconds < 2
+    assert done.code == SIGNALS[name], done.err
+    assert "batchrun export writes the output" in done.last_line
+    assert place.output.read_bytes() == before
+    assert list(place.folder.glob(".out*")) == []
+    assert place.summary()["exit_code"] == SIGNALS[name]
+    assert place.summary()["rows"]["total"] == WRITTEN
+    assert place.command("export", "job.toml").code == 0
+    assert place.column("status") == ["ok"] * WRITTEN
+    assert place.requests == 2, "all of it is in the journal"

@@ -113,7 +113,7 @@ def make_journal(path: Path, rows: int) -> None:
     journal.close()
 
 
-def everything(journal: Journal, rows: int) -> tuple[dict[bytes, RequestHistory], set[bytes], object]:
+def everything(journal: Journal, rows: int) -> tuple[dict[bytes, RequestHistory], dict[bytes, bool], object]:
     """What batchrun reads of a journal: histories, what needs no asking, and the sums.
 
     Without the texts of errors: on them rests nothing, and they have no checksum.

@@ -85,7 +85,7 @@ def test_an_answer_that_is_gone_leaves_its_cost_behind(whole: Path, tmp_path: Pa
     history = journal.histories([digest_of(7)])[digest_of(7)]
     assert (history.answer, history.error_code) == (None, "answer_lost")
     assert history.uncertain_nano_usd == answer_to(7).nano_usd
-    assert journal.settled_digests([digest_of(7)]) == set()
+    assert journal.settled_digests([digest_of(7)]) == {}
     journal.close()
 
 

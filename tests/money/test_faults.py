@@ -1,0 +1,97 @@
+"""A fault after the asking: the summary of the run before doesn't stand for this one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.errors import InputError, StorageError
+from batchrun.journal import open_for_reading
+from batchrun.sandbox import Sandbox, Settings, background
+from batchrun.workload import Chunk, Workload
+from tests.money.test_next_run import run
+
+ROWS = [{"text": f"row {row}"} for row in range(5)]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with background(Settings()) as server:
+        yield server
+
+
+def summary_in(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "out.run" / "summary.json").read_text())
+    return summary
+
+
+FAULTS: dict[str, tuple[Exception, str]] = {
+    "storage": (StorageError("No room.\nMake some."), "No room. Make some."),
+    "of batchrun itself": (
+        ZeroDivisionError("a private prompt"),
+        "batchrun itself failed (ZeroDivisionError).",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_while_the_output_is_written_is_in_the_summary_and_in_the_journal(
+    tmp_path: Path, sandbox: Sandbox, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, sandbox, ROWS[:2])["exit_code"] == 0
+    error, reason = FAULTS[fault]
+
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("batchrun.pipeline.write_output", broken)
+    with pytest.raises(type(error)):
+        run(tmp_path, sandbox, ROWS)
+    summary = summary_in(tmp_path)
+    assert (summary["exit_code"], summary["reason"]) == (1, reason)
+    assert summary["go_on"] == "mend the cause, then run the same command"
+    assert not summary["output_written"]
+    assert (summary["rows"]["total"], summary["rows"]["ok"], summary["rows"]["pending"]) == (5, 5, 0)
+    assert summary["this_run"]["requests"]["sent"] == 3
+    journal = open_for_reading(tmp_path / "out.run" / "journal.sqlite")
+    last = journal.last_run(sandbox=True)
+    journal.close()
+    assert last is not None
+    assert (last["exit_code"], last["reason"]) == (1, reason)
+    monkeypatch.undo()
+    assert run(tmp_path, sandbox, ROWS)["this_run"]["requests"]["sent"] == 0
+
+
+def test_an_input_that_breaks_is_in_the_summary_with_the_rows_that_are_known(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Workload.chunks
+
+    def broken(self: Workload, columns: Any = None) -> Iterator[Chunk]:
+        chunk = next(plain(self, columns))
+        yield Chunk(0, chunk.batch, chunk.requests[:3])
+        raise InputError("its second half is gone")
+
+    monkeypatch.setattr(Workload, "chunks", broken)
+    with pytest.raises(StorageError, match="second half is gone"):
+        run(tmp_path, sandbox, ROWS)
+    summary = summary_in(tmp_path)
+    assert summary["exit_code"] == 1
+    assert "its second half is gone" in summary["reason"]
+    assert summary["rows"] == dict.fromkeys(("ok", "invalid", "failed", "pending", "shared")) | {"total": 5}
+
+
+def test_a_summary_that_finds_no_room_leaves_no_older_one_in_its_place(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, sandbox, ROWS[:2])["exit_code"] == 0
+
+    def full(*_: Any) -> None:
+        raise StorageError("No room.")
+
+    monkeypatch.setattr("batchrun.pipeline.write_private", full)
+    with pytest.raises(StorageError, match="No room"):
+        run(tmp_path, sandbox, ROWS)
+    assert not (tmp_path / "out.run" / "summary.json").exists()
