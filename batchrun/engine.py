@@ -79,7 +79,7 @@ class Engine:
         self._rules = rules
         self._books = books
         self._limiter = limiter
-        self._brake = Brake()
+        self._brake = Brake(rules.outage_seconds)
         self._endpoint = endpoint
         self._progress = progress
         self._queue = RowQueue(rules.labelling, progress, watch)
@@ -335,10 +335,16 @@ class Engine:
         """Tells limiter and brake, which says whether the attempt counts and how long nothing has worked."""
         now = time.monotonic()
         self._limiter.failed(admission, now, failure)
-        failed_before = lease.used_attempts > 0
         lease.used_attempts += self._brake.failed(
-            now, admission.sent_at, failure, failed_before=failed_before
+            now,
+            admission.sent_at,
+            failure,
+            first_failed=lease.first_failed,
+            is_last=lease.used_attempts + 1 >= self._rules.retry.max_attempts,
+            at_the_end=self._exhausted and not self._fresh,
         )
+        if lease.first_failed is None and failure.remedy is Remedy.RETRY:
+            lease.first_failed = admission.sent_at
         if failure.remedy is Remedy.SLOW_DOWN:
             # These use up no attempts, so patience must end what nothing else would.
             self._refused_since = self._refused_since or now

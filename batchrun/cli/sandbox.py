@@ -29,8 +29,15 @@ class CommandError(click.ClickException):
 )
 @click.option("--model", "models", multiple=True, help="A further model that is known. Repeatable.")
 @click.option("--credits", type=int, help="Each key's balance; without: no balance is kept.")
-@click.option("--rpm", type=int, help="Requests that a key may make in any 60 seconds.")
-@click.option("--tpm", type=int, help="Tokens that a key may use in any 60 seconds.")
+@click.option("--rpm", type=int, help="Requests that a key may make in a minute.")
+@click.option("--tpm", type=int, help="Tokens that a key may use in a minute.")
+@click.option(
+    "--limit-window",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Limits are counted over windows of this length; a shorter one has its share of a minute's.",
+)
 @click.option("--no-limit-headers", is_flag=True, help="Leave the x-ratelimit headers out.")
 @click.option("--retry-after-date", is_flag=True, help="Retry-After as an HTTP date instead of seconds.")
 @click.option(

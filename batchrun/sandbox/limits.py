@@ -1,17 +1,17 @@
-"""Requests and tokens per minute, counted over a sliding window that is exact."""
+"""Requests and tokens per minute, counted over a sliding window that is exact: of a minute, or shorter."""
 
 import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-WINDOW = 60.0
+MINUTE = 60.0
 """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one key may use in any 60 seconds; None where there is no limit."""
+    """What one key may use in a minute; None where there is no limit."""
 
     rpm: int | None = None
     tpm: int | None = None
@@ -20,13 +20,25 @@ class Limits:
     def are_set(self) -> bool:
         return self.rpm is not None or self.tpm is not None
 
+    def share_of(self, seconds: float) -> "Limits":
+        """What of the limits falls to that part of a minute, rounded down, at least 1."""
+        return Limits(_share(self.rpm, seconds), _share(self.tpm, seconds))
+
+
+def _share(per_minute: int | None, seconds: float) -> int | None:
+    return None if per_minute is None else max(1, int(per_minute * seconds / MINUTE))
+
 
 class UsageWindow:
-    """The requests that one key was granted in the last 60 seconds. Times: seconds of one steady clock."""
+    """The requests that one key was granted in the last `seconds`. Times: seconds of one steady clock.
 
-    __slots__ = ("_granted", "_tokens")
+    `limits` are those per minute; what is granted stays within their share of the window.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_granted", "_seconds", "_tokens")
+
+    def __init__(self, seconds: float = MINUTE) -> None:
+        self._seconds = seconds
         self._granted: deque[tuple[float, int]] = deque()
         self._tokens = 0
 
@@ -36,8 +48,8 @@ class UsageWindow:
         self._tokens += tokens
 
     def used(self, now: float) -> tuple[int, int]:
-        """(requests, tokens) granted in the 60 seconds up to `now`."""
-        while self._granted and self._granted[0][0] <= now - WINDOW:
+        """(requests, tokens) granted in the window up to `now`."""
+        while self._granted and self._granted[0][0] <= now - self._seconds:
             self._tokens -= self._granted.popleft()[1]
         return len(self._granted), self._tokens
 
@@ -46,6 +58,7 @@ class UsageWindow:
 
         Only for `tokens` that fit into an empty window.
         """
+        limits = limits.share_of(self._seconds)
         requests_used, tokens_used = self.used(now)
         excess_requests = 0 if limits.rpm is None else requests_used + 1 - limits.rpm
         excess_tokens = 0 if limits.tpm is None else tokens_used + tokens - limits.tpm
@@ -55,31 +68,44 @@ class UsageWindow:
             excess_requests -= 1
             excess_tokens -= granted_tokens
             if excess_requests <= 0 and excess_tokens <= 0:
-                return min(WINDOW, granted_at + WINDOW - now)
-        return WINDOW
+                return min(self._seconds, granted_at + self._seconds - now)
+        return self._seconds
+
+    def most_tokens(self, limits: Limits) -> int | None:
+        """The tokens that an empty window has room for; None where there is no limit."""
+        return limits.share_of(self._seconds).tpm
+
+    def left(self, limits: Limits, now: float) -> Limits:
+        """What the window has room for."""
+        share = limits.share_of(self._seconds)
+        requests_used, tokens_used = self.used(now)
+        return Limits(
+            None if share.rpm is None else max(0, share.rpm - requests_used),
+            None if share.tpm is None else max(0, share.tpm - tokens_used),
+        )
 
     def seconds_to_empty(self, now: float) -> float:
         """Seconds until nothing in the window counts any more."""
-        return max(0.0, self._granted[-1][0] + WINDOW - now) if self._granted else 0.0
+        return max(0.0, self._granted[-1][0] + self._seconds - now) if self._granted else 0.0
 
 
 def limit_headers(
     window: UsageWindow, limits: Limits, now: float, wall_time: float
 ) -> list[tuple[bytes, bytes]]:
     """The x-ratelimit headers for the limits that are set. `wall_time`: the instant `now` in Unix seconds."""
-    requests_used, tokens_used = window.used(now)
+    left = window.left(limits, now)
     headers = []
-    if limits.rpm is not None:
+    if limits.rpm is not None and left.rpm is not None:
         reset = datetime.fromtimestamp(math.ceil(wall_time + window.seconds_to_empty(now)), UTC)
         headers += [
             _header("limit-requests", limits.rpm),
-            _header("remaining-requests", max(0, limits.rpm - requests_used)),
+            _header("remaining-requests", left.rpm),
             (b"x-ratelimit-reset-requests", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
         ]
-    if limits.tpm is not None:
+    if limits.tpm is not None and left.tpm is not None:
         headers += [
             _header("limit-tokens", limits.tpm),
-            _header("remaining-tokens", max(0, limits.tpm - tokens_used)),
+            _header("remaining-tokens", left.tpm),
         ]
     return headers
 

@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -65,11 +65,11 @@ class Response:
 
 @dataclass(slots=True)
 class Account:
-    """One key's balance (None: not kept) and what it used in the last minute."""
+    """One key's balance (None: not kept) and what it used lately."""
 
     balance: int | None
-    is_free_tier: bool = False
-    window: UsageWindow = field(default_factory=UsageWindow)
+    is_free_tier: bool
+    window: UsageWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,17 @@ class Provider:
         if key is None and free_tier:
             if self._free_tier_used:
                 raise _unauthorized("the free request is used up; send an API key", "free_tier_used")
-            return Account(balance=None, is_free_tier=True)
+            return self._new_account(None, is_free_tier=True)
         if key is None and not self._open:
             raise _unauthorized("no API key; send the header Authorization: Bearer <key>", "missing_api_key")
         if self.settings.keys and key not in self.settings.keys:
             raise _unauthorized("the API key is not known", "invalid_api_key")
         if key not in self._accounts:
-            self._accounts[key] = Account(self._starting_credits)
+            self._accounts[key] = self._new_account(self._starting_credits)
         return self._accounts[key]
+
+    def _new_account(self, balance: int | None, *, is_free_tier: bool = False) -> Account:
+        return Account(balance, is_free_tier, UsageWindow(self.settings.limit_window))
 
     def check_admission(self, accepted: Accepted) -> None:
         """Raises Rejection where credits or rate don't allow an answer of a single token; takes neither."""
@@ -224,9 +227,11 @@ class Provider:
     def _check_rate(self, window: UsageWindow, tokens: int) -> float:
         """The instant (of the monotonic clock) at which `tokens` tokens fit; raises Rejection if not now."""
         limits = self.limits
-        if limits.tpm is not None and tokens > limits.tpm:
+        most = window.most_tokens(limits)
+        if most is not None and tokens > most:
+            seconds = self.settings.limit_window
             raise invalid_request(
-                f"the request takes {tokens} tokens, and the limit is {limits.tpm} a minute",
+                f"the request takes {tokens} tokens, and {most} are allowed in {seconds:g} seconds",
                 "tokens_over_limit",
             )
         now = time.monotonic()

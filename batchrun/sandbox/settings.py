@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from batchrun.sandbox.errors import SettingsError
 from batchrun.sandbox.faults import checked_shares
+from batchrun.sandbox.limits import MINUTE
 
 KNOWN_MODELS = ("abliterated-model", "abliterated-model-large", "abliterated-model-large-v2")
 
@@ -19,8 +20,9 @@ class Settings:
 
     `keys`: the API keys that are accepted; empty: any. `models`: accepted besides the provider's own.
     `credits`: each key's balance at the start; None: no balance is kept and `remaining_credits` is null.
-    `rpm`, `tpm`: requests and tokens that a key may use in any 60 seconds. `limit_headers`: whether answers
-    tell about them. `retry_after_date`: Retry-After as an HTTP date instead of seconds.
+    `rpm`, `tpm`: requests and tokens that a key may use in a minute. `limit_window`: the seconds over which
+    they are counted; a shorter window has its share of a minute's. `limit_headers`: whether answers tell about
+    the limits. `retry_after_date`: Retry-After as an HTTP date instead of seconds.
     `cost_fields`: whether answers name credits and cost, name them as null, or leave them out.
     `replies`: a TOML file of scripted answers. `default_max_tokens`: where a request names none.
     `latency`: median time before an answer begins; `latency_sigma`: sigma of its log-normal distribution.
@@ -35,6 +37,7 @@ class Settings:
     credits: int | None = None
     rpm: int | None = None
     tpm: int | None = None
+    limit_window: float = 60.0
     limit_headers: bool = True
     retry_after_date: bool = False
     cost_fields: CostFields = "present"
@@ -59,6 +62,8 @@ class Settings:
             _require_at_least(name, getattr(self, name), 0)
         for name in ("first_token", "tokens_per_second", "slow_seconds"):
             _require_at_least(name, getattr(self, name), 0)
+        if not 0 < self.limit_window <= MINUTE:
+            raise SettingsError(f"limit_window must be above 0 and at most 60, not {self.limit_window}")
         if self.cost_fields not in get_args(CostFields):
             raise SettingsError(f"cost_fields must be present, null or absent, not {self.cost_fields!r}")
         if "" in self.keys or "" in self.models:

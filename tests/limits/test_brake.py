@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from batchrun.exchange import Billed, Failure, Remedy
-from batchrun.limits.brake import FAILURES_OF_AN_OUTAGE, LONGEST_GAP, Brake
+from batchrun.limits.brake import FAILURES_OF_AN_OUTAGE, FEW, LONGEST_GAP, Brake
 from tests.limits.virtual import rate_limited
 
 OVERLOADED = Failure("http_529", "overloaded", Remedy.RETRY, Billed.NO, 529)
@@ -15,13 +15,30 @@ TIMED_OUT = Failure("timeout", "no answer", Remedy.RETRY, Billed.UNKNOWN)
 INVALID = Failure("invalid_parameter", "no such model", Remedy.FAIL_ROW, Billed.NO, 400)
 
 
-def fail(brake: Brake, now: float, *, failed_before: bool = False) -> None:
+PATIENCE = 900.0
+
+
+def fail(
+    brake: Brake,
+    now: float,
+    failure: Failure = OVERLOADED,
+    *,
+    first_failed: float | None = None,
+    is_last: bool = False,
+    at_the_end: bool = False,
+) -> bool:
+    """A request goes and fails at once; whether that uses up an attempt of its row."""
     brake.sent(now)
-    brake.failed(now, now, OVERLOADED, failed_before=failed_before)
+    return brake.failed(now, now, failure, first_failed=first_failed, is_last=is_last, at_the_end=at_the_end)
+
+
+def answer(brake: Brake, now: float) -> None:
+    brake.sent(now)
+    brake.succeeded(now)
 
 
 def brought_down(now: float = 0.0) -> Brake:
-    brake = Brake()
+    brake = Brake(PATIENCE)
     for index in range(FAILURES_OF_AN_OUTAGE):
         fail(brake, now + index / 1_000)
     return brake
@@ -31,7 +48,7 @@ def requests_sent(
     seconds: float, fails_at: tuple[float, float], failing: int, in_flight: int = 16
 ) -> list[float]:
     """When requests go out that take 0.1 s, of which `failing` of 100 fail between two instants."""
-    brake, numbers, now = Brake(), count(), 0.0
+    brake, numbers, now = Brake(PATIENCE), count(), 0.0
     ends: list[tuple[float, float]] = []
     sent = []
     while now < seconds:
@@ -45,7 +62,7 @@ def requests_sent(
         while ends and ends[0][0] <= now:
             _, sent_at = heapq.heappop(ends)
             if fails_at[0] <= sent_at < fails_at[1] and next(numbers) * 37 % 100 < failing:
-                brake.failed(now, sent_at, OVERLOADED, failed_before=False)
+                brake.failed(now, sent_at, OVERLOADED, first_failed=None, is_last=False, at_the_end=False)
             else:
                 brake.succeeded(sent_at)
     return sent
@@ -88,7 +105,7 @@ def test_one_probe_at_a_time_goes_out_with_growing_gaps() -> None:
         now += gap
         brake.sent(now)
         assert brake.delay(now + 1_000) == float("inf"), "while a probe is out, nothing else goes"
-        brake.failed(now, now, OVERLOADED, failed_before=True)
+        brake.failed(now, now, OVERLOADED, first_failed=0.0, is_last=False, at_the_end=False)
         gaps.append(brake.delay(now))
     assert gaps == pytest.approx([1.0, 2.0, 4.0, 4.0, 4.0, 4.0])
 
@@ -104,52 +121,125 @@ def test_a_probe_that_succeeds_ends_the_outage() -> None:
 
 def test_a_429_for_a_probe_lets_the_next_one_go() -> None:
     brake = brought_down()
-    brake.sent(5.0)
-    brake.failed(5.0, 5.0, rate_limited(), failed_before=False)
+    fail(brake, 5.0, rate_limited())
     assert brake.is_down
     assert brake.delay(5.0) <= 0
 
 
 def test_what_was_out_before_the_outage_is_no_probe() -> None:
     """Its late failure neither frees the probe's place nor makes the gap longer."""
-    brake = Brake()
+    brake = Brake(PATIENCE)
     brake.sent(-1.0)
     for index in range(FAILURES_OF_AN_OUTAGE):
         fail(brake, index / 1_000)
     brake.sent(1.0)
-    brake.failed(1.5, -1.0, OVERLOADED, failed_before=False)
+    brake.failed(1.5, -1.0, OVERLOADED, first_failed=None, is_last=False, at_the_end=False)
     assert brake.delay(2.0) == float("inf")
-    brake.failed(2.0, 1.0, OVERLOADED, failed_before=False)
+    brake.failed(2.0, 1.0, OVERLOADED, first_failed=None, is_last=False, at_the_end=False)
     assert brake.delay(2.0) == pytest.approx(1.0)
 
 
-def test_rows_that_fail_again_and_again_are_no_outage() -> None:
-    """The last rows of a run may be bad ones: their attempts must be used up, so that the run ends."""
-    brake = Brake()
+def test_a_row_is_to_blame_when_a_later_request_gets_through() -> None:
+    """Each of its failures uses up an attempt, the last one too, and none of them is a sign of an outage."""
+    brake = Brake(PATIENCE)
+    assert fail(brake, 0.0)
+    answer(brake, 1.0)
     for attempt in range(100):
-        fail(brake, attempt * 10.0, failed_before=attempt >= FAILURES_OF_AN_OUTAGE - 1)
+        assert fail(brake, 2.0 + attempt, first_failed=0.0, is_last=True)
     assert not brake.is_down
-    assert brake.delay(1_010.0) <= 0
+
+
+def test_an_answer_to_an_earlier_request_says_nothing_about_a_row() -> None:
+    """The endpoint may have gone down in between: the answer was on its way before the row was sent."""
+    brake = Brake(PATIENCE)
+    brake.sent(0.0)
+    fail(brake, 1.0)
+    brake.succeeded(0.0)
+    assert not fail(brake, 2.0, first_failed=1.0, is_last=True)
+
+
+def test_few_rows_in_an_outage_keep_their_last_attempt() -> None:
+    """Three rows are all there is, and everything fails: whether they or the endpoint, nothing tells."""
+    brake = Brake(PATIENCE)
+    used = [1 + fail(brake, row / 10) for row in range(3)]
+    for attempt in range(1, 50):
+        for row in range(3):
+            used[row] += fail(
+                brake, attempt * 4.0 + row, first_failed=row / 10, is_last=used[row] == 5, at_the_end=True
+            )
+    assert max(used) <= 5
+    assert brake.is_down
+    assert brake.outage(300.0) == pytest.approx(300.0)
+
+
+def test_a_policy_of_one_attempt_allows_no_second_one() -> None:
+    """A first failure is the row's until an outage is known."""
+    assert fail(Brake(PATIENCE), 0.0, is_last=True)
+    assert not fail(brought_down(), 1.0, is_last=True)
+
+
+@pytest.mark.parametrize(("answered", "rows"), [(1, 1), (20, 2), (200, 10), (1_000, FEW)])
+def test_the_last_rows_are_to_blame_when_they_are_few_and_fail_for_long(answered: int, rows: int) -> None:
+    """A tenth of the patience for each row: until then nothing is used up, afterwards every failure is."""
+    brake = Brake(PATIENCE)
+    for index in range(answered):
+        answer(brake, index / 1_000)
+    doubt = PATIENCE * min(1.0, rows / FAILURES_OF_AN_OUTAGE)
+    for row in range(rows):
+        fail(brake, 10.0 + row / 1_000, at_the_end=True)
+    for attempt in range(1, 40):
+        assert not fail(brake, 10.0 + attempt * doubt / 41, first_failed=10.0, is_last=True, at_the_end=True)
+    assert brake.outage(10.0 + doubt) == 0, "the run doesn't end on their account"
+    assert fail(brake, 10.0 + doubt, first_failed=10.0, is_last=True, at_the_end=True)
+    assert not brake.is_down
+
+
+@pytest.mark.parametrize(("answered", "rows"), [(0, 1), (0, 10), (1, 2), (20, 3), (100_000, FEW + 1)])
+def test_more_rows_than_few_at_the_end_are_an_outage(answered: int, rows: int) -> None:
+    """Whoever waits for them gets them back as pending, not as failed."""
+    brake = Brake(PATIENCE)
+    for index in range(answered):
+        answer(brake, index / 100_000)
+    for row in range(rows):
+        fail(brake, 10.0 + row / 1_000, at_the_end=True)
+    for attempt in range(1, 20):
+        now = 10.0 + 100.0 * attempt
+        assert not fail(brake, now, first_failed=10.0, is_last=True, at_the_end=True)
+    assert brake.outage(2_000.0) == pytest.approx(1_990.0)
+
+
+def test_rows_in_the_middle_of_a_run_are_never_few() -> None:
+    """Others are left to ask, and they will tell."""
+    brake = Brake(PATIENCE)
+    for index in range(1_000):
+        answer(brake, index / 1_000)
+    fail(brake, 10.0)
+    for attempt in range(1, 40):
+        assert not fail(brake, 10.0 + 100 * attempt, first_failed=10.0, is_last=True)
+    assert brake.outage(3_000.0) > PATIENCE
 
 
 def test_an_outage_is_as_long_as_its_failures() -> None:
     brake = brought_down(now=100.0)
     assert brake.outage(130.0) == pytest.approx(30.0)
-    assert Brake().outage(130.0) == 0
+    assert Brake(PATIENCE).outage(130.0) == 0
 
 
 def test_requests_that_can_not_be_sent_are_an_outage_whatever_rows_they_are_of() -> None:
-    brake = Brake()
+    """At the end of a run too: the rows are never to blame for that."""
+    brake = Brake(PATIENCE)
+    answer(brake, 0.0)
     for attempt in range(FAILURES_OF_AN_OUTAGE):
-        assert not brake.failed(attempt, attempt, UNSENT, failed_before=attempt > 0)
+        assert not fail(brake, 1.0 + attempt, UNSENT, first_failed=1.0 if attempt else None, at_the_end=True)
     assert brake.is_down
+    assert brake.outage(1_001.0) == pytest.approx(1_000.0)
 
 
 def test_which_failures_use_up_an_attempt() -> None:
     """A 429 and what wasn't sent never, what may have been billed always, the rest unless down."""
-    for brake, down in ((Brake(), False), (brought_down(), True)):
+    for brake, down in ((Brake(PATIENCE), False), (brought_down(), True)):
         uses = {
-            failure.code: brake.failed(50.0, 40.0, failure, failed_before=True)
+            failure.code: fail(brake, 50.0, failure)
             for failure in (rate_limited(), UNSENT, TIMED_OUT, OVERLOADED)
         }
         assert uses == {
@@ -162,5 +252,5 @@ def test_which_failures_use_up_an_attempt() -> None:
 
 def test_an_endpoint_that_refuses_a_row_for_its_content_is_not_down() -> None:
     brake = brought_down()
-    assert brake.failed(50.0, 40.0, INVALID, failed_before=False)
+    assert fail(brake, 50.0, INVALID)
     assert not brake.is_down
