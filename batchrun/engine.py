@@ -341,7 +341,7 @@ class Engine:
             failure,
             first_failed=lease.first_failed,
             is_last=lease.used_attempts + 1 >= self._rules.retry.max_attempts,
-            at_the_end=self._exhausted and not self._fresh,
+            at_the_end=self._queue.at_the_end,
         )
         if lease.first_failed is None and failure.remedy is Remedy.RETRY:
             lease.first_failed = admission.sent_at

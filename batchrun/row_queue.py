@@ -44,8 +44,13 @@ class RowQueue:
         return not self._exhausted and not self._rows and len(self._waiting) < MOST_WAITING
 
     @property
+    def at_the_end(self) -> bool:
+        """Whether there are no new rows."""
+        return self._exhausted and not self._rows
+
+    @property
     def finished(self) -> bool:
-        return self._exhausted and not self._rows and not self._open
+        return self.at_the_end and not self._open
 
     def next(self, now: float, *, new_rows_first: bool) -> Lease | None:
         """The next request to make, None where there is none yet.
