@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
 _MOST_FAULTS = 3  # named in a reason
-_MOST_COLLECTED = 100
+_MOST_CHARACTERS_FOR_ALL_FAULTS = 20_000  # a fault costs some ten microseconds, and a list may have many
 _MOST_CHARACTERS = 1_000_000  # of an answer: it bounds the work that an answer can make, as do the blocks
 _MOST_BLOCKS = 32
 _QUOTE_OR_BRACE = re.compile(r'["{}]')
@@ -67,7 +67,7 @@ def read_object(schema: ObjectSchema, text: str, cut: bool) -> Label | Unreadabl
     found = _find(answer, cut)
     if isinstance(found, Unreadable):
         return found
-    faults = sorted(map(_told, islice(schema.validator.iter_errors(found), _MOST_COLLECTED)))
+    faults = _faults(schema.validator, found, one=len(answer) > _MOST_CHARACTERS_FOR_ALL_FAULTS)
     if faults:
         more = "; and more" if len(faults) > _MOST_FAULTS else ""
         told = "; ".join(faults[:_MOST_FAULTS])
@@ -195,6 +195,19 @@ def _exact(of: Sequence[Column], found: Mapping[str, Any], value: Mapping[str, A
 
 def _canonical(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _faults(validator: "Validator", found: dict[str, Any], one: bool) -> list[str]:
+    """What doesn't fit, in an order that is always the same; the first fault alone where `one` is enough."""
+    if not one:
+        return sorted(map(_told, validator.iter_errors(found)))
+    from jsonschema_rs import ValidationError
+
+    try:
+        validator.validate(found)
+    except ValidationError as fault:
+        return [_told(fault)]
+    return []
 
 
 def _told(fault: "ValidationError") -> str:
