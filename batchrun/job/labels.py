@@ -31,8 +31,8 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pattern: Annotated[
         str | None,
         Meta(
-            description="Regular expression that the whole answer matches: in Rust's syntax, so without "
-            "look-around and back-references, and never slow."
+            description="Regular expression that the whole answer matches, as in a JSON Schema, without "
+            "look-around and back-references."
         ),
     ] = None
     repair: Annotated[

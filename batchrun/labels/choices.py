@@ -12,20 +12,15 @@ choice itself, and "not" beside "good" where it isn't. Around the mention may st
 Everything else is unreadable.
 """
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchrun.labels import Label, Unreadable, excerpt
 from batchrun.labels.folding import SOFT, choice_key, folded
-from batchrun.labels.words import ANSWERING, NEUTRAL, negates, takes_back
-from batchrun.labels.wrapping import MOST_CHARACTERS, is_lead_in, too_long, without_markup, without_thinking
-
-_WORD = re.compile(r"[^\s.,!:;\"*_`()\[\]{}|]+")
-_MARK = re.compile(r"[-=>#+]+")
-_NUMBERING = re.compile(r"\(?(?:\d{1,2}|[a-z])[.)] ")
-_EXPLAINS = re.compile(r"[\"'*_`)\]}]*(?:[.,!;:\n]| ?\(| - | because )")
+from batchrun.labels.sentence import adds_nothing, concludes, explains, leads_in, words
+from batchrun.labels.words import NEUTRAL, takes_back
+from batchrun.labels.wrapping import MOST_CHARACTERS, too_long, without_markup, without_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,71 +134,23 @@ def _stands_alone(text: str, mention: _Mention) -> bool:
 def _says_only(text: str, plain: Sequence[_Mention]) -> bool:
     """Whether the text is its first mention, led in and explained by nothing that could change it."""
     first = plain[0]
-    if not _leads_in(text[: first.start], first.key):
+    if not leads_in(text[: first.start], first.key):
         return False
-    rest = text[first.end :]
-    return _adds_nothing(rest, plain[1:], first.end) or _explains(rest, first.key)
+    return adds_nothing(_without(text, plain[1:], first.end)) or explains(text[first.end :], first.key)
 
 
-def _leads_in(before: str, key: str) -> bool:
-    *lines, last = before.split("\n")
-    if not all(map(_is_neutral, lines)):
-        return False
-    if key[0].isdigit() and last.rstrip().endswith(("-", ">", "+", "#")):
-        return False  # "- 1" may be a number below zero
-    if _is_neutral(last):
-        return True
-    name, colon, behind = last.rpartition(":") if ":" in last else last.rpartition("=")
-    return bool(colon) and not behind.strip(SOFT + "->") and is_lead_in(_words(name))
-
-
-def _is_neutral(line: str) -> bool:
-    numbering = _NUMBERING.match(line)
-    return NEUTRAL.issuperset(_words(line[numbering.end() :] if numbering else line))
-
-
-def _words(text: str) -> list[str]:
-    words = (word.strip("'") for word in _WORD.findall(text))
-    return [word for word in words if word and not _MARK.fullmatch(word)]
-
-
-def _adds_nothing(rest: str, again: Sequence[_Mention], offset: int) -> bool:
-    """Whether behind the first mention there are neutral words, and the same choice again, alone."""
-    for mention in reversed(again):
-        rest = rest[: mention.start - offset] + " " + rest[mention.end - offset :]
-    return "?" not in rest and "-" not in rest and NEUTRAL.issuperset(_words(rest))
-
-
-def _explains(rest: str, key: str) -> bool:
-    opening = _EXPLAINS.match(rest)
-    if opening is None:
-        return False
-    explanation = rest[opening.end() :]
-    if opening[0].endswith(":") and explanation.strip(SOFT)[:1].isdigit():
-        return False  # a score of the label: it may be low
-    if "?" in rest or not all(map(_is_latin, filter(str.isalpha, explanation))):
-        return False
-    doubts = [word for word in _words(explanation) if takes_back(word)]
-    return not doubts or (takes_back(key.partition(" ")[0]) and all(map(negates, doubts)))
-
-
-def _is_latin(character: str) -> bool:
-    return character < "\u0250" or "\u1e00" <= character <= "\u1eff"
+def _without(text: str, mentions: Sequence[_Mention], begin: int) -> str:
+    """The text from `begin` on, with blanks for the mentions."""
+    parts = []
+    for mention in mentions:
+        parts.append(text[begin : mention.start])
+        begin = mention.end
+    return " ".join([*parts, text[begin:]])
 
 
 def _concludes(text: str, last: _Mention) -> bool:
-    """Whether the last line gives the label in so many words: "Answer: x", "The label is x."."""
     start = text.rfind("\n", 0, last.start) + 1
-    before, rest = text[start : last.start], text[last.end :]
-    words = _words(before)
-    announced = ":" in before or "is" in words or "=" in before
-    return (
-        announced
-        and not ANSWERING.isdisjoint(words)
-        and NEUTRAL.issuperset(words)
-        and _leads_in(before, last.key)
-        and not rest.strip(SOFT)
-    )
+    return concludes(text[start : last.start], text[last.end :], last.key)
 
 
 def _names_several(choices: Sequence[str]) -> str:
@@ -214,7 +161,7 @@ def _names_several(choices: Sequence[str]) -> str:
 
 def _not_plain(choice: str, text: str) -> str:
     own = choice_key(choice).split()
-    doubts = (word for word in _words(text) if takes_back(word) and word not in own)
+    doubts = (word for word in words(text) if takes_back(word) and word not in own)
     doubt = next(doubts, "?" if "?" in text else None)
     if doubt:
         return f'the answer names {excerpt(choice)}, but its "{excerpt(doubt)}" may take that back'

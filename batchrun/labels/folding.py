@@ -24,8 +24,8 @@ _ALIKE = str.maketrans(
     }
 )
 _JOINT = re.compile(r"(?<=[^\W_])[-_]+(?=[^\W_])")
-_LINE_BREAK = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*")
-_BLANKS = re.compile(r"[^\S\n]+")
+_BLANKS = re.compile(r"\s+")
+_LINE_BREAK = re.compile(r"[\r\n\v\f\x85\u2028\u2029]")
 
 
 def folded(text: str) -> str:
@@ -36,8 +36,11 @@ def folded(text: str) -> str:
     """
     alike = unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold()
     alike = unicodedata.normalize("NFC", alike).translate(_ALIKE)
-    lines = _LINE_BREAK.sub("\n", _JOINT.sub(" ", alike))
-    return _BLANKS.sub(" ", lines).strip()
+    return _BLANKS.sub(_one_blank, _JOINT.sub(" ", alike)).strip()
+
+
+def _one_blank(blanks: re.Match[str]) -> str:
+    return "\n" if _LINE_BREAK.search(blanks[0]) else " "
 
 
 def choice_key(choice: str) -> str:

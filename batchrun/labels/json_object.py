@@ -15,9 +15,10 @@ from batchrun.labels.columns import Column, columns, refuse_remote
 from batchrun.labels.wrapping import too_long, without_thinking
 
 if TYPE_CHECKING:
-    from jsonschema_rs import Validator
+    from jsonschema_rs import ValidationError, Validator
 
 _MOST_FAULTS = 3  # named in a reason
+_MOST_CHARACTERS_FOR_ALL_FAULTS = 20_000  # a fault costs some ten microseconds, and a list may have many
 _MOST_CHARACTERS = 1_000_000  # of an answer: it bounds the work that an answer can make, as do the blocks
 _MOST_BLOCKS = 32
 _QUOTE_OR_BRACE = re.compile(r'["{}]')
@@ -54,7 +55,10 @@ def make_schema(schema: Mapping[str, Any]) -> ObjectSchema:
 
 
 def read_object(schema: ObjectSchema, text: str, cut: bool) -> Label | Unreadable:
-    """The one JSON object in the answer `text`, which may stand in a fence or among words."""
+    """The one JSON object in the answer `text`, which may stand in a fence or among words.
+
+    The same answer gives the same reason, word for word: a repair is known again by it.
+    """
     answer = without_thinking(text).strip().removeprefix("\ufeff")
     if not answer:
         return Unreadable("empty", "the answer is empty")
@@ -63,12 +67,10 @@ def read_object(schema: ObjectSchema, text: str, cut: bool) -> Label | Unreadabl
     found = _find(answer, cut)
     if isinstance(found, Unreadable):
         return found
-    faults = list(islice(schema.validator.iter_errors(found), _MOST_FAULTS + 1))
+    faults = _faults(schema.validator, found, one=len(answer) > _MOST_CHARACTERS_FOR_ALL_FAULTS)
     if faults:
-        told = "; ".join(
-            f"{_place(fault.instance_path)}{excerpt(fault.message, 200)}" for fault in faults[:3]
-        )
         more = "; and more" if len(faults) > _MOST_FAULTS else ""
+        told = "; ".join(faults[:_MOST_FAULTS])
         return Unreadable("schema", f"the JSON doesn't fit the schema: {told}{more}")
     try:
         value = {column.name: _typed(column, found.get(column.name)) for column in schema.columns}
@@ -193,6 +195,23 @@ def _exact(of: Sequence[Column], found: Mapping[str, Any], value: Mapping[str, A
 
 def _canonical(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _faults(validator: "Validator", found: dict[str, Any], one: bool) -> list[str]:
+    """What doesn't fit, in an order that is always the same; the first fault alone where `one` is enough."""
+    if not one:
+        return sorted(map(_told, validator.iter_errors(found)))
+    from jsonschema_rs import ValidationError
+
+    try:
+        validator.validate(found)
+    except ValidationError as fault:
+        return [_told(fault)]
+    return []
+
+
+def _told(fault: "ValidationError") -> str:
+    return f"{_place(fault.instance_path)}{excerpt(fault.message, 200)}"
 
 
 def _place(path: Sequence[str | int]) -> str:

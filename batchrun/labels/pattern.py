@@ -1,7 +1,9 @@
 """Answers that match a regular expression as a whole.
 
-The engine is Rust's `regex`, by way of jsonschema-rs: its time is linear in the text, whatever the
-expression. Python's `re` backtracks: on a hostile answer `(a+)+b` would hold the whole run up for years.
+The expression means what it means as `pattern` in a JSON Schema (ECMA-262: `\\d` and `\\w` are ASCII, `.` is
+no line break). The engine is Rust's `regex`, by way of jsonschema-rs: its time is linear in the text,
+whatever the expression. Python's `re` backtracks: on a hostile answer `(a+)+b` would hold the whole run up
+for years.
 """
 
 import re
@@ -37,8 +39,8 @@ def _fault(pattern: str) -> str:
     except (re.error, RecursionError, OverflowError) as error:
         return f"not a regular expression: {error}"
     return (
-        "not understood by the engine, which takes Rust's syntax: no look-around, no back-references, "
-        "\\z for \\Z, and no more than 10 MiB when compiled"
+        "not understood by the engine, which takes the syntax of JSON Schema without look-around and "
+        "back-references, and no more than 10 MiB when compiled"
     )
 
 

@@ -7,7 +7,7 @@ in on by with into under at so thus therefore hence here here's there then follo
 below above sure certainly definitely clearly okay ok course overall final finally correct right best
 most likely appropriate suitable single main primary predicted assigned chosen selected detected expressed
 
-label labels labeled labelled answer sentiment category class classification classified classify topic
+label labeled labelled answer sentiment category class classification classified classify topic
 type tag rating score grade result output response prediction verdict decision determination conclusion
 choice option pick selection stance emotion mood tone intent language polarity toxicity relevance urgency
 priority severity quality level status genre subject theme department star stars point points
@@ -28,16 +28,21 @@ label answer sentiment category class classification topic rating score grade re
 conclusion prediction choice stance emotion intent
 """
 
+# A sentence that begins with one of these may be a question, also without its mark.
+_ASKING_WORDS = "is be would will should can has"
+
 # Denial, doubt and contrast. English first; then German, French, Spanish, Italian, Portuguese, Dutch.
 _TAKES_BACK_WORDS = """
 not no nor non never none neither nothing cannot cant without but however although though yet instead
 rather unless except if when either or vs versus maybe perhaps possibly probably might may could unsure
 unclear uncertain ambiguous mixed both wrong incorrect false untrue invalid inaccurate opposite contrary
-actually wait reconsider reconsidering correction corrected kidding joking sarcastic sarcasm ironic irony
-ignore disregard unlikely hardly barely scarcely least less worst isnt arent wasnt werent dont doesnt
-didnt wont wouldnt shouldnt couldnt aint null nil other another alternative alternatively second disagree
-reject rejected excluded excluding exclude nope nah refuse sorry unable impossible lie lying previous
-previously former old example instance
+actually wait reconsider reconsidering correction corrected kidding joking sarcastic sarcasm ironic
+irony ignore disregard unlikely hardly barely scarcely least less worst isnt arent wasnt werent dont
+doesnt didnt wont wouldnt shouldnt couldnt aint null nil other another alternative alternatively second
+disagree reject rejected negated absent missing lacking low zero minimal negligible options choices
+candidates categories classes possibilities possible allowed mistake mistaken error erroneous wrongly
+incorrectly falsely mislabeled misclassified inappropriate excluded excluding exclude nope nah refuse
+sorry unable impossible lie lying previous previously former old example instance
 
 nicht kein keine keinen keiner keinem nein nie niemals aber jedoch doch sondern oder falsch vielleicht
 ne pas jamais aucun aucune mais ou faux plutôt peut
@@ -52,6 +57,7 @@ _NEGATING_WORDS = "not nor never nothing isnt doesnt nicht kein keine pas niet g
 
 NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
 ANSWERING = frozenset(_ANSWERING_WORDS.split())
+ASKING = frozenset(_ASKING_WORDS.split())
 _TAKES_BACK = frozenset(_TAKES_BACK_WORDS.split())
 _NEGATING = frozenset(_NEGATING_WORDS.split())
 

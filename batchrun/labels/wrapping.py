@@ -4,7 +4,8 @@ import re
 from collections.abc import Container, Iterator
 
 from batchrun.labels.folding import folded
-from batchrun.labels.words import NEUTRAL, takes_back
+from batchrun.labels.sentence import is_name
+from batchrun.labels.words import takes_back
 
 MOST_CHARACTERS = 20_000
 """A longer answer is no label: it bounds the work that an answer can make."""
@@ -81,13 +82,6 @@ def unwrapped(text: str) -> Iterator[str]:
         yield inner
 
 
-def is_lead_in(words: list[str]) -> bool:
-    """Whether folded words before a colon announce a label, as in "Sentiment" or "The final answer"."""
-    if any(map(takes_back, words)) or not any(character.isalpha() for word in words for character in word):
-        return False
-    return len(words) <= 3 or NEUTRAL.issuperset(words)
-
-
 def _without_layer(text: str) -> str:
     fence = _FENCE.fullmatch(text)
     if fence:
@@ -97,7 +91,7 @@ def _without_layer(text: str) -> str:
     if text.endswith((".", "!", "。", "！")):
         return text[:-1]
     announced = _LEAD_IN.match(text)
-    if announced and is_lead_in(folded(announced[1]).strip("*_#> -").split()):
+    if announced and is_name(folded(announced[1]).strip("*_#> -").split()):
         return text[announced.end() :]
     answer = _ANSWER_IS.match(text)
     return text[answer.end() :] if answer else text

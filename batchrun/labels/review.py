@@ -1,0 +1,99 @@
+"""Which rows are most worth a person's eye, and what their corrections say about all labels.
+
+A part of the rows is drawn at random from all labelled ones: the audit. It alone says how often labels are
+right, since every labelled row could have been drawn. Invalid rows and those whose votes disagree are chosen
+because they are likely wrong: they are worth correcting, and would make the labels look worse than they are.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import ceil
+from typing import Literal
+
+AUDIT_SHARE = 0.5
+"""Of the rows for review: the interval narrows with the square root of the audit's rows alone."""
+
+Why = Literal["audit", "invalid", "low agreement"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """An answered row. `agreement`: the share of the samples with its label, None without votes."""
+
+    index: int
+    is_valid: bool
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForReview:
+    index: int
+    why: Why
+
+
+def choose_for_review(
+    rows: Iterable[LabelledRow], most: int, seed: int, audit_share: float = AUDIT_SHARE
+) -> list[ForReview]:
+    """At most `most` rows for a person, in the input's order; the same seed draws the same audit.
+
+    `audit_share` of them (0 to 1) are drawn from the valid rows. Of the others, half are invalid rows and
+    half those with the lowest agreement below 1; where there are fewer of the one, there are more of the
+    other, and then of the audit. Memory is that of `most` rows, however many there are.
+    """
+    audit = _Lowest(most)
+    invalid = _Lowest(most)
+    doubtful = _Lowest(2 * most)  # as many as `most` of them may be drawn for the audit as well
+    for row in rows:
+        place = _place(row.index, seed)
+        if not row.is_valid:
+            invalid.add((place,), row.index)
+            continue
+        audit.add((place,), row.index)
+        if row.agreement is not None and row.agreement < 1:
+            doubtful.add((row.agreement, place), row.index)
+    return _shares(audit.rows(), invalid.rows(), doubtful.rows(), most, ceil(most * audit_share))
+
+
+def _shares(
+    audit: Sequence[int], invalid: Sequence[int], doubtful: Sequence[int], most: int, audited: int
+) -> list[ForReview]:
+    # How many are drawn must not depend on which are drawn, or the audit would be no fair sample.
+    drawn = audit[: max(audited, most - len(invalid) - len(doubtful))]
+    others = most - len(drawn)
+    in_audit = set(drawn)
+    doubtful = [index for index in doubtful if index not in in_audit]
+    taken = invalid[: max(ceil(others / 2), others - len(doubtful))]
+    chosen = [
+        *(ForReview(index, "audit") for index in drawn),
+        *(ForReview(index, "invalid") for index in taken),
+        *(ForReview(index, "low agreement") for index in doubtful[: others - len(taken)]),
+    ]
+    return sorted(chosen, key=lambda row: row.index)
+
+
+class _Lowest:
+    """The rows with the lowest keys of all that were added, `most` at most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heap: list[tuple[tuple[float, ...], int]] = []  # keys negated: the highest is at the top
+
+    def add(self, key: tuple[float, ...], index: int) -> None:
+        entry = (tuple(-part for part in key), index)
+        if len(self._heap) < self._most:
+            heapq.heappush(self._heap, entry)
+        elif self._heap and entry > self._heap[0]:
+            heapq.heapreplace(self._heap, entry)
+
+    def rows(self) -> list[int]:
+        """Their indices, the lowest key first."""
+        return [index for _, index in sorted(self._heap, reverse=True)]
+
+
+def _place(index: int, seed: int) -> int:
+    """A row's place in an order of its own: not the one of asking, which a cap may have cut."""
+    key = seed.to_bytes(8, "big")
+    row = index.to_bytes(8, "big")
+    return int.from_bytes(blake2b(row, digest_size=8, key=key, person=b"audit").digest(), "big")
