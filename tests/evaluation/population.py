@@ -45,7 +45,7 @@ def population(seed: int = 2026) -> Population:
 
 @dataclass(frozen=True)
 class CappedRun:
-    """`started` rows were asked, and cost `spent` once they were drained. `finished`: before the last start."""
+    """`started` rows were asked and cost `spent` after draining. `finished` came in before the cut."""
 
     started: list[int]
     finished: list[int]
