@@ -10,6 +10,7 @@ rows like these at large, and there is no finite-population correction.
 
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,32 +73,50 @@ def estimate_clusters(scores: Scores, clusters: Codes, population: int | None) -
     would favour clusters that cost little, since those fit in under the cap. `clusters` are codes; a
     row with -1 is a cluster of its own. None where no row has a score.
 
-    For C clusters of one size this is the usual variance, C / (C - 1) times the sum of squares over
-    clusters, with C - 1 degrees of freedom. For unequal sizes the jackknife takes its place (CV3 in
-    MacKinnon, Nielsen and Webb 2023, "Cluster-robust inference: a guide to empirical practice"),
-    with the effective number of clusters, (sum of sizes)^2 / sum of squared sizes, for C.
     """
     scored = ~np.isnan(scores)
     known = scores[scored]
     if not known.size:
         return None
     value = float(known.mean())
-    sizes, sums = _cluster_sums(known, clusters[scored])
-    count = sizes.size
-    effective = float(known.size**2 / (sizes**2).sum())
-    warnings = _few_clusters(count)
-    if count < 2:
+    spread = cluster_spread(known, clusters[scored])
+    warnings = _few_clusters(spread.number)
+    if spread.number < 2:
         return _estimate(scores, value, 0.0, 1.0, population, "none: one cluster", warnings)
-    residuals = (sums - value * sizes) / (1 - sizes / known.size)
-    variance = (count - 1) / count * float((residuals**2).sum()) / known.size**2
-    if variance == 0:
-        clusters_in_all = None if population is None else effective * population / known.size
-        low, high = wilson(value, effective, clusters_in_all)
+    if spread.variance == 0:
+        clusters_in_all = None if population is None else spread.effective * population / known.size
+        low, high = wilson(value, spread.effective, clusters_in_all)
         return _estimate(scores, value, low, high, population, "Wilson over clusters", warnings)
-    half = t_quantile(max(effective - 1, 1)) * sqrt(unsampled(known.size, population) * variance)
+    error = sqrt(unsampled(known.size, population) * spread.variance)
+    half = t_quantile(max(spread.effective - 1, 1)) * error
     return _estimate(
         scores, value, value - half, value + half, population, "Student's t over clusters", warnings
     )
+
+
+class ClusterSpread(NamedTuple):
+    """`number` clusters, which are worth `effective` ones of one size; the variance of the mean score."""
+
+    number: int
+    effective: float
+    variance: float
+
+
+def cluster_spread(known: Scores, clusters: Codes) -> ClusterSpread:
+    """How the mean score of these rows varies from sample to sample of clusters. `known` has no NaN.
+
+    For C clusters of one size this is the usual variance, C / (C - 1) times the sum of squares over
+    clusters, with C - 1 degrees of freedom. For unequal sizes the jackknife takes its place (CV3 in
+    MacKinnon, Nielsen and Webb 2023, "Cluster-robust inference: a guide to empirical practice"),
+    with the effective number of clusters, (sum of sizes)^2 / sum of squared sizes, for C.
+    """
+    sizes, sums = _cluster_sums(known, clusters)
+    count = sizes.size
+    if count < 2:
+        return ClusterSpread(count, 1.0, 0.0)
+    residuals = (sums - known.mean() * sizes) / (1 - sizes / known.size)
+    variance = (count - 1) / count * float((residuals**2).sum()) / known.size**2
+    return ClusterSpread(count, float(known.size**2 / (sizes**2).sum()), variance)
 
 
 def estimate_strata(scores: Scores, strata: Codes, sizes: npt.NDArray[np.int64]) -> Estimate | None:
