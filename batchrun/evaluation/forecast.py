@@ -9,9 +9,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from batchrun.evaluation.intervals import Codes, Scores, cluster_spread, t_quantile, unsampled, wilson
-
-_Z_SQUARED = 3.841458820694124
+from batchrun.evaluation.intervals import Codes, Scores, Z, cluster_spread, t_quantile, unsampled, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def _half_width(
         return _half_width_of_clusters(scores, rows, population, clusters)
     if binary or known.size < 2 or np.ptp(known) == 0:
         # Wilson's centre: a pilot of fifty right answers doesn't promise a thousand of them.
-        share = (float(known.sum()) + _Z_SQUARED / 2) / (known.size + _Z_SQUARED)
+        share = (float(known.sum()) + Z**2 / 2) / (known.size + Z**2)
         low, high = wilson(share, rows, population)
         return (high - low) / 2
     return t_quantile(rows - 1) * sqrt(unsampled(rows, population) * float(known.var(ddof=1)) / rows)

@@ -19,9 +19,9 @@ Scores = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
 Interval = tuple[float, float]
 
-CONFIDENCE = 0.95
 FEW_CLUSTERS = 20
-_Z = 1.959963984540054  # the standard normal's 97.5 % point
+Z = 1.959963984540054
+"""The standard normal's 97.5 % point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def estimate_clusters(scores: Scores, clusters: Codes, population: int | None) -
         return None
     value = float(known.mean())
     spread = cluster_spread(known, clusters[scored])
-    warnings = _few_clusters(spread.number)
+    warnings = few_clusters(spread.number)
     if spread.number < 2:
         return _estimate(scores, value, 0.0, 1.0, population, "none: one cluster", warnings)
     if spread.variance == 0:
@@ -160,9 +160,9 @@ def wilson(share: float, n: float, population: float | None = None) -> Interval:
         if n >= population:
             return share, share
         n = n * (population - 1) / (population - n)
-    shrink = 1 / (1 + _Z**2 / n)
-    middle = shrink * (share + _Z**2 / (2 * n))
-    half = shrink * _Z * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    shrink = 1 / (1 + Z**2 / n)
+    middle = shrink * (share + Z**2 / (2 * n))
+    half = shrink * Z * sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     # The ends 0 and 1 are exact for shares of 0 and 1; the square root misses them by a rounding error.
     low = 0.0 if share == 0 else max(middle - half, 0.0)
     high = 1.0 if share == 1 else min(middle + half, 1.0)
@@ -178,7 +178,7 @@ def t_quantile(freedom: float) -> float:
     """The 97.5 % point of Student's t with so many degrees of freedom."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(freedom, 0.975))
 
 
 def _estimate(
@@ -223,7 +223,8 @@ def _stratified_bounds(scores: Scores, strata: Codes, sizes: npt.NDArray[np.int6
     return (low.value, high.value) if low and high else (0.0, 1.0)
 
 
-def _few_clusters(count: int) -> tuple[str, ...]:
+def few_clusters(count: int) -> tuple[str, ...]:
+    """The warning that goes with few clusters, if they are few."""
     if count >= FEW_CLUSTERS:
         return ()
     return (
