@@ -97,7 +97,7 @@ METRICS = """\
 | `"regex"` | the expected cell, a Python regular expression, is found in it |
 | `"numeric"` | its last number is the expected one, or within `evaluation.tolerance` of it; `1,234.5` is read as 1234.5 |
 | `"choice"` | it is the expected label, leaving aside case, and quotes and punctuation around it |
-| `"json"` | it is JSON, in a code fence or not, and equal to the expected value, in whatever order the keys are |
+| `"json"` | it is JSON, in a code fence or not, and equal to the expected value, in whatever order the keys are; a key that is null counts as left out |
 
 `"f1"` gives a share between 0 and 1: the harmonic mean of precision and recall of the words, as in SQuAD (Rajpurkar
 et al. 2016): lower case, without punctuation and the articles a, an, the.
