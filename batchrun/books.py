@@ -30,8 +30,8 @@ class Lease:
     """One row's request on its way, and the part of the budget that is set aside for it.
 
     `number` counts its attempts in this run; `used_attempts` those of them that use up the row's
-    attempts. `attempt` is the journal's number of the present one. `first_failed`: when the first of those that
-    failed was let go, in seconds of the monotonic clock.
+    attempts. `attempt` is the journal's number of the present one. `first_failed`: when the first of
+    those that failed was let go, in seconds of the monotonic clock.
     """
 
     request: Request

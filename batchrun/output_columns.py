@@ -62,21 +62,26 @@ LABEL_TYPES = {
 
 @dataclass(frozen=True)
 class AddedColumns:
-    """What is added to the input's columns: `COLUMNS`, and those of a job with labels."""
+    """What is added to the input's columns: `COLUMNS`, and those of a job with labels or an evaluation."""
 
     labelling: Labelling | None = None
+    scored: bool = False
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([*COLUMNS, *self._label_fields()])
+        score = [pa.field("score", pa.float64())] if self.scored else []
+        return pa.schema([*COLUMNS, *self._label_fields(), *score])
 
-    def values(self, record: RowRecord | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
+    def values(
+        self, record: RowRecord | InvalidRow | None, duplicate: bool, score: float | None = None
+    ) -> tuple[Any, ...]:
         """One row's values.
 
         `duplicate` says that an earlier row has the same request: that row bears the cost.
         """
         verdict = record.standing.verdict if isinstance(record, RowRecord) and record.standing else None
-        return row_values(record, duplicate) + self._label_values(verdict)
+        values = row_values(record, duplicate) + self._label_values(verdict)
+        return (*values, score) if self.scored else values
 
     def _label_fields(self) -> list[pa.Field]:
         if self.labelling is None:
@@ -103,15 +108,9 @@ class AddedColumns:
 def status_of(record: RowRecord | InvalidRow | None) -> str:
     if isinstance(record, InvalidRow):
         return FAILED
-    if record is None or record.history is None:
+    if record is None or not record.ended:
         return PENDING
-    if record.standing is None:
-        answered, failed = record.history.answer is not None, record.history.failed
-        return OK if answered else FAILED if failed else PENDING
-    verdict = record.standing.verdict
-    if verdict is None:
-        return PENDING
-    return OK if verdict.label is not None else INVALID if verdict.answered else FAILED
+    return OK if record.valid else INVALID if record.answered else FAILED
 
 
 def row_values(record: RowRecord | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:

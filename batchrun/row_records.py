@@ -7,6 +7,7 @@ from batchrun.journal import Journal, RequestHistory
 from batchrun.labelling import Labelling, Reply, Standing
 from batchrun.prompts import Request
 from batchrun.replies import read_reply
+from batchrun.wire.messages import answer_text, decode_message
 
 LOOKED_UP_AT_ONCE = 4_096
 """Digests in one query: SQLite takes 32,766 question marks."""
@@ -22,6 +23,34 @@ class RowRecord:
     history: RequestHistory | None
     standing: Standing | None = None
     known: tuple[tuple[bytes, Reply], ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        if self.standing is not None:
+            return self.standing.verdict is not None
+        return self.history is not None and (self.history.answer is not None or self.history.failed)
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has ended with an answer, if only with one that is no valid label."""
+        if self.standing is not None:
+            return self.standing.verdict is not None and self.standing.verdict.answered
+        return self.history is not None and self.history.answer is not None
+
+    @property
+    def valid(self) -> bool:
+        if self.standing is not None:
+            return self.standing.verdict is not None and self.standing.verdict.label is not None
+        return self.answered
+
+    @property
+    def said(self) -> str | None:
+        """The label, else the answer's text; None for a row that has neither."""
+        if self.standing is not None:
+            label = None if self.standing.verdict is None else self.standing.verdict.label
+            return None if label is None else label.text
+        answer = None if self.history is None else self.history.answer
+        return None if answer is None else answer_text(decode_message(answer))
 
 
 def row_records(

@@ -1,0 +1,113 @@
+"""The report of an evaluation: what the rows that were asked say about all of them."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from batchrun.amounts import NANO
+from batchrun.early_stop import Evidence, decision
+from batchrun.evaluation.classes import class_rates, confusion
+from batchrun.evaluation.intervals import Estimate, estimate_clusters, estimate_rows, estimate_strata
+from batchrun.evaluation.metrics import Metric
+from batchrun.job import asks_in_random_order
+from batchrun.job.evaluation import Evaluation
+from batchrun.sample import Sample
+from batchrun.sampling_frame import SamplingFrame, evaluation_of
+from batchrun.workload import Workload
+
+MOST_CLASSES = 50
+
+Report = dict[str, Any]
+
+
+def report_of(workload: Workload, frame: SamplingFrame, sample: Sample, metric: Metric) -> Report:
+    """The evaluation as JSON-able values; amounts in USD. `estimate` is None where no row has a score."""
+    evaluation = evaluation_of(workload)
+    estimate, decided = _estimate(workload, frame, sample, metric)
+    report: Report = {
+        "metric": evaluation.metric,
+        "score": score_name(metric),
+        "estimate": None if estimate is None else estimate.value,
+        "interval": None if estimate is None else [estimate.low, estimate.high],
+        "n": 0 if estimate is None else estimate.n,
+        "of": frame.population,
+        "missing": int(np.isnan(sample.scores).sum()),
+        "method": None if estimate is None else estimate.method,
+        "bounds": None if estimate is None else list(estimate.bounds),
+        "unscored": sample.unscored,
+        "not_scorable": frame.order.size - frame.population,
+        "decided": decided,
+        "warnings": [] if estimate is None else list(estimate.warnings),
+        "usd": _costs(sample, frame),
+    }
+    if sample.pairs:
+        report |= _classes(sample, frame)
+    return report
+
+
+def score_name(metric: Metric) -> str:
+    return "accuracy" if metric.binary else f"mean {metric.name}" if metric.name == "f1" else "mean score"
+
+
+def _estimate(
+    workload: Workload, frame: SamplingFrame, sample: Sample, metric: Metric
+) -> tuple[Estimate | None, str | None]:
+    evaluation, population = evaluation_of(workload), frame.population
+    if not asks_in_random_order(workload.job) and sample.scores.size < population:
+        return _no_sample(sample, population, metric), None
+    if evaluation.stop is not None:
+        evidence = Evidence(frame, evaluation, metric.binary)
+        for score in sample.scores.tolist():
+            evidence.add(None if np.isnan(score) else score)
+        return evidence.sequence.estimate(), decision(evidence.sequence, evaluation.stop)
+    return _fixed_estimate(evaluation, frame, sample, metric), None
+
+
+def _fixed_estimate(
+    evaluation: Evaluation, frame: SamplingFrame, sample: Sample, metric: Metric
+) -> Estimate | None:
+    if evaluation.cluster:
+        return estimate_clusters(sample.scores, sample.groups, frame.population)
+    if evaluation.stratify:
+        nulls = len(frame.groups.names)
+        codes = np.where(frame.groups.codes < 0, nulls, frame.groups.codes)[frame.scorable]
+        strata = np.where(sample.groups < 0, nulls, sample.groups).astype(np.int32)
+        return estimate_strata(sample.scores, strata, np.bincount(codes, minlength=nulls + 1))
+    return estimate_rows(sample.scores, frame.population, metric.binary)
+
+
+def _no_sample(sample: Sample, population: int, metric: Metric) -> Estimate | None:
+    """Rows that were asked in the input's order say nothing about the others, which may score anything."""
+    estimate = estimate_rows(sample.scores, None, metric.binary)
+    if estimate is None:
+        return None
+    known = estimate.value * estimate.n
+    return replace(
+        estimate,
+        low=known / population,
+        high=(known + population - estimate.n) / population,
+        of=population,
+        method="certain bounds: rows in the input's order are no random sample",
+    )
+
+
+def _costs(sample: Sample, frame: SamplingFrame) -> dict[str, float | None]:
+    """What the sample has cost, a row of it, and what all rows of the population would cost."""
+    rows = sample.costs.size
+    so_far = float(sample.costs.sum()) / NANO
+    return {
+        "so_far": so_far,
+        "per_row": so_far / rows if rows else None,
+        "whole": so_far / rows * frame.population if rows else None,
+    }
+
+
+def _classes(sample: Sample, frame: SamplingFrame) -> Report:
+    matrix = confusion(sample.pairs)
+    if len(matrix.labels) > MOST_CLASSES:
+        return {}
+    return {
+        "confusion": asdict(matrix),
+        "classes": [asdict(rates) for rates in class_rates(matrix, frame.population)],
+    }
