@@ -53,7 +53,8 @@ def export_command(
                 f"of {salvaged.lost_attempts:,} requests nothing is known: the budget can't count them",
                 err=True,
             )
-    rows, path = export_job(job, sandbox=sandbox, to=to)
+    summary, path = export_job(job, sandbox=sandbox, to=to)
+    rows = summary["rows"]
     line = f"{rows['total']:,} rows, {rows['pending']:,} of them pending: {path}"
     if rows["pending"] == rows["total"] and not sandbox:
         line += " (--sandbox writes the answers of runs with the sandbox)"
