@@ -1,8 +1,9 @@
 """batchrun from Python: what `import batchrun` offers, over the code that the command line runs.
 
-Exceptions are `batchrun.BatchrunError` and its kinds, as batchrun/errors.py draws them: a job, an input or an output
-that is wrong (UsageError: nothing was sent), another run of the same output (LockedError), a fault of this
-machine (StorageError, JournalError). A run that a cap or the endpoint stopped is a result, not an error.
+Exceptions are `batchrun.BatchrunError` and its kinds, as batchrun/errors.py draws them: a job, an input or
+an output that is wrong (UsageError: nothing was sent), another run of the same output (LockedError), a
+fault of this machine (StorageError, JournalError). A run that a cap or the endpoint stopped is a result,
+not an error.
 """
 
 import os
@@ -66,8 +67,8 @@ def run(
     2
 
     `job` is the path of a job file, a dict of its tables (docs/job-file.md; paths relative to the present
-    folder) or a `batchrun.Job`. `settings` are put on top: `{"budget.usd": 2.5, "limits.concurrency": 64}`; amounts
-    are in USD, times in seconds.
+    folder) or a `batchrun.Job`. `settings` are put on top: `{"budget.usd": 2.5, "limits.concurrency": 64}`;
+    amounts are in USD, times in seconds.
 
     `input` takes the place of `input.path`: a table of polars, pandas, pyarrow or another library that speaks
     Arrow, or a path. A table's rows are asked like a file's: rows of the same request share one answer.
@@ -75,24 +76,25 @@ def run(
     Where the output goes:
 
     - the job has an `output.path`: there, with the journal beside it, as on the command line;
-    - else `journal="labels.run"`, a folder: no file is written, `Result.table` holds the output, and the next call
-      with the same journal asks only for what has no answer in it;
-    - else the output is in memory and the journal in a temporary folder, which is removed when the call returns.
-      Then nothing can be resumed: the next call pays for every row again. Only where the call raises, the folder
-      stays, and a note on the exception says where.
+    - else `journal="labels.run"`, a folder: no file is written, `Result.table` holds the output, and the next
+      call with the same journal asks only for what has no answer in it;
+    - else the output is in memory and the journal in a temporary folder, which is removed when the call
+      returns. Then nothing can be resumed: the next call pays for every row again. Only where the call
+      raises, the folder stays, and a note on the exception says where.
 
-    `sandbox` runs against a sandbox in this process: True, or `batchrun.SandboxSettings` with scripted replies,
-    limits, faults. `local` runs a small model on this machine. `api_key` takes the place of the key that the job
-    names. `retry_failed` asks again for rows that failed for good, `topped_up` says that the account has more credits
-    than when last seen (budget.keep_credits), `progress` shows the command line's display on stderr.
+    `sandbox` runs against a sandbox in this process: True, or `batchrun.SandboxSettings` with scripted
+    replies, limits, faults. `local` runs a small model on this machine. `api_key` takes the place of the
+    key that the job names. `retry_failed` asks again for rows that failed for good, `topped_up` says that
+    the account has more credits than when last seen (budget.keep_credits), `progress` shows the command
+    line's display on stderr.
 
-    In the main thread the first SIGINT (Ctrl-C) or SIGTERM drains what is in flight, the second ends at once; once
-    journal and output are written, the signal goes on to the handler that was there before, which raises
-    KeyboardInterrupt for Ctrl-C. In other threads no signal is seen.
+    In the main thread the first SIGINT (Ctrl-C) or SIGTERM drains what is in flight, the second ends at
+    once; once journal and output are written, the signal goes on to the handler that was there before,
+    which raises KeyboardInterrupt for Ctrl-C. In other threads no signal is seen.
 
     Raises UsageError where job, input or output are wrong, or where an event loop runs in this thread
-    already (`await batchrun.arun(...)` there); LockedError while another run of this output goes on; StorageError
-    and JournalError for faults. Whatever is raised, answers that came are in the journal.
+    already (`await batchrun.arun(...)` there); LockedError while another run of this output goes on;
+    StorageError and JournalError for faults. Whatever is raised, answers that came are in the journal.
     """
     _refuse_running_loop()
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
@@ -128,19 +130,21 @@ async def arun(
     >>> result.output.name, result.table.num_rows, result.summary["requests"]["sent"]
     ('labels.parquet', 3, 3)
 
-    Parameters, result and exceptions are those of `run`. The run has an event loop of its own in a thread of its own,
-    so that neither loop waits for the other, and hears no signals.
+    Parameters, result and exceptions are those of `run`. The run has an event loop of its own in a thread
+    of its own, so that neither loop waits for the other, and hears no signals.
 
-    Cancelling it drains what is in flight, for 30 seconds at most, and writes the output before the cancellation goes
-    on: no answer is lost. An asyncio task that is cancelled a second time ends the run at once; what was in
-    flight counts as spent.
+    Cancelling it drains what is in flight, for 30 seconds at most, and writes the output before the
+    cancellation goes on: no answer is lost. An asyncio task that is cancelled a second time ends the run at
+    once; what was in flight counts as spent.
     """
     arguments = (job, input, settings, journal)
     opening = partial(open_call, *arguments, sandbox=bool(sandbox), local=local)
     call = await anyio.to_thread.run_sync(opening)
     with kept_if_it_fails(call.temporary):
         interruption = Interruption()
-        running = partial(_run, call, sandbox, local, api_key, retry_failed, topped_up, progress, interruption)
+        running = partial(
+            _run, call, sandbox, local, api_key, retry_failed, topped_up, progress, interruption
+        )
         return await _drained_when_cancelled(running, interruption)
 
 
@@ -153,7 +157,7 @@ def plan(
     sandbox: bool = False,
     local: bool = False,
 ) -> dict[str, Any]:
-    """What a run with the same parameters would send and cost, as `batchrun plan --json` says it. Sends nothing.
+    """What a run with the same parameters would send and cost, as `batchrun plan --json` says it.
 
     >>> import batchrun
     >>> job = {
@@ -179,7 +183,7 @@ def status(
     journal: str | PathLike[str] | None = None,
     sandbox: bool = False,
 ) -> dict[str, Any]:
-    """Where a job stands, from its journal, as `batchrun status --json` says it; also while a run is going on.
+    """Where a job stands, from its journal, as `batchrun status --json` says it, also during a run.
 
     Raises UsageError where the job is wrong, or nothing has been run yet.
     """
@@ -198,8 +202,8 @@ def export(
 ) -> Result:
     """The output from the journal as it stands, also while a run is going on. Sends nothing.
 
-    Written to `to`, else to the job's output; with neither, it is in `Result.table` alone. Raises UsageError where
-    the job is wrong, or nothing has been run yet.
+    Written to `to`, else to the job's output; with neither, it is in `Result.table` alone. Raises
+    UsageError where the job is wrong, or nothing has been run yet.
     """
     call = open_call(job, input, settings, journal, sandbox=sandbox, local=False)
     path = call.scratch if to is None else Path(to)

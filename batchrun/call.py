@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
-from os.path import abspath
+from os.path import normpath
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,9 +70,11 @@ def open_call(
     )
     if output_path(job) == stand_in:
         temporary = folder.parent if journal is None else None
-        return Call(job, table, run_folder(job) / "output.parquet", temporary)
+        return Call(job, table, run_folder(job) / f"output-{secrets.token_hex(4)}.parquet", temporary)
     if journal is not None:
-        raise UsageError("the job names an output, and its journal lies beside that: leave out journal or output.path")
+        raise UsageError(
+            "the job names an output, and its journal lies beside that: leave out journal or output.path"
+        )
     return Call(job, table, None, None)
 
 
@@ -81,16 +83,18 @@ def _open_input(data: Input | None) -> tuple[Table | None, Mapping[str, str]]:
         return None, {}
     if isinstance(data, str | PathLike):
         path = fspath(data)
-        return None, {"input.path": path if "://" in path else abspath(path)}
+        return None, {"input.path": path if "://" in path else str(Path(path).absolute())}
     return in_memory(arrow_table(data), "the input"), {"input.path": IN_MEMORY}
 
 
 def _journal_folder(journal: str | PathLike[str] | None) -> Path:
     if journal is None:
         return Path(tempfile.gettempdir()).absolute() / f"batchrun-{secrets.token_hex(8)}" / "output.run"
-    folder = Path(abspath(journal))
+    folder = Path(normpath(Path(journal).absolute()))
     if folder.suffix != ".run":
-        raise UsageError(f"journal is the run's folder, whose name ends in .run, such as labels.run; got {journal}")
+        raise UsageError(
+            f"journal is the run's folder, whose name ends in .run, such as labels.run; got {journal}"
+        )
     return folder
 
 
@@ -98,8 +102,8 @@ def _journal_folder(journal: str | PathLike[str] | None) -> Path:
 def kept_if_it_fails(folder: Path | None) -> Iterator[None]:
     """Holds a temporary folder (None: there is none), which is removed at the end.
 
-    Where the block raises, a journal in it is kept, since its answers are paid for; a note on the exception says
-    where it is.
+    Where the block raises, a journal in it is kept, since its answers are paid for; a note on the exception
+    says where it is.
     """
     if folder is None:
         yield
@@ -110,7 +114,9 @@ def kept_if_it_fails(folder: Path | None) -> Iterator[None]:
     except BaseException as error:
         journal = RunFolder(folder / "output.run").journal
         if journal.exists():
-            error.add_note(f"Answers so far are kept: journal={str(journal.parent)!r} in the call goes on from there.")
+            error.add_note(
+                f"Answers so far are kept: journal={str(journal.parent)!r} in the call goes on from there."
+            )
         else:
             shutil.rmtree(folder, ignore_errors=True)
         raise

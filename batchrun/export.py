@@ -30,8 +30,8 @@ def export_job(
 ) -> tuple[Summary, Path]:
     """Writes the output from the journal as it stands, to the job's output or to another file.
 
-    A `table` takes the place of the job's input. Returns the summary and the file's path. Raises UsageError where nothing has been run yet,
-    JournalError, StorageError.
+    A `table` takes the place of the job's input. Returns the summary and the file's path. Raises UsageError
+    where nothing has been run yet, JournalError, StorageError.
     """
     path = to or output_path(job)
     journal = open_journal_of(job)

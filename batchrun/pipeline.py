@@ -95,8 +95,9 @@ def run_job(
     A `table` takes the place of the job's input. A file `scratch` is written in the place of its output,
     which the summary doesn't name then. `topped_up` says that the account's balance last seen, to which
     `budget.keep_credits` is held, is no longer true. `interruption` is how other threads stop the run;
-    signals stop it in the main thread. Raises BatchrunError: UsageError before anything was sent, LockedError while another run
-    goes on, JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
+    signals stop it in the main thread. Raises BatchrunError: UsageError before anything was sent,
+    LockedError while another run goes on, JournalError and StorageError for faults. Every other end is in
+    the summary's `exit_code`.
     """
     started_at = milliseconds()
     workload = open_workload(job, sandbox=target.sandbox, table=table)

@@ -41,9 +41,9 @@ class _Counts:
 def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None) -> dict[str, Any]:
     """The plan as JSON-able values.
 
-    `expected` rests on the answers in the journal where there are any (`basis` says so), else on a
-    guess; `worst` is what a run reserves. A `table` takes the place of the job's input. Amounts are in USD and tokens, times in seconds. Raises
-    UsageError for whatever a run would refuse.
+    `expected` rests on the answers in the journal where there are any (`basis` says so), else on a guess;
+    `worst` is what a run reserves. A `table` takes the place of the job's input. Amounts are in USD and
+    tokens, times in seconds. Raises UsageError for whatever a run would refuse.
     """
     workload = open_workload(job, sandbox=sandbox, table=table)
     check_writable(output_path(job), workload.schema)

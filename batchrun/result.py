@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Result:
     """How a run ended, and its output. `summary` is what summary.json holds, as docs/output.md explains.
 
-    `output` is the file that was written; None where the table is in memory alone, or where nothing was written.
+    `output` is the file that was written; None where the table is in memory alone, or where nothing was
+    written.
     """
 
     summary: Summary = field(repr=False)
@@ -28,7 +29,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """What the command would exit with: 0 every row has an answer, 3 some failed, 4 a cap, 5 the endpoint."""
+        """The command's: 0 every row has an answer, 3 some failed or are invalid, 4 a cap, 5 the endpoint."""
         code: int = self.summary["exit_code"]
         return code
 
@@ -42,8 +43,9 @@ class Result:
     def table(self) -> pa.Table:
         """One row for each row of the input, in its order: the input's columns, then batchrun's.
 
-        Where there is a file, every call reads it as it is now; CSV and JSON Lines with the types that they get
-        as input. Raises InputError where it has gone, OutputError where the run was ended before it was written.
+        Where there is a file, every call reads it as it is now; CSV and JSON Lines with the types that they
+        get as input. Raises InputError where it has gone, OutputError where the run was ended before it was
+        written.
         """
         if self.output is not None:
             return read_table(self.output)
@@ -56,7 +58,7 @@ class Result:
         return pl.DataFrame(self.table)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """`table` as a pandas DataFrame with a fresh index. Raises ImportError where pandas isn't installed."""
+        """`table` as a pandas DataFrame with a fresh index. Raises ImportError without pandas."""
         return self.table.to_pandas()
 
 

@@ -35,7 +35,7 @@ class Target:
 
 
 def endpoint_of(job: Job, environ: Mapping[str, str], key: str | None = None) -> Target:
-    """The job's endpoint, with the given key or the one that the job names. Raises JobError where there is none."""
+    """The job's endpoint, with the given key or the one that the job names. Raises JobError without one."""
     return Target(job.endpoint.base_url, api_key(job, environ, key))
 
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import click
 
 
-
 class CommandError(click.ClickException):
     """Shown as one line; click's own UsageError puts the usage before it."""
 

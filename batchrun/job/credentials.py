@@ -10,7 +10,7 @@ _LONGEST_KEY = 16_384  # bytes; servers refuse header fields far shorter than th
 
 
 def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> str | None:
-    """The key that was given, else from `endpoint.api_key_file`, else from `endpoint.api_key_env` in `environ`.
+    """The given key, else from `endpoint.api_key_file`, else from `endpoint.api_key_env` in `environ`.
 
     None where requests carry no key. Raises JobError where it is missing or can't stand in a header;
     the text names the variable or the file, never the key.

@@ -25,8 +25,9 @@ def load_given(
 ) -> Job:
     """The checked job that `given` describes: the path of a job file, its tables as a dict, or a `Job`.
 
-    `settings` such as `{"budget.usd": 2.5}` are put on top, `overrides` (as `--set` takes them) below them, and
-    `defaults` where nothing else says anything. Paths in tables are relative to the present folder. Raises JobError.
+    `settings` such as `{"budget.usd": 2.5}` are put on top, `overrides` (as `--set` takes them) below them,
+    and `defaults` where nothing else says anything. Paths in tables are relative to the present folder.
+    Raises JobError.
     """
     tables: Tables = {}
     for name, value in (defaults or {}).items():
@@ -52,7 +53,9 @@ def _tables_of(given: Given) -> tuple[Tables, Path]:
     if isinstance(given, str | PathLike):
         path = Path(given)
         return read_tables(path), path.absolute().parent
-    raise JobError(f"expected the path of a job file, a dict of its tables or a Job, got {type(given).__name__}")
+    raise JobError(
+        f"expected the path of a job file, a dict of its tables or a Job, got {type(given).__name__}"
+    )
 
 
 def _tables_of_job(job: Job) -> Tables:
