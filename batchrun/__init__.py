@@ -18,7 +18,7 @@ from batchrun.errors import (
 )
 
 if TYPE_CHECKING:
-    from batchrun.api import arun, run
+    from batchrun.api import arun, export, plan, run, status
     from batchrun.job import Job
     from batchrun.job.file import load_job
     from batchrun.result import Result
@@ -39,8 +39,11 @@ __all__ = [
     "StorageError",
     "UsageError",
     "arun",
+    "export",
     "load_job",
+    "plan",
     "run",
+    "status",
 ]
 
 # Imported at their first use: the command line's help must not wait for polars and pyarrow.
@@ -49,8 +52,11 @@ _HOMES = {
     "Result": ("batchrun.result", "Result"),
     "SandboxSettings": ("batchrun.sandbox", "Settings"),
     "arun": ("batchrun.api", "arun"),
+    "export": ("batchrun.api", "export"),
     "load_job": ("batchrun.job.file", "load_job"),
+    "plan": ("batchrun.api", "plan"),
     "run": ("batchrun.api", "run"),
+    "status": ("batchrun.api", "status"),
 }
 
 

@@ -22,14 +22,14 @@ import anyio.to_thread
 
 from batchrun.call import Call, Input, kept_if_it_fails, open_call
 from batchrun.errors import EXIT_SIGINT, EXIT_SIGTERM, UsageError
-from batchrun.export import export_job
+from batchrun.estimate import plan_job
 from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path
 from batchrun.job.given import Given
+from batchrun.output import export_job
 from batchrun.pipeline import Watch, run_job
-from batchrun.plan import plan_job
 from batchrun.result import Result, read_table
-from batchrun.status import status_of
+from batchrun.state import status_of
 from batchrun.stops import cancelled
 from batchrun.summary import Summary
 from batchrun.target import Target, endpoint_of, local_model, sandbox_for

@@ -16,7 +16,6 @@ from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
 from batchrun.errors import BatchrunError, InputError, StorageError, UsageError
 from batchrun.exchange import Failure
-from batchrun.export import output_metadata, write_output
 from batchrun.interruption import EndedAtOnce, Interruption, heeding_signals
 from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
@@ -25,6 +24,7 @@ from batchrun.ledger import Ledger, caps_of
 from batchrun.limits.limiter import Limiter
 from batchrun.log import RunLog
 from batchrun.open_rows import Row
+from batchrun.output import output_metadata, write_output
 from batchrun.pending import in_random_order, pending_rows
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress

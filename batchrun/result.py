@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 class Result:
     """How a run ended, and its output. `summary` is what summary.json holds, as docs/output.md explains.
 
+    >>> import batchrun, pyarrow
+    >>> job = {
+    ...     "prompt": {"template": "Translate: {{ text }}"},
+    ...     "request": {"model": "abliterated-model", "max_tokens": 16},
+    ... }
+    >>> result = batchrun.run(job, input=pyarrow.table({"text": ["Guten Tag", "Hallo"]}), sandbox=True)
+    >>> result.table.select(["text", "status", "attempts"]).to_pylist()[0]
+    {'text': 'Guten Tag', 'status': 'ok', 'attempts': 1}
+    >>> result.summary["rows"]["ok"], result.summary["usd"]["uncertain"]
+    (2, 0.0)
+
     `output` is the file that was written; None where the table is in memory alone, or where nothing was
     written.
     """

@@ -40,7 +40,7 @@ def export_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.export import export_job
+    from batchrun.output import export_job
     from batchrun.run_folder import salvage_journal_of
 
     if salvage:

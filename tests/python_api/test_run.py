@@ -160,10 +160,11 @@ def test_a_job_file_a_dict_and_a_loaded_job_are_the_same_job(tmp_path: Path) -> 
 def test_a_cap_is_a_result_and_a_higher_one_goes_on() -> None:
     settings = {"limits.concurrency": 1}
     small = batchrun.run(
-        JOB, input=reviews(), journal="a.run", settings=settings | {"budget.usd": 0.0005}, sandbox=True
+        JOB, input=reviews(), journal="a.run", settings=settings | {"budget.usd": 0.0009}, sandbox=True
     )
-    assert (small.exit_code, small.to_polars()["status"].to_list().count("pending") > 0) == (4, True)
-    assert small.summary["usd"]["settled"] + small.summary["usd"]["uncertain"] <= 0.0005
+    assert small.exit_code == 4
+    assert set(small.to_polars()["status"]) == {"ok", "pending"}
+    assert small.summary["usd"]["settled"] + small.summary["usd"]["uncertain"] <= 0.0009
     assert batchrun.run(JOB, input=reviews(), journal="a.run", sandbox=True).exit_code == 0
 
 
@@ -310,3 +311,24 @@ def test_importing_batchrun_is_light_and_offers_what_it_says() -> None:
     assert set(batchrun.__all__) <= set(dir(batchrun))
     with pytest.raises(AttributeError, match="no attribute 'rum'"):
         _ = batchrun.rum
+
+
+def test_plan_sends_nothing_and_leaves_nothing(temporary_folder: Path) -> None:
+    plan = batchrun.plan(JOB, input=reviews())
+    assert (plan["rows"]["to_send"], plan["rows"]["duplicates"]) == (3, 1)
+    assert list(temporary_folder.iterdir()) == list(Path().iterdir()) == []
+    with pytest.raises(batchrun.JobError, match="It has: id"):
+        batchrun.plan(JOB, input=reviews().drop("text"))
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_status_needs_no_input_and_export_writes_where_it_is_told() -> None:
+    with pytest.raises(batchrun.UsageError, match="Nothing has been run yet"):
+        batchrun.status(JOB, journal="a.run")
+    batchrun.run(JOB, input=reviews(), journal="a.run", sandbox=True)
+    assert batchrun.status(JOB, journal="a.run", sandbox=True)["answered"] == 3
+    table = batchrun.export(JOB, input=reviews(), journal="a.run", sandbox=True)
+    assert (table.output, table.exit_code, table.table.num_rows) == (None, 0, 4)
+    file = batchrun.export(JOB, input=reviews(), journal="a.run", sandbox=True, to="b.csv")
+    assert (file.output, file.to_polars().height) == (Path("b.csv"), 4)
+    assert sorted(path.name for path in Path().iterdir()) == ["a.run", "b.csv"]
