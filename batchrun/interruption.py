@@ -16,9 +16,9 @@ class EndedAtOnce(BaseException):
 
 
 class Interruption:
-    """What signals have asked for: `stop` is None before the first.
+    """What signals, or a program's other threads, have asked for: `stop` is None before the first.
 
-    `tell` is called with each stop, in the main thread between any two steps of its work.
+    `tell` is called with each stop: for a signal in the main thread, between any two steps of its work.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,12 @@ class Interruption:
         self.tell: Callable[[Stop], object] = _nobody
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
-        self.stop = interrupted(by_sigterm=number == signal.SIGTERM, at_once=self.stop is not None)
-        self.tell(self.stop)
+        self.ask(interrupted(by_sigterm=number == signal.SIGTERM, at_once=self.stop is not None))
+
+    def ask(self, stop: Stop) -> None:
+        # In this order: who begins to listen in between looks at `stop` afterwards.
+        self.stop = stop
+        self.tell(stop)
 
     @contextmanager
     def told_to(self, tell: Callable[[Stop], object]) -> Iterator[None]:
@@ -50,12 +54,12 @@ class Interruption:
 
 
 @contextmanager
-def heeding_signals() -> Iterator[Interruption]:
+def heeding_signals(interruption: Interruption | None = None) -> Iterator[Interruption]:
     """Hears the signals in the place of the handlers that were there before.
 
     Outside of the main thread, which alone gets signals, it hears none.
     """
-    interruption = Interruption()
+    interruption = interruption or Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +16,6 @@ from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
 from batchrun.errors import BatchrunError, InputError, StorageError, UsageError
 from batchrun.exchange import Failure
-from batchrun.export import output_metadata, write_output
 from batchrun.interruption import EndedAtOnce, Interruption, heeding_signals
 from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
@@ -24,6 +24,7 @@ from batchrun.ledger import Ledger, caps_of
 from batchrun.limits.limiter import Limiter
 from batchrun.log import RunLog
 from batchrun.open_rows import Row
+from batchrun.output import output_metadata, write_output
 from batchrun.pending import in_random_order, pending_rows
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
@@ -38,19 +39,14 @@ from batchrun.summary import (
     summary_of,
     without_output,
 )
+from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
+from batchrun.target import Target
 from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The server of this run. `sandbox` says that no model answers there and nothing is paid."""
-
-    base_url: str
-    api_key: str | None = field(repr=False)
-    sandbox: bool = False
+__all__ = ["Target", "View", "Watch", "committed_spend", "opening_tariff", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +70,7 @@ class _Run:
     workload: Workload
     target: Target
     folder: RunFolder
+    scratch: Path | None
     journal: Journal
     number: int
     started_at: int
@@ -86,19 +83,25 @@ def run_job(
     job: Job,
     target: Target,
     *,
+    table: Table | None = None,
+    scratch: Path | None = None,
     retry_failed: bool = False,
     topped_up: bool = False,
     watch: Watch = lambda _: nullcontext(),
+    interruption: Interruption | None = None,
 ) -> Summary:
     """Asks for every row that has no answer yet and writes the output; returns the summary.
 
-    `topped_up` says that the account's balance last seen, to which `budget.keep_credits` is held, is no
-    longer true. Raises BatchrunError: UsageError before anything was sent, LockedError while another run
-    goes on, JournalError and StorageError for faults. Every other end is in the summary's `exit_code`.
+    A `table` takes the place of the job's input. A file `scratch` is written in the place of its output,
+    which the summary doesn't name then. `topped_up` says that the account's balance last seen, to which
+    `budget.keep_credits` is held, is no longer true. `interruption` is how other threads stop the run;
+    signals stop it in the main thread. Raises BatchrunError: UsageError before anything was sent,
+    LockedError while another run goes on, JournalError and StorageError for faults. Every other end is in
+    the summary's `exit_code`.
     """
     started_at = milliseconds()
-    workload = open_workload(job, sandbox=target.sandbox)
-    check_writable(output_path(job), workload.schema)
+    workload = open_workload(job, sandbox=target.sandbox, table=table)
+    check_writable(scratch or output_path(job), workload.schema)
     folder = make_run_folder(run_folder(job))
     with locked(folder):
         refuse_half_salvaged(folder)
@@ -106,22 +109,28 @@ def run_job(
         try:
             check_whole(journal)
             _refuse_made_up_answers(journal, target)
-            run = _begin(workload, target, folder, journal, started_at, topped_up)
+            run = _begin(workload, target, folder, scratch, journal, started_at, topped_up)
             ledger = _open_ledger(run)
             with closing(RunLog(folder.log)) as log:
                 progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
                 log.event("run started", run=run.number, sandbox=target.sandbox, rows=progress.rows)
                 with watch(View(job, target, ledger, progress, run.before)):
-                    summary = _carry_out(run, ledger, progress, retry_failed)
+                    summary = _carry_out(run, ledger, progress, retry_failed, interruption)
                 log.event("run ended", run=run.number, **summary)
                 return summary
         finally:
             journal.close()
 
 
-def _carry_out(run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool) -> Summary:
+def _carry_out(
+    run: _Run,
+    ledger: Ledger,
+    progress: Progress,
+    retry_failed: bool,
+    by_program: Interruption | None,
+) -> Summary:
     """Asks and writes the output. What keeps it from that is in the summary, a fault too."""
-    with heeding_signals() as interruption:
+    with heeding_signals(by_program) as interruption:
         try:
             stop = _ask(run, ledger, progress, retry_failed, interruption)
             progress.writing = True
@@ -163,7 +172,13 @@ def _log_failure(log: RunLog, failure: Failure, attempt: int, final: bool) -> No
 
 
 def _begin(
-    workload: Workload, target: Target, folder: RunFolder, journal: Journal, started_at: int, topped_up: bool
+    workload: Workload,
+    target: Target,
+    folder: RunFolder,
+    scratch: Path | None,
+    journal: Journal,
+    started_at: int,
+    topped_up: bool,
 ) -> _Run:
     job = workload.job
     given_up = journal.give_up_intents(started_at, final=job.retry.in_doubt == "leave")
@@ -176,7 +191,7 @@ def _begin(
         fingerprint(job),
         _json(public_job(job)),
     )
-    return _Run(workload, target, folder, journal, number, started_at, before, given_up, topped_up)
+    return _Run(workload, target, folder, scratch, journal, number, started_at, before, given_up, topped_up)
 
 
 def _open_ledger(run: _Run) -> Ledger:
@@ -291,7 +306,7 @@ def _finish(
         summary.update(summary_for(ending_of(stop, rows, free_tier=job.request.free_tier), rows))
         return output_metadata(job, summary)
 
-    write_output(run.workload, journal, output_path(job), metadata, interruption.check)
+    write_output(run.workload, journal, run.scratch or output_path(job), metadata, interruption.check)
     write_private(run.folder.summary, _summary_file(summary))
     journal.finish_run(
         run.number, milliseconds(), _json(summary["rows"]), summary["exit_code"], summary["reason"]
@@ -335,7 +350,7 @@ def _summary_maker(
             budget_nano_usd=job.budget.nano_usd,
             started_at=run.started_at,
             finished_at=milliseconds(),
-            output=str(output_path(job)),
+            output=None if run.scratch else str(output_path(job)),
             output_written=True,
             sandbox=sandbox,
             given_up=run.given_up,

@@ -76,3 +76,9 @@ def interrupted(by_sigterm: bool, *, at_once: bool = False) -> Stop:
     if at_once:
         return Stop(code, f"Ended at once by a second signal ({name}).", go_on, at_once=True)
     return Stop(code, f"Interrupted by {name}.", go_on)
+
+
+def cancelled(*, at_once: bool = False) -> Stop:
+    how = "Ended at once" if at_once else "Cancelled"
+    go_on = "the same call continues where this run stopped"
+    return Stop(EXIT_SIGINT, f"{how} by the program that called it.", go_on, at_once=at_once)

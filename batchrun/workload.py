@@ -69,9 +69,12 @@ def endpoint_identity(job: Job, *, sandbox: bool) -> str:
     return "sandbox" if sandbox else job.endpoint.base_url
 
 
-def open_workload(job: Job, *, sandbox: bool) -> Workload:
-    """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them."""
-    table = open_table(input_path(job), job.base)
+def open_workload(job: Job, *, sandbox: bool, table: Table | None = None) -> Workload:
+    """Opens the input and compiles the job against it. Raises UsageError for whatever is wrong with them.
+
+    A `table` takes the place of the input that the job names.
+    """
+    table = open_table(input_path(job), job.base) if table is None else table
     labelling = labelling_of(job)
     schema = output_schema(table.schema, AddedColumns(labelling).schema, job.output.prefix)
     builder = RequestBuilder(job, table.schema.names, endpoint_identity(job, sandbox=sandbox))

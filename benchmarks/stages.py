@@ -18,10 +18,10 @@ import uvloop
 from batchrun.amounts import NOTHING
 from batchrun.books import Books, Lease
 from batchrun.exchange import Answer
-from batchrun.export import write_output
 from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
 from batchrun.ledger import Ledger, caps_of
+from batchrun.output import write_output
 from batchrun.pending import pending_rows
 from batchrun.pipeline import opening_tariff
 from batchrun.progress import Progress

@@ -40,7 +40,7 @@ def export_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.export import export_job
+    from batchrun.output import export_job
     from batchrun.run_folder import salvage_journal_of
 
     if salvage:
@@ -53,7 +53,8 @@ def export_command(
                 f"of {salvaged.lost_attempts:,} requests nothing is known: the budget can't count them",
                 err=True,
             )
-    rows, path = export_job(job, sandbox=sandbox, to=to)
+    summary, path = export_job(job, sandbox=sandbox, to=to)
+    rows = summary["rows"]
     line = f"{rows['total']:,} rows, {rows['pending']:,} of them pending: {path}"
     if rows["pending"] == rows["total"] and not sandbox:
         line += " (--sandbox writes the answers of runs with the sandbox)"

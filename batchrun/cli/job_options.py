@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from batchrun.job import Job
-    from batchrun.pipeline import Target
+    from batchrun.sandbox import Settings
+    from batchrun.target import Target
 
 # option, key of the job file, whether its value is text, help
 _SHORTCUTS = (
@@ -28,15 +29,6 @@ _SHORTCUTS = (
     ("--base-url", "endpoint.base_url", True, "URL", "Address of the endpoint."),
 )
 _PATHS = ("input.path", "output.path")
-SANDBOX_KEY = "sandbox-key"
-LOCAL_MODEL = "SmolLM2-135M-Instruct"
-# The model takes one request at a time: more than a few that wait for it would only time out.
-_LOCAL = (
-    'endpoint={preset="local"}',
-    "pricing={}",
-    f"request.model={json.dumps(LOCAL_MODEL)}",
-    "limits.concurrency=4",
-)
 LOCAL_HELP = "A small model on this machine answers, nothing is paid. Needs: pip install 'batchrun[local]'"
 
 
@@ -66,6 +58,7 @@ def load(
     """The job that the command line describes. Raises UsageError."""
     from batchrun.errors import JobError, UsageError
     from batchrun.job.file import load_job
+    from batchrun.target import LOCAL_OVERRIDES
 
     overrides = [*_overrides(shortcuts), *settings]
     if job_file is None and not overrides:
@@ -75,7 +68,7 @@ def load(
         )
     if sandbox and local:
         raise UsageError("give --sandbox or --local, not both")
-    return load_job(job_file, [*(_LOCAL if local else ()), *overrides], sandbox=sandbox)
+    return load_job(job_file, [*(LOCAL_OVERRIDES if local else ()), *overrides], sandbox=sandbox)
 
 
 @contextmanager
@@ -86,27 +79,26 @@ def target_of(
 
     Raises JobError where there is no key, UsageError for wrong settings and where there is no model.
     """
-    from batchrun.job.credentials import api_key
-    from batchrun.pipeline import Target
+    from batchrun.target import endpoint_of, local_model, sandbox_for
 
-    if not sandbox and not local:
-        yield Target(job.endpoint.base_url, api_key(job, environ))
-        return
+    if local:
+        with local_model() as target:
+            yield target
+    elif sandbox:
+        with sandbox_for(job, _sandbox_settings(replies, latency)) as target:
+            yield target
+    else:
+        yield endpoint_of(job, environ)
+
+
+def _sandbox_settings(replies: Path | None, latency: float) -> "Settings":
     from batchrun.errors import UsageError
-    from batchrun.sandbox import Settings, SettingsError, background
+    from batchrun.sandbox import Settings, SettingsError
 
-    with ExitStack() as stack:
-        try:
-            scripted = Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
-            # The sandbox's make-believe charges would stand in the journal as real ones.
-            settings = Settings(real=True, cost_fields="absent") if local else scripted
-            running = stack.enter_context(background(settings))
-        except SettingsError as error:
-            raise UsageError(str(error)) from None
-        if local:
-            yield Target(running.base_url, None)
-        else:
-            yield Target(running.base_url, None if job.request.free_tier else SANDBOX_KEY, sandbox=True)
+    try:
+        return Settings(replies=replies, latency=latency, latency_sigma=0.3 if latency else 0.0)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def _overrides(shortcuts: dict[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ def plan_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.plan import plan_job, plan_lines
+    from batchrun.estimate import plan_job, plan_lines
 
     plan = plan_job(job, sandbox=sandbox)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from batchrun.cli.job_options import LOCAL_HELP, LOCAL_MODEL, job_options, load, target_of
+from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
 
 
 @click.command("run")
@@ -63,6 +63,7 @@ def run_command(
     from batchrun.cli.report import print_end, print_preview
     from batchrun.job import output_path
     from batchrun.pipeline import run_job
+    from batchrun.target import LOCAL_MODEL
 
     with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
         if local and not quiet:

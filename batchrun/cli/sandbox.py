@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 
 import click
 
-from batchrun.cli.job_options import LOCAL_MODEL
-
 
 class CommandError(click.ClickException):
     """Shown as one line; click's own UsageError puts the usage before it."""
@@ -111,5 +109,7 @@ def _fault_shares(options: tuple[str, ...]) -> dict[str, float]:
 
 
 def _announce(real: bool, base_url: str) -> None:
+    from batchrun.target import LOCAL_MODEL
+
     who = f"{LOCAL_MODEL} answers" if real else "no model answers here"
     click.echo(f"sandbox: {base_url} ({who}; Ctrl-C stops it)", err=True)

@@ -23,7 +23,7 @@ def status_command(
     """
     job = load(job_file, settings, shortcuts, sandbox)
 
-    from batchrun.status import status_lines, status_of
+    from batchrun.state import status_lines, status_of
 
     status = status_of(job, sandbox=sandbox)
     if as_json:

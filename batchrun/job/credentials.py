@@ -9,14 +9,16 @@ from batchrun.job import Job, sends_key
 _LONGEST_KEY = 16_384  # bytes; servers refuse header fields far shorter than this
 
 
-def api_key(job: Job, environ: Mapping[str, str]) -> str | None:
-    """The key from `endpoint.api_key_file`, else from the variable `endpoint.api_key_env` in `environ`.
+def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> str | None:
+    """The given key, else from `endpoint.api_key_file`, else from `endpoint.api_key_env` in `environ`.
 
     None where requests carry no key. Raises JobError where it is missing or can't stand in a header;
     the text names the variable or the file, never the key.
     """
     if not sends_key(job):
         return None
+    if given is not None:
+        return _checked(given, "the API key")
     if job.endpoint.api_key_file is not None:
         path = job.base / job.endpoint.api_key_file
         return _checked(_read_key(path), f"the key in {path}")

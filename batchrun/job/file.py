@@ -32,16 +32,46 @@ def load_job(path: Path | None, overrides: Sequence[str] = (), *, sandbox: bool 
     value of an override is read as TOML; what is no TOML value is taken as text. `sandbox` says that
     the run is against a sandbox, whose prices are known. Raises JobError for whatever is wrong.
     """
+    base = Path.cwd() if path is None else path.absolute().parent
     try:
-        tables = {} if path is None else _parse(_read(path))
-        for override in overrides:
-            _put(tables, override)
-        base = Path.cwd() if path is None else path.absolute().parent
+        tables = read_overrides({} if path is None else read_tables(path), overrides)
         return make_job(tables, base, sandbox=sandbox)
     except JobError as error:
         if path is None:
             raise
         raise JobError(f"{path}{' with --set' if overrides else ''}: {error}") from None
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a job file, unchecked: table -> key -> value, numbers with a point as Decimal."""
+    return _parse(_read(path))
+
+
+def read_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`tables` with overrides such as `budget.usd=2.5` put into them."""
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not _is_key(name):
+            raise JobError("expected --set TABLE.KEY=VALUE, such as --set budget.usd=2.5")
+        put(tables, name, _override_value(text.strip()))
+    return tables
+
+
+def put(tables: dict[str, Any], name: str, value: Any) -> None:
+    """Sets the key that `name` names, such as `budget.usd` or `endpoint.headers.x-team`."""
+    if not _is_key(name):
+        raise JobError(f"{name!r} is no key: expected TABLE.KEY, such as budget.usd")
+    *path, key = (part.strip() for part in name.split("."))
+    table = tables
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise JobError(f"{name.strip()}: {part} is not a table")
+    table[key] = value
+
+
+def _is_key(name: str) -> bool:
+    return all(part.strip() for part in name.split("."))
 
 
 def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) -> Job:
@@ -130,19 +160,6 @@ def _parse(text: str) -> dict[str, Any]:
         raise JobError(f"not valid TOML: {error}") from None
     except (ValueError, ArithmeticError, RecursionError):
         raise JobError("a number in it is too long, or its lists are nested too deep") from None
-
-
-def _put(tables: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    *path, key = (part.strip() for part in name.split("."))
-    if not equals or not key or not all(path):
-        raise JobError("expected --set TABLE.KEY=VALUE, such as --set budget.usd=2.5")
-    table = tables
-    for part in path:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise JobError(f"--set {name.strip()}: {part} is not a table")
-    table[key] = _override_value(text.strip())
 
 
 def _override_value(text: str) -> Any:

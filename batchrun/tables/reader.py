@@ -12,9 +12,9 @@ from batchrun.tables.csv_file import open_csv
 from batchrun.tables.jsonl_file import open_jsonl
 from batchrun.tables.locations import Location, find_locations, format_of, scheme_of
 from batchrun.tables.python_rows import python_rows
-from batchrun.tables.table_file import TableFile
+from batchrun.tables.table_file import TableFile, check_column_names
 
-__all__ = ["Table", "open_table", "python_rows"]
+__all__ = ["Table", "in_memory", "open_table", "python_rows"]
 
 BATCH_ROWS = 8192
 
@@ -72,6 +72,24 @@ def open_table(path: str, base: Path) -> Table:
     counts = [part.row_count for part in parts]
     total = None if None in counts else sum(count for count in counts if count is not None)
     return Table(parts[0].schema, tuple(part.name for part in parts), total, tuple(parts))
+
+
+def in_memory(data: pa.Table, name: str) -> Table:
+    """A table that is in memory already, under the name that messages call it. Raises InputError.
+
+    Its rows are handed out as slices, without copying but where a slice spans chunks of `data`.
+    """
+    schema = data.schema.remove_metadata()
+    check_column_names(name, schema.names)
+    if not schema.names:
+        raise InputError(f"{name} has no columns")
+
+    def read(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        wanted = data.select(list(columns))
+        for start in range(0, wanted.num_rows, rows):
+            yield from wanted.slice(start, rows).combine_chunks().to_batches()
+
+    return Table(schema, (name,), data.num_rows, (TableFile(name, schema, data.num_rows, read),))
 
 
 def _open(locations: Sequence[Location]) -> list[TableFile]:

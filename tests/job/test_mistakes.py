@@ -152,7 +152,7 @@ def test_override_without_key_or_value(refusal: Refusal, override: str) -> None:
 
 def test_override_below_a_value(refusal: Refusal) -> None:
     """A value can't be used as if it were a table."""
-    assert refusal("", "request.model.name=3") == "--set request.model.name: model is not a table"
+    assert refusal("", "request.model.name=3") == "request.model.name: model is not a table"
 
 
 def test_header_values_are_never_shown(refusal: Refusal) -> None:

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from batchrun.cli.job_options import LOCAL_MODEL
 from batchrun.cli.sandbox import sandbox_command
 from batchrun.sandbox import Settings, SettingsError, background, model
 from batchrun.sandbox.faults import KINDS
+from batchrun.target import LOCAL_MODEL
 from tests.sandbox.conftest import Start, body
 
 COMMAND = [

@@ -17,6 +17,7 @@ from batchrun.prompts import Request
 from batchrun.row_records import row_records
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, as_it_stands, summary_of
+from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable, replace_table
 from batchrun.workload import Chunk, Workload, open_workload
 
@@ -24,33 +25,39 @@ Rows = dict[str, int]
 Metadata = Callable[[Mapping[str, int]], Mapping[str, str]]
 
 
-def export_job(job: Job, *, sandbox: bool = False, to: Path | None = None) -> tuple[Rows, Path]:
+def export_job(
+    job: Job, *, sandbox: bool = False, table: Table | None = None, to: Path | None = None
+) -> tuple[Summary, Path]:
     """Writes the output from the journal as it stands, to the job's output or to another file.
 
-    Returns the counts of rows and the file's path. Raises UsageError where nothing has been run yet,
-    JournalError, StorageError.
+    A `table` takes the place of the job's input. Returns the summary and the file's path. Raises UsageError
+    where nothing has been run yet, JournalError, StorageError.
     """
     path = to or output_path(job)
     journal = open_journal_of(job)
     try:
-        workload = open_workload(job, sandbox=sandbox)
+        workload = open_workload(job, sandbox=sandbox, table=table)
         check_writable(path, workload.schema)
         totals = journal.totals(sandbox)
         now = milliseconds()
+        summary: Summary = {}
 
         def metadata(rows: Mapping[str, int]) -> dict[str, str]:
-            summary = summary_of(
-                as_it_stands(rows),
-                rows,
-                totals,
-                Totals(),
-                budget_nano_usd=job.budget.nano_usd,
-                started_at=now,
-                finished_at=now,
+            summary.update(
+                summary_of(
+                    as_it_stands(rows),
+                    rows,
+                    totals,
+                    Totals(),
+                    budget_nano_usd=job.budget.nano_usd,
+                    started_at=now,
+                    finished_at=now,
+                )
             )
             return output_metadata(job, summary)
 
-        return write_output(workload, journal, path, metadata), path
+        write_output(workload, journal, path, metadata)
+        return summary, path
     finally:
         journal.close()
 

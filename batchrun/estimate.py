@@ -14,6 +14,7 @@ from batchrun.pipeline import opening_tariff
 from batchrun.pricing import Tariff
 from batchrun.prompts import InvalidRow, Request
 from batchrun.run_folder import RunFolder
+from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
 from batchrun.workload import Workload, open_workload
 
@@ -37,14 +38,14 @@ class _Counts:
     first: Request | None = None
 
 
-def plan_job(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
+def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None) -> dict[str, Any]:
     """The plan as JSON-able values.
 
-    `expected` rests on the answers in the journal where there are any (`basis` says so), else on a
-    guess; `worst` is what a run reserves. Amounts are in USD and tokens, times in seconds. Raises
-    UsageError for whatever a run would refuse.
+    `expected` rests on the answers in the journal where there are any (`basis` says so), else on a guess;
+    `worst` is what a run reserves. A `table` takes the place of the job's input. Amounts are in USD and
+    tokens, times in seconds. Raises UsageError for whatever a run would refuse.
     """
-    workload = open_workload(job, sandbox=sandbox)
+    workload = open_workload(job, sandbox=sandbox, table=table)
     check_writable(output_path(job), workload.schema)
     path = RunFolder(run_folder(job)).journal
     journal = open_for_reading(path) if path.exists() else None
