@@ -24,6 +24,7 @@ from batchrun.limits.limiter import Limiter
 from batchrun.open_rows import Row
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
+from batchrun.row_queue import RowWatch
 from batchrun.stops import Stop, at_cap_of
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
@@ -50,6 +51,7 @@ def ask(
     chunks: Iterator[list[Row]],
     progress: Progress,
     interruption: Interruption,
+    watch: RowWatch | None = None,
 ) -> Stop | None:
     """Asks for the requests of `chunks` until they end or the run is stopped.
 
@@ -57,7 +59,8 @@ def ask(
     """
     with holding_room(journal.path.with_name("ballast")) as ballast:
         return anyio.run(
-            _ask, asking, journal, chunks, progress, interruption, ballast, backend_options=_event_loop()
+            partial(_ask, asking, journal, chunks, progress, interruption, watch, ballast),
+            backend_options=_event_loop(),
         )
 
 
@@ -67,6 +70,7 @@ async def _ask(
     chunks: Iterator[list[Row]],
     progress: Progress,
     interruption: Interruption,
+    watch: RowWatch | None,
     ballast: Path,
 ) -> Stop | None:
     # With this task's context, by which anyio knows its event loop.
@@ -90,7 +94,7 @@ async def _ask(
                 writer,
                 journal.latest_start(),
             )
-            engine = Engine(asking.rules, books, asking.limiter, endpoint, progress)
+            engine = Engine(asking.rules, books, asking.limiter, endpoint, progress, watch)
             if asking.most_seconds is not None:
                 tasks.start_soon(_stop_after, engine, asking.most_seconds)
             try:

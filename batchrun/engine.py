@@ -83,6 +83,8 @@ class Engine:
         self._endpoint = endpoint
         self._progress = progress
         self._queue = RowQueue(rules.labelling, progress, watch)
+        if watch is not None:
+            watch.stop = self.stop
         self._reads_answers = rules.labelling is not None or watch is not None
         self._uncommitted: deque[tuple[Lease, int]] = deque()
         self._durable: deque[Lease] = deque()

@@ -75,6 +75,12 @@ class Ledger:
         self.in_flight += 1
         return Reservation(worst_case)
 
+    def left(self, unit: Unit) -> int | None:
+        """What the caps on a unit leave; None where there is none."""
+        place = UNITS.index(unit)
+        committed = self.settled[place] + self.uncertain[place] + self.reserved[place]
+        return min((limit.amount - committed for limit in self._limits if limit.unit == place), default=None)
+
     def settle(self, reservation: Reservation, cost: Amount, remaining_credits: int | None = None) -> None:
         """Books what an answer cost, above its reservation too.
 

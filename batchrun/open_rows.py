@@ -33,6 +33,13 @@ class Ended:
     verdict: Verdict | None = None
 
     @property
+    def said(self) -> str | None:
+        """The label, else the answer's text; None for a row that has neither."""
+        if self.verdict is None:
+            return self.text
+        return None if self.verdict.label is None else self.verdict.label.text
+
+    @property
     def invalid(self) -> bool:
         return self.verdict is not None and self.verdict.answered and self.verdict.label is None
 

@@ -1,9 +1,9 @@
 """The output, derived from input and journal: one row for each row of the input."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,17 +12,24 @@ from batchrun.books import milliseconds
 from batchrun.job import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
 from batchrun.occurrences import OccurrenceCounter
-from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch
+from batchrun.output_columns import SHARED, STATUS, STATUSES, output_batch, votes_saved
 from batchrun.prompts import Request
 from batchrun.row_records import row_records
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, as_it_stands, summary_of
+from batchrun.tables.python_rows import python_values
 from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable, replace_table
 from batchrun.workload import Chunk, Workload, open_workload
 
+if TYPE_CHECKING:
+    from batchrun.evaluation.metrics import Metric
+    from batchrun.sampling.sample import SampleTally
+
 Rows = dict[str, int]
-Metadata = Callable[[Mapping[str, int]], Mapping[str, str]]
+Findings = dict[str, Any]
+"""What the rows say besides their counts, as JSON-able parts of the summary: `labels`, `evaluation`."""
+Metadata = Callable[[Mapping[str, int], Findings], Mapping[str, str]]
 
 
 def export_job(
@@ -42,7 +49,7 @@ def export_job(
         now = milliseconds()
         summary: Summary = {}
 
-        def metadata(rows: Mapping[str, int]) -> dict[str, str]:
+        def metadata(rows: Mapping[str, int], findings: Findings) -> dict[str, str]:
             summary.update(
                 summary_of(
                     as_it_stands(rows),
@@ -52,6 +59,7 @@ def export_job(
                     budget_nano_usd=job.budget.nano_usd,
                     started_at=now,
                     finished_at=now,
+                    **findings,
                 )
             )
             return output_metadata(job, summary)
@@ -71,17 +79,15 @@ def write_output(
 ) -> Rows:
     """Writes the output atomically; returns the counts of rows: by status, `shared` and `total`.
 
-    `metadata` makes the file's key-value metadata of those counts; `check` is called now and then, and may
-    end it by what it raises. Raises StorageError, JournalError.
+    `metadata` makes the file's key-value metadata of those counts and of what else the rows say; `check` is
+    called now and then, and may end it by what it raises. Raises StorageError, JournalError.
     """
-    counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
-    occurrences = OccurrenceCounter()
-    with replace_table(path, workload.schema, lambda: metadata(counts)) as table:
+    rows = RowWriter(workload, journal)
+    with replace_table(path, workload.schema, lambda: metadata(rows.counts, rows.findings())) as table:
         for chunk in workload.chunks():
             check()
-            rows = _chunk_rows(workload, chunk, journal, occurrences, counts)
-            table.write(output_batch(chunk.batch, rows, workload.schema))
-    return dict(counts)
+            table.write(output_batch(chunk.batch, rows.values(chunk), workload.schema))
+    return dict(rows.counts)
 
 
 def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
@@ -93,21 +99,56 @@ def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
     }
 
 
-def _chunk_rows(
-    workload: Workload, chunk: Chunk, journal: Journal, occurrences: OccurrenceCounter, counts: Counter[str]
-) -> list[tuple[Any, ...]]:
-    sendable = [request for request in chunk.requests if isinstance(request, Request)]
-    records = row_records(sendable, journal, workload.labelling)
-    added = workload.added
-    rows = []
-    for request in chunk.requests:
-        if isinstance(request, Request):
-            duplicate = occurrences.count(request.digest) > 1
-            row = added.values(records.get(request.digest), duplicate)
-        else:
-            row = added.values(request, duplicate=False)
-        rows.append(row)
-        counts[row[STATUS]] += 1
-        counts["shared"] += row[SHARED]
-    counts["total"] += len(rows)
-    return rows
+class RowWriter:
+    """Makes the output's rows, chunk by chunk, and keeps count of them."""
+
+    def __init__(self, workload: Workload, journal: Journal) -> None:
+        self.counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
+        self._workload = workload
+        self._journal = journal
+        self._occurrences = OccurrenceCounter()
+        self._votes_saved = 0
+        self._tally = None if workload.metric is None else _open_tally(workload, workload.metric)
+
+    def values(self, chunk: Chunk) -> list[tuple[Any, ...]]:
+        """The values of the added columns, for each row of the chunk."""
+        sendable = [request for request in chunk.requests if isinstance(request, Request)]
+        records = row_records(sendable, self._journal, self._workload.labelling)
+        expected = self._expected(chunk)
+        added, counts = self._workload.added, self.counts
+        rows = []
+        for request, cell in zip(chunk.requests, expected, strict=True):
+            duplicate = isinstance(request, Request) and self._occurrences.count(request.digest) > 1
+            record = records.get(request.digest) if isinstance(request, Request) else request
+            score = None if self._tally is None else self._tally.add(record, cell, duplicate)
+            row = added.values(record, duplicate, score)
+            rows.append(row)
+            counts[row[STATUS]] += 1
+            counts["shared"] += row[SHARED]
+            self._votes_saved += 0 if duplicate else votes_saved(record)
+        counts["total"] += len(rows)
+        return rows
+
+    def findings(self) -> Findings:
+        """What all rows say, once they have been seen."""
+        findings: Findings = {}
+        if self._workload.labelling is not None:
+            findings["labels"] = {"votes_saved": self._votes_saved}
+        if self._tally is not None:
+            from batchrun.sampling.report import report_of
+
+            findings["evaluation"] = report_of(self._workload, self._tally)
+        return findings
+
+    def _expected(self, chunk: Chunk) -> Sequence[Any]:
+        evaluation = self._workload.job.evaluation
+        if evaluation is None:
+            return [None] * len(chunk.requests)
+        return python_values(evaluation.expected, chunk.batch.column(evaluation.expected))
+
+
+def _open_tally(workload: Workload, metric: "Metric") -> "SampleTally":
+    from batchrun.sampling.frame import sampling_frame
+    from batchrun.sampling.sample import SampleTally
+
+    return SampleTally(sampling_frame(workload), metric, classes=metric.name == "choice")

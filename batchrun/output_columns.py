@@ -113,6 +113,12 @@ def status_of(record: RowRecord | InvalidRow | None) -> str:
     return OK if record.valid else INVALID if record.answered else FAILED
 
 
+def votes_saved(record: RowRecord | InvalidRow | None) -> int:
+    """How many votes of a row needn't be asked."""
+    verdict = record.standing.verdict if isinstance(record, RowRecord) and record.standing else None
+    return 0 if verdict is None else verdict.saved
+
+
 def row_values(record: RowRecord | InvalidRow | None, duplicate: bool) -> tuple[Any, ...]:
     """One row's values of `COLUMNS`."""
     status = status_of(record)

@@ -2,8 +2,10 @@
 
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -11,13 +13,24 @@ import pyarrow.compute as pc
 
 from batchrun.evaluation.places import key_of, place_of
 from batchrun.journal import Journal
-from batchrun.labelling import Labelling
+from batchrun.labelling import Labelling, Reply
 from batchrun.open_rows import Row
 from batchrun.output_columns import FAILED, PENDING, status_of
 from batchrun.progress import Progress
 from batchrun.prompts import Request
-from batchrun.row_records import row_records
+from batchrun.row_records import RowRecord, row_records
+from batchrun.tables.python_rows import python_rows
 from batchrun.workload import ROWS_IN_A_CHUNK, Chunk, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row that may be drawn for a sample: `row` is None where it can't be sent."""
+
+    index: int
+    expected: Any
+    row: Row | None
+
 
 Pending = Callable[[list[Row]], tuple[list[Row], int]]
 """Those of some rows that are still to be asked for, and how many of the others have failed."""
@@ -51,6 +64,44 @@ def pending_rows(
         progress.answered_before += len(sendable) - len(pending) - failed
         yield pending
     progress.rows = rows
+
+
+def candidates(
+    workload: Workload,
+    journal: Journal,
+    progress: Progress,
+    labelling: Labelling | None,
+    retry_failed_before: int,
+) -> Iterator[list[Candidate]]:
+    """All rows in input order, with what the journal knows of each, and what is expected of it."""
+    evaluation = workload.job.evaluation
+    expected = [] if evaluation is None else [evaluation.expected]
+    for chunk in workload.chunks(expected):
+        cells = python_rows(chunk.batch.select(expected))
+        sendable = _sendable(chunk)
+        records = row_records([row.request for row in sendable], journal, labelling)
+        rows = {row.index: _with_known(row, records, retry_failed_before) for row in sendable}
+        progress.looked_at += len(chunk.requests)
+        progress.unsendable += len(chunk.requests) - len(sendable)
+        statuses = [status_of(records.get(row.request.digest)) for row in sendable]
+        progress.failed_before += statuses.count(FAILED)
+        progress.answered_before += len(statuses) - statuses.count(FAILED) - statuses.count(PENDING)
+        yield [
+            Candidate(chunk.first + place, cell[0], rows.get(chunk.first + place))
+            for place, cell in enumerate(cells)
+        ]
+    progress.rows = progress.looked_at
+
+
+def _with_known(row: Row, records: dict[bytes, RowRecord], retry_failed_before: int) -> Row:
+    record = records.get(row.request.digest)
+    if record is None or record.history is None:
+        return row
+    if record.standing is not None:
+        return replace(row, known=record.known)
+    if not record.ended or (record.history.failed and record.history.run < retry_failed_before):
+        return row
+    return replace(row, known=((row.request.digest, Reply(record.said, run=record.history.run)),))
 
 
 def _sendable(chunk: Chunk) -> list[Row]:
@@ -117,38 +168,60 @@ class _Settled:
         return {digest: failed for _, digest, failed in page}
 
 
+T = TypeVar("T", Row, Candidate)
+
+
 def in_random_order(
     chunks: Iterator[list[Row]], seed: int, rows_in_a_chunk: int = ROWS_IN_A_CHUNK
 ) -> Iterator[list[Row]]:
     """The same rows in ascending order of a keyed hash of their row's index.
 
     The place of a row among the others depends on the seed and its index alone, so that an
-    interrupted run goes on in the same order. Bodies wait in a temporary file; a row takes some 24
-    bytes of memory. Empty chunks come while `chunks` are read, so that whoever asks for the next one
-    can stop in between.
+    interrupted run goes on in the same order. A row takes some 24 bytes of memory.
     """
     key = key_of(seed)
     places = array("Q")
+
+    def placed() -> Iterator[list[Row]]:
+        for chunk in chunks:
+            places.extend(place_of(row.index, key) for row in chunk)
+            yield chunk
+
+    return in_order(placed(), Row, lambda: _positions(places), rows_in_a_chunk)
+
+
+def in_order(
+    chunks: Iterator[list[T]],
+    kind: type[T],
+    order: Callable[[], Iterable[int]],
+    rows_in_a_chunk: int = ROWS_IN_A_CHUNK,
+) -> Iterator[list[T]]:
+    """The items of all chunks in another order: that of `order`, positions, called when all have been read.
+
+    They wait in a temporary file; one takes 8 bytes of memory. Empty chunks come while `chunks` are read,
+    so that whoever asks for the next one can stop in between.
+    """
     offsets = array("Q")
     with tempfile.TemporaryFile() as file:
         for chunk in chunks:
-            for row in chunk:
+            for item in chunk:
                 offsets.append(file.tell())
-                places.append(place_of(row.index, key))
-                file.write(msgspec.msgpack.encode(row))
+                file.write(msgspec.msgpack.encode(item))
             yield []
         offsets.append(file.tell())
-        order = _order(places)
-        for start in range(0, len(order), rows_in_a_chunk):
+        positions = iter(order())
+        while part := list(islice(positions, rows_in_a_chunk)):
             shuffled = []
-            for position in order[start : start + rows_in_a_chunk].to_pylist():
+            for position in part:
                 file.seek(offsets[position])
                 encoded = file.read(offsets[position + 1] - offsets[position])
-                shuffled.append(msgspec.msgpack.decode(encoded, type=Row))
+                shuffled.append(msgspec.msgpack.decode(encoded, type=kind))
             yield shuffled
 
 
-def _order(places: "array[int]") -> pa.Array:
+def _positions(places: "array[int]") -> Iterator[int]:
     """The positions in ascending order of their places, without a Python object for each."""
     values = pa.Array.from_buffers(pa.uint64(), len(places), [None, pa.py_buffer(places)])
-    return pc.sort_indices(values)
+    order = pc.sort_indices(values)
+    for start in range(0, len(order), ROWS_IN_A_CHUNK):
+        yield from order[start : start + ROWS_IN_A_CHUNK].to_pylist()

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,7 +24,7 @@ from batchrun.ledger import Ledger, caps_of
 from batchrun.limits.limiter import Limiter
 from batchrun.log import RunLog
 from batchrun.open_rows import Row
-from batchrun.output import output_metadata, write_output
+from batchrun.output import Findings, output_metadata, write_output
 from batchrun.pending import in_random_order, pending_rows
 from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
@@ -59,6 +59,9 @@ class View:
     progress: Progress
     before: Totals
 
+
+if TYPE_CHECKING:
+    from batchrun.evaluation.metrics import Metric
 
 Watch = Callable[[View], AbstractContextManager[object]]
 
@@ -241,11 +244,40 @@ def _ask(
     )
     reader = open_for_reading(run.journal.path)
     try:
+        if run.workload.metric is not None:
+            return _ask_sample(run, asking, run.workload.metric, reader, progress, interruption, before)
         pending = pending_rows(run.workload, reader, progress, before, labelling)
         chunks = _chunks(run.workload, pending)
         return ask(asking, run.journal, chunks, progress, interruption)
     finally:
         reader.close()
+
+
+def _ask_sample(
+    run: _Run,
+    asking: Asking,
+    metric: "Metric",
+    reader: Journal,
+    progress: Progress,
+    interruption: Interruption,
+    retry_failed_before: int,
+) -> Stop | None:
+    from batchrun.sampling.drawing import drawn_rows, mean_cost
+
+    before = run.before
+    spending = mean_cost(asking.ledger, before.spend.committed.nano_usd, before.spend.settled.rows)
+    rows, monitor = drawn_rows(
+        run.workload,
+        metric,
+        run.journal,
+        reader,
+        run.number,
+        progress,
+        spending,
+        retry_failed_before,
+        asking.rules.labelling,
+    )
+    return ask(asking, run.journal, rows, progress, interruption, monitor)
 
 
 def opening_tariff(job: Job, sandbox: bool, before: Totals) -> Tariff:
@@ -302,8 +334,8 @@ def _finish(
     summary_for = _summary_maker(run, ledger, progress)
     summary: Summary = {}
 
-    def metadata(rows: Mapping[str, int]) -> dict[str, str]:
-        summary.update(summary_for(ending_of(stop, rows, free_tier=job.request.free_tier), rows))
+    def metadata(rows: Mapping[str, int], findings: Findings) -> dict[str, str]:
+        summary.update(summary_for(ending_of(stop, rows, free_tier=job.request.free_tier), rows) | findings)
         return output_metadata(job, summary)
 
     write_output(run.workload, journal, run.scratch or output_path(job), metadata, interruption.check)

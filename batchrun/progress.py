@@ -14,9 +14,10 @@ class Progress:
 
     Of the rows that have been `looked_at`, `answered_before` and `failed_before` needed no asking; `shared`
     are those that wait for, or took, another row's answer; `answers` are those of this run, also those that
-    are `invalid`. `held_by` names the cap that the next request waits for. `stopping` says why nothing
-    more is started, while what is in flight is waited for. `on_failure` is told of each failed attempt: its
-    number in the journal, and whether its row ends with it.
+    are `invalid`. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and may have
+    a `notice` for people. `held_by` names the cap that the next request waits for. `stopping` says why
+    nothing more is started, while what is in flight is waited for. `on_failure` is told of each failed
+    attempt: its number in the journal, and whether its row ends with it.
     """
 
     rows: int | None = None
@@ -31,6 +32,9 @@ class Progress:
     requests: int = 0
     retried: int = 0
     tokens: int = 0
+    scored: int = 0
+    score_sum: float = 0.0
+    notice: str | None = None
     by_error: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     held_by: str | None = None

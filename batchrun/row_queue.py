@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from batchrun.books import Lease
@@ -10,13 +10,19 @@ from batchrun.labelling import Labelling, Reply
 from batchrun.open_rows import Ended, Next, OpenRows, Row
 from batchrun.progress import Progress
 from batchrun.prompts import Request
+from batchrun.stops import Stop
 
 MOST_WAITING = 4_096
 """Rows that may wait for another attempt before no new row is begun."""
 
 
 class RowWatch(Protocol):
-    """Is told of rows that come to their end, here or with another row's answer that is in the journal."""
+    """Is told of rows that come to their end, here or with another row's answer that is in the journal.
+
+    It may call `stop`, which the engine sets.
+    """
+
+    stop: Callable[[Stop], object]
 
     def ended(self, row: Ended) -> None: ...
     def answered_elsewhere(self, request: Request) -> None: ...

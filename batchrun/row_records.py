@@ -49,6 +49,11 @@ class RowRecord:
         if self.standing is not None:
             label = None if self.standing.verdict is None else self.standing.verdict.label
             return None if label is None else label.text
+        return self.text
+
+    @property
+    def text(self) -> str | None:
+        """The text of the answer that stands for the row; None where there is none."""
         answer = None if self.history is None else self.history.answer
         return None if answer is None else answer_text(decode_message(answer))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -10,8 +11,11 @@ from batchrun.job import Job, input_path
 from batchrun.labelling import Labelling
 from batchrun.occurrences import OccurrenceCounter
 from batchrun.output_columns import AddedColumns
-from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
+from batchrun.prompts import InvalidRow, Request, RequestBuilder, no_such_column, separate
 from batchrun.tables.reader import Table, open_table, python_rows
+
+if TYPE_CHECKING:
+    from batchrun.evaluation.metrics import Metric
 
 ROWS_IN_A_CHUNK = 1_024
 ROWS_WITH_IMAGES_IN_A_CHUNK = 16
@@ -35,11 +39,12 @@ class Workload:
     table: Table
     builder: RequestBuilder
     labelling: Labelling | None
+    metric: "Metric | None"
     schema: pa.Schema
 
     @property
     def added(self) -> AddedColumns:
-        return AddedColumns(self.labelling)
+        return AddedColumns(self.labelling, self.metric is not None)
 
     @property
     def rows_in_a_chunk(self) -> int:
@@ -75,10 +80,11 @@ def open_workload(job: Job, *, sandbox: bool, table: Table | None = None) -> Wor
     A `table` takes the place of the input that the job names.
     """
     table = open_table(input_path(job), job.base) if table is None else table
-    labelling = labelling_of(job)
-    schema = output_schema(table.schema, AddedColumns(labelling).schema, job.output.prefix)
+    labelling, metric = labelling_of(job), _metric_of(job, table.schema.names)
+    added = AddedColumns(labelling, metric is not None)
+    schema = output_schema(table.schema, added.schema, job.output.prefix)
     builder = RequestBuilder(job, table.schema.names, endpoint_identity(job, sandbox=sandbox))
-    workload = Workload(job, table, builder, labelling, schema)
+    workload = Workload(job, table, builder, labelling, metric, schema)
     _try_first_row(workload)
     return workload
 
@@ -109,6 +115,19 @@ def labelling_of(job: Job) -> Labelling | None:
     from batchrun.labels.reading import make_reader
 
     return Labelling(make_reader(job.labels), job.labels.repair, job.labels.votes)
+
+
+def _metric_of(job: Job, columns: Sequence[str]) -> "Metric | None":
+    evaluation = job.evaluation
+    if evaluation is None:
+        return None
+    from batchrun.evaluation.metrics import make_metric
+
+    for key in ("expected", "cluster", "stratify"):
+        name = getattr(evaluation, key)
+        if name is not None and name not in columns:
+            raise JobError(no_such_column(f"[evaluation] {key}", name, columns))
+    return make_metric(evaluation, job.base)
 
 
 def _try_first_row(workload: Workload) -> None:

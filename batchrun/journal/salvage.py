@@ -19,8 +19,8 @@ from batchrun.journal.storage import checksum, create_or_open
 PAGE_BYTES = 4096
 _COLUMNS = {
     "runs": (
-        "run, version, started_at, finished_at, sandbox, endpoint, fingerprint, job, rows, exit_code, reason,"
-        " control"
+        "run, version, started_at, finished_at, sandbox, endpoint, fingerprint, job, sampling, rows,"
+        " exit_code, reason, control"
     ),
     "intents": "attempt, run, digest, number, started_at, nano_usd, credits, tokens, control",
     "attempts": (

@@ -12,7 +12,7 @@ from pathlib import Path
 from batchrun.errors import JournalError
 from batchrun.journal.connection import damaged
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools know the format
 
 INTENT_CONTROL = "attempt + run + number + started_at + nano_usd + credits + tokens"
@@ -31,6 +31,7 @@ CREATE TABLE runs (
     endpoint TEXT NOT NULL,
     fingerprint TEXT NOT NULL,          -- of the job's prompt, request and endpoint
     job TEXT NOT NULL,                  -- the job as JSON, without secrets
+    sampling TEXT,                      -- how an evaluation draws its rows, as JSON
     rows TEXT,                          -- counts by status, as JSON
     exit_code INTEGER,
     reason TEXT,

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from batchrun.amounts import NANO
-from batchrun.early_stop import Evidence, decision
 from batchrun.evaluation.classes import class_rates, confusion
 from batchrun.evaluation.intervals import Estimate, estimate_clusters, estimate_rows, estimate_strata
 from batchrun.evaluation.metrics import Metric
 from batchrun.job import asks_in_random_order
 from batchrun.job.evaluation import Evaluation
-from batchrun.sample import Sample
-from batchrun.sampling_frame import SamplingFrame, evaluation_of
+from batchrun.sampling.early_stop import Evidence, decision
+from batchrun.sampling.frame import SamplingFrame, evaluation_of
+from batchrun.sampling.sample import Sample, SampleTally
 from batchrun.workload import Workload
 
 MOST_CLASSES = 50
@@ -21,9 +21,10 @@ MOST_CLASSES = 50
 Report = dict[str, Any]
 
 
-def report_of(workload: Workload, frame: SamplingFrame, sample: Sample, metric: Metric) -> Report:
+def report_of(workload: Workload, tally: SampleTally) -> Report:
     """The evaluation as JSON-able values; amounts in USD. `estimate` is None where no row has a score."""
-    evaluation = evaluation_of(workload)
+    evaluation, frame, metric = evaluation_of(workload), tally.frame, tally.metric
+    sample = tally.sample()
     estimate, decided = _estimate(workload, frame, sample, metric)
     report: Report = {
         "metric": evaluation.metric,

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from batchrun.evaluation.sequences import ConfidenceSequence, cluster_sequence, row_sequence
 from batchrun.job.evaluation import EarlyStop, Evaluation
-from batchrun.sampling_frame import SamplingFrame
+from batchrun.sampling.frame import SamplingFrame
 
 
 class Evidence:

@@ -13,7 +13,7 @@ from batchrun.evaluation.intervals import Codes, Scores
 from batchrun.evaluation.metrics import Metric, Score, Unscored
 from batchrun.prompts import InvalidRow
 from batchrun.row_records import RowRecord
-from batchrun.sampling_frame import SamplingFrame
+from batchrun.sampling.frame import SamplingFrame
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,17 @@ class SampleTally:
     metric: Metric
     classes: bool
     rows: int = 0
-    _asked: array[int] = field(default_factory=lambda: array("q"))
-    _scores: array[float] = field(default_factory=lambda: array("d"))
-    _costs: array[float] = field(default_factory=lambda: array("d"))
+    _asked: "array[int]" = field(default_factory=lambda: array("q"))
+    _scores: "array[float]" = field(default_factory=lambda: array("d"))
+    _costs: "array[float]" = field(default_factory=lambda: array("d"))
     _pairs: list[tuple[str, str | None] | None] = field(default_factory=list)
     _reasons: dict[int, str] = field(default_factory=dict)
 
-    def add(self, record: RowRecord | InvalidRow | None, expected: Any, nano_usd: int) -> float | None:
-        """Takes the next row and what it has cost; returns its score, None where it has none."""
+    def add(self, record: RowRecord | InvalidRow | None, expected: Any, duplicate: bool) -> float | None:
+        """Takes the next row; returns its score, None where it has none.
+
+        `duplicate`: an earlier row has the same request, and bears the cost.
+        """
         index, self.rows = self.rows, self.rows + 1
         if record is None or (isinstance(record, RowRecord) and record.history is None):
             return None
@@ -61,7 +64,7 @@ class SampleTally:
         score = None if isinstance(scored, Unscored) else scored
         self._asked.append(index)
         self._scores.append(np.nan if score is None else score)
-        self._costs.append(nano_usd)
+        self._costs.append(0 if duplicate else _nano_usd(record))
         if self.classes:
             said = record.said if isinstance(record, RowRecord) else None
             self._pairs.append(None if score is None else (intern(str(expected)), said and intern(said)))
@@ -96,3 +99,10 @@ class SampleTally:
         if not record.answered:
             return Unscored((record.history and record.history.error_code) or "failed")
         return self.metric.score(record.said, expected)
+
+
+def _nano_usd(record: RowRecord | InvalidRow) -> int:
+    """Settled and uncertain."""
+    if isinstance(record, InvalidRow) or record.history is None:
+        return 0
+    return (record.history.nano_usd or 0) + record.history.uncertain_nano_usd
