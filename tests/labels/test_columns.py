@@ -13,6 +13,8 @@ DEFINITIONS = {
     "mood": {"type": "string", "enum": ["good", "bad"]},
     "maybe": {"anyOf": [{"$ref": "#/$defs/mood"}, {"type": "null"}]},
     "a/b": {"type": "boolean"},
+    "named": {"$anchor": "named", "type": "string"},
+    "two": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
     "tree": {"type": "object", "properties": {"children": {"items": {"$ref": "#/$defs/tree"}}}},
 }
 
@@ -50,6 +52,8 @@ DEFINITIONS = {
         ({"$ref": "#/$defs/maybe"}, "string"),
         ({"$ref": "#/$defs/a~1b"}, "bool"),
         ({"$ref": "#/$defs/tree"}, "json"),
+        ({"$ref": "#named"}, "json"),
+        ({"$ref": "#/$defs/two/oneOf/0"}, "int64"),
         ({"type": "array", "items": {"type": "string"}}, "list<string>"),
         ({"type": ["array", "null"], "items": {"type": "integer"}}, "list<int64>"),
         ({"type": "array", "items": {"type": ["number", "null"]}}, "list<float64>"),
