@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.labels.review import (
+from batchrun.evaluation.review import (
     ForReview,
     LabelledRow,
     Precision,
