@@ -122,6 +122,14 @@ def test_refused(schema: dict[str, Any], text: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_schema_nested_without_end_is_refused() -> None:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(3_000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(JobError, match="not a valid schema"):
+        make_reader(Labels(json_schema=schema))
+
+
 def test_a_property_called_ref_is_no_reference() -> None:
     schema = {"type": "object", "properties": {"$ref": {"type": "string"}}, "required": ["$ref"]}
     assert make_reader(Labels(json_schema=schema)).columns == (Column("$ref", "string"),)
