@@ -44,12 +44,12 @@ def make_schema(schema: Mapping[str, Any]) -> ObjectSchema:
     """
     import jsonschema_rs
 
-    refuse_remote(schema)
     try:
+        refuse_remote(schema)
         validator = jsonschema_rs.validator_for(
             dict(schema), validate_formats=True, pattern_options=jsonschema_rs.RegexOptions(), offline=True
         )
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, jsonschema_rs.ReferencingError) as error:
         raise JobError(f"[labels] json_schema: {_schema_fault(error)}") from None
     return ObjectSchema(validator, columns(schema))
 

@@ -13,6 +13,8 @@ DEFINITIONS = {
     "mood": {"type": "string", "enum": ["good", "bad"]},
     "maybe": {"anyOf": [{"$ref": "#/$defs/mood"}, {"type": "null"}]},
     "a/b": {"type": "boolean"},
+    "named": {"$anchor": "named", "type": "string"},
+    "two": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
     "tree": {"type": "object", "properties": {"children": {"items": {"$ref": "#/$defs/tree"}}}},
 }
 
@@ -50,6 +52,8 @@ DEFINITIONS = {
         ({"$ref": "#/$defs/maybe"}, "string"),
         ({"$ref": "#/$defs/a~1b"}, "bool"),
         ({"$ref": "#/$defs/tree"}, "json"),
+        ({"$ref": "#named"}, "json"),
+        ({"$ref": "#/$defs/two/oneOf/0"}, "int64"),
         ({"type": "array", "items": {"type": "string"}}, "list<string>"),
         ({"type": ["array", "null"], "items": {"type": "integer"}}, "list<int64>"),
         ({"type": "array", "items": {"type": ["number", "null"]}}, "list<float64>"),
@@ -116,6 +120,14 @@ def test_refused(schema: dict[str, Any], text: str) -> None:
     assert str(caught.value).startswith("[labels] json_schema: ")
     assert text in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_schema_nested_without_end_is_refused() -> None:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(3_000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(JobError, match="not a valid schema"):
+        make_reader(Labels(json_schema=schema))
 
 
 def test_a_property_called_ref_is_no_reference() -> None:

@@ -78,3 +78,9 @@ def test_pattern_that_would_backtrack_takes_no_time(pattern: str) -> None:
     begin = time.process_time()
     assert isinstance(make_reader(Labels(pattern=pattern)).read("a" * 20_000), Unreadable)
     assert time.process_time() - begin < 2
+
+
+def test_long_answer_is_not_looked_at() -> None:
+    wrong = make_reader(Labels(pattern="a+")).read("a" * 20_001)
+    assert isinstance(wrong, Unreadable)
+    assert wrong.code == "too_long"

@@ -6,11 +6,13 @@ because they are likely wrong: they are worth correcting, and would make the lab
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
 from typing import Literal
+
+from batchrun.evaluation.intervals import wilson
 
 AUDIT_SHARE = 0.5
 """Of the rows for review: the interval narrows with the square root of the audit's rows alone."""
@@ -71,6 +73,48 @@ def _shares(
         *(ForReview(index, "low agreement") for index in doubtful[: others - len(taken)]),
     ]
     return sorted(chosen, key=lambda row: row.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """`share` of the `checked` labels are right, with its 95 % interval from `low` to `high`, all 0 to 1.
+
+    Of `of` labels in all. None for a share of nothing. `unchecked` rows of the audit are left out: if
+    those were left that are hard to tell, the share is too good.
+    """
+
+    right: int
+    checked: int
+    unchecked: int
+    of: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def precision(audit: Iterable[tuple[str, str | None]], of: int) -> Precision:
+    """How many of `of` labels are right, from the rows drawn for the audit alone: (label, corrected label).
+
+    The corrected label is None where nobody looked. Wilson's interval, narrower where the audit is a good
+    part of all labels.
+    """
+    pairs = list(audit)
+    checked = [(label, corrected) for label, corrected in pairs if corrected is not None]
+    right = sum(label == corrected for label, corrected in checked)
+    unchecked = len(pairs) - len(checked)
+    if not checked:
+        return Precision(0, 0, unchecked, of, None, None, None)
+    share = right / len(checked)
+    low, high = wilson(share, len(checked), of)
+    return Precision(right, len(checked), unchecked, of, share, low, high)
+
+
+def precision_of_each(audit: Iterable[tuple[str, str | None]], of: Mapping[str, int]) -> dict[str, Precision]:
+    """The same for each label that `of` counts: of all rows with a label, the audit holds a fair sample."""
+    pairs = list(audit)
+    return {
+        label: precision((pair for pair in pairs if pair[0] == label), number) for label, number in of.items()
+    }
 
 
 class _Lowest:
