@@ -1,4 +1,7 @@
-"""A cap doesn't bend an estimate: capped runs through the real ledger, with 50 requests in flight."""
+"""A cap doesn't bend an estimate: capped runs through the real ledger, with 50 requests in flight.
+
+`pytest -s` prints the figures.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ LONG = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @dataclass(frozen=True)
 class Result:
-    """The bias in points, the share of intervals that cover the mean, and the share of the cap that was used."""
+    """The bias in points, the share of intervals that cover the mean, and of the cap that was used."""
 
     bias: float
     coverage: float
@@ -32,7 +35,8 @@ def result(estimates: Iterable[tuple[Estimate | None, int]], true: float, cap: i
         values.append(estimate.value)
         covered.append(estimate.low <= true <= estimate.high)
         spent.append(cost)
-    return Result(100 * (np.mean(values) - true), float(np.mean(covered)), float(np.mean(spent)) / cap)
+    bias = 100 * (float(np.mean(values)) - true)
+    return Result(round(bias, 3), float(np.mean(covered)), round(float(np.mean(spent)) / cap, 4))
 
 
 def estimates_of_rows(scores: Floats, runs: int, binary: bool) -> Iterable[tuple[Estimate | None, int]]:
@@ -48,7 +52,7 @@ def test_random_order_reserved_at_the_worst_case_and_drained_is_unbiased(
 ) -> None:
     """Bias under 0.3 points, coverage of 94 to 96 %, 98 % of the budget used."""
     scores = ROWS.right if binary else ROWS.share
-    measured = result(estimates_of_rows(scores, runs, binary), scores.mean())
+    measured = result(estimates_of_rows(scores, runs, binary), float(scores.mean()))
     print(measured)
     assert abs(measured.bias) < 0.3
     assert measured.coverage == pytest.approx(0.95, abs=slack)
@@ -95,9 +99,10 @@ def test_whole_clusters_cover_as_often_as_rows(runs: int, slack: float, share_of
         measured = result(estimates_of_clusters(rows, cap, seeds), rows.right.mean(), cap)
         coverages.append(measured.coverage)
         biases.append(measured.bias)
-    print(share_of_all, np.mean(coverages), np.mean(biases), coverages, biases)
-    assert np.mean(coverages) == pytest.approx(0.95, abs=slack)
-    assert abs(np.mean(biases)) < (0.3 if runs == 250 else 1)
+    bias, coverage = float(np.mean(biases)), float(np.mean(coverages))
+    print(f"a cap of 1/{share_of_all}: bias {bias:.3f}, coverage {coverage:.4f}, {coverages}")
+    assert coverage == pytest.approx(0.95, abs=slack)
+    assert abs(bias) < (0.3 if runs == 250 else 1)
 
 
 def test_rows_taken_for_independent_cover_too_seldom_in_clusters() -> None:
@@ -128,7 +133,7 @@ def test_strata_cover_and_are_narrower_than_rows(runs: int, slack: float) -> Non
         estimates.append((estimate, run.spent))
         widths.append(estimate.half_width / plain.half_width)
     measured = result(estimates, ROWS.right.mean())
-    print(measured, np.mean(widths))
+    print(f"{measured}, width over that of rows {np.mean(widths):.3f}")
     assert abs(measured.bias) < 0.3
     assert measured.coverage == pytest.approx(0.95, abs=slack)
     assert np.mean(widths) < 0.99
