@@ -108,7 +108,8 @@ def cluster_spread(known: Scores, clusters: Codes) -> ClusterSpread:
     For C clusters of one size this is the usual variance, C / (C - 1) times the sum of squares over
     clusters, with C - 1 degrees of freedom. For unequal sizes the jackknife takes its place (CV3 in
     MacKinnon, Nielsen and Webb 2023, "Cluster-robust inference: a guide to empirical practice"),
-    with the effective number of clusters, (sum of sizes)^2 / sum of squared sizes, for C.
+    with the effective number of clusters for C: that of Carter, Schnepel and Steigerwald 2017
+    for rows that are alike within clusters, (sum of m^2)^2 / sum of m^4 for sizes m.
     """
     sizes, sums = _cluster_sums(known, clusters)
     count = sizes.size
@@ -116,7 +117,7 @@ def cluster_spread(known: Scores, clusters: Codes) -> ClusterSpread:
         return ClusterSpread(count, 1.0, 0.0)
     residuals = (sums - known.mean() * sizes) / (1 - sizes / known.size)
     variance = (count - 1) / count * float((residuals**2).sum()) / known.size**2
-    return ClusterSpread(count, float(known.size**2 / (sizes**2).sum()), variance)
+    return ClusterSpread(count, float((sizes**2).sum() ** 2 / (sizes**4).sum()), variance)
 
 
 def estimate_strata(scores: Scores, strata: Codes, sizes: npt.NDArray[np.int64]) -> Estimate | None:

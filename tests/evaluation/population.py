@@ -43,9 +43,15 @@ def population(seed: int = 2026) -> Population:
     return Population(group, prompt + answer, 4 * prompt + MAX_TOKENS, right, share)
 
 
+_NO_WORKER = Shortfall("in flight", may_pass=True)
+
+
 @dataclass(frozen=True)
 class CappedRun:
-    """`started` rows were asked and cost `spent` after draining. `finished` came in before the cut."""
+    """`started` rows were asked and cost `spent` after draining.
+
+    `finished` are those that had come in when the cap refused a row for the first time.
+    """
 
     started: list[int]
     finished: list[int]
@@ -65,10 +71,13 @@ def capped_run(
     running: list[tuple[float, int, Reservation]] = []
     now = 0.0
     finished: list[int] = []
+    at_first_refusal: list[int] | None = None
     for row in order.tolist():
         worst_case = Amount(worst_cases[row])
-        reserved = ledger.reserve(worst_case) if len(running) < in_flight else Shortfall("workers", True)
+        reserved = ledger.reserve(worst_case) if len(running) < in_flight else _NO_WORKER
         while isinstance(reserved, Shortfall) and reserved.may_pass:
+            if at_first_refusal is None and reserved is not _NO_WORKER:
+                at_first_refusal = list(finished)
             now, done, reservation = heapq.heappop(running)
             ledger.settle(reservation, Amount(costs[done]))
             finished.append(done)
@@ -76,9 +85,8 @@ def capped_run(
         if isinstance(reserved, Shortfall):
             break
         heapq.heappush(running, (now + duration[row], row, reserved))
-    at_the_cut = list(finished)
     for _, done, reservation in running:
         ledger.settle(reservation, Amount(costs[done]))
         finished.append(done)
     assert ledger.settled.nano_usd <= cap
-    return CappedRun(finished, at_the_cut, ledger.settled.nano_usd)
+    return CappedRun(finished, at_first_refusal or finished, ledger.settled.nano_usd)

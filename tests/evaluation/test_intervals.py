@@ -101,7 +101,8 @@ def test_clusters_of_unequal_sizes_are_jackknifed() -> None:
     scores = rng.random(200)
     left_out = [scores[codes != code].mean() for code in range(12)]
     variance = 11 / 12 * sum((value - scores.mean()) ** 2 for value in left_out)
-    effective = 200**2 / (np.bincount(codes) ** 2).sum()
+    squared = np.bincount(codes) ** 2
+    effective = squared.sum() ** 2 / (squared**2).sum()
     estimate = clusters(scores, codes.tolist())
     assert estimate.half_width == pytest.approx(t_quantile(effective - 1) * sqrt(variance))
     assert estimate.warnings == ("only 12 clusters: under 20, the interval is a rough one",)
