@@ -37,10 +37,11 @@ class RunFolder:
 def make_run_folder(path: Path) -> RunFolder:
     """Creates the folder with mode 0700 where it is missing. Raises OutputError."""
     try:
-        if not path.exists():
-            path.mkdir(mode=0o700, parents=True)
-            _sync_folder(path.parent)
+        is_new = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        if is_new:
+            _sync_folder(path.parent)
     except FileExistsError:
         raise OutputError(f"{path} is a file; batchrun needs that name for the run's folder.") from None
     except OSError as error:

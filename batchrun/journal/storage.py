@@ -157,13 +157,14 @@ class Journal:
     def lowest_balance(self, sandbox: bool) -> int | None:
         """The credits that the account has at least, if nobody else spends on the key. None: no answer said.
 
-        Answers come out of order, so the lowest that the newest run with a report has seen counts, less what
-        requests without a known outcome may have used since then.
+        Answers come out of order, so the lowest that the newest run with a report has seen counts, less
+        what requests without a known outcome may have used since then.
         """
         with translated_errors(self.path), transaction(self.connection):
             kind = _of_kind(self.connection, sandbox)
             reported = self.connection.execute(
-                "SELECT remaining_credits, finished_at FROM attempts WHERE remaining_credits NOTNULL AND run ="
+                "SELECT remaining_credits, finished_at FROM attempts"
+                " WHERE remaining_credits NOTNULL AND run ="
                 f" (SELECT max(run) FROM attempts WHERE remaining_credits NOTNULL AND {kind})"
                 " ORDER BY remaining_credits, finished_at LIMIT 1"
             ).fetchone()
