@@ -67,7 +67,7 @@ def test_the_floor_under_the_account_holds_over_many_runs(tmp_path: Path, sandbo
     assert (again["exit_code"], again["this_run"]["requests"]["sent"]) == (4, 0)
     assert sandbox.bill()["total"]["credits"] <= 10
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Journal, "lowest_balance", lambda *_: 93)
+        monkeypatch.setattr(Journal, "lowest_balance", lambda *_: 99)
         assert run(tmp_path, sandbox, rows, budget=budget)["this_run"]["requests"]["sent"] > 0
     looked = run(tmp_path, sandbox, rows, budget=budget, topped_up=True)
     assert looked["this_run"]["requests"]["sent"] == 1
