@@ -51,7 +51,7 @@ def test_failed_rows_are_asked_again_with_retry_failed_alone(place: Place) -> No
 
 def test_retry_failed_mends_rows_whose_cause_has_gone(place: Place) -> None:
     place.texts(*TEXTS[:4])
-    place.sandbox.set("faults", {"500": 1})
+    place.sandbox.set("faults", {"reset-before": 1})
     done = place.run("retry.max_attempts=2", "retry.max_wait_seconds=0.1")
     assert (done.code, statuses(place)) == (3, {"failed": 4})
     assert set(place.column("attempts")) == {2}
