@@ -25,7 +25,7 @@ from batchrun.open_rows import Row
 from batchrun.pricing import Tariff
 from batchrun.progress import Progress
 from batchrun.row_queue import RowWatch
-from batchrun.stops import Stop, at_cap_of
+from batchrun.stops import Stop, at_cap_of, by_full_disk
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 T = TypeVar("T")
@@ -55,7 +55,8 @@ def ask(
 ) -> Stop | None:
     """Asks for the requests of `chunks` until they end or the run is stopped.
 
-    Returns why it was stopped, None where it wasn't. Raises JournalError and StorageError.
+    Returns why it was stopped, None where it wasn't: also for a disk that is full, as long as what is in
+    flight still finds room. Raises JournalError and StorageError.
     """
     with holding_room(journal.path.with_name("ballast")) as ballast:
         return anyio.run(
@@ -80,7 +81,7 @@ async def _ask(
         committed=lambda intents, not_needed: in_loop(engine.intents_committed, intents, not_needed),
         failed=lambda error: in_loop(engine.abort, error),
         make_room=lambda: give_up_room(ballast),
-        nearly_full=lambda error: in_loop(engine.fail, error),
+        nearly_full=lambda error: in_loop(engine.stop, by_full_disk(error), DRAIN_SECONDS),
         row_counts=_now_and_then(lambda: (encoded_rows(progress), asking.run)),
     )
     ended: Stop | Exception | None

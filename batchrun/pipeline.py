@@ -204,6 +204,8 @@ def _open_ledger(run: _Run) -> Ledger:
         midnight = run.started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
         spent_today = run.journal.totals(run.target.sandbox, since=midnight).spend.committed
     known = None if run.topped_up else run.before.remaining_credits
+    if known is not None and budget.keep_credits is not None:
+        known = run.journal.lowest_balance(run.target.sandbox)
     spent = committed_spend(run.before, opening_tariff(run.workload.job, run.target.sandbox, run.before))
     return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)
 
@@ -370,7 +372,7 @@ def _summary_maker(
 ) -> Callable[[Ending, Mapping[str, int | None]], Summary]:
     """Takes the amounts from the journal as it is now; what it returns makes the summary of them."""
     job, journal, sandbox = run.workload.job, run.journal, run.target.sandbox
-    life, this_run = journal.totals(sandbox), journal.totals(sandbox, run=run.number)
+    life, this_run = (journal.totals(sandbox, run=number).at_the_end for number in (None, run.number))
     by_balance = journal.uncertain_credits_by_balance(sandbox)
 
     def summary_for(ending: Ending, rows: Mapping[str, int | None]) -> Summary:

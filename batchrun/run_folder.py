@@ -37,8 +37,11 @@ class RunFolder:
 def make_run_folder(path: Path) -> RunFolder:
     """Creates the folder with mode 0700 where it is missing. Raises OutputError."""
     try:
+        is_new = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        if is_new:
+            _sync_folder(path.parent)
     except FileExistsError:
         raise OutputError(f"{path} is a file; batchrun needs that name for the run's folder.") from None
     except OSError as error:
@@ -46,14 +49,26 @@ def make_run_folder(path: Path) -> RunFolder:
     return RunFolder(path)
 
 
+def _sync_folder(path: Path) -> None:
+    """So that what is in it outlives a power failure: SQLite syncs the journal's own folder alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Holds the run's lock, which the kernel releases when the process dies. Raises LockedError at once."""
+def locked(folder: RunFolder, patience: float = 0.2) -> Iterator[None]:
+    """Holds the run's lock, which the kernel releases when the process dies. Raises LockedError at once.
+
+    `patience`, in seconds, is for a `status` that looks whether the lock is held.
+    """
     import filelock
 
     lock = filelock.FileLock(folder.path / "lock", mode=0o600)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience, poll_interval=0.02)
     except filelock.Timeout:
         raise LockedError(
             f"Another run of this output is going on: it holds the lock in {folder.path}."
@@ -69,7 +84,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def is_locked(job: Job) -> bool:
     """Whether a run of this output is going on."""
     try:
-        with locked(RunFolder(run_folder(job))):
+        with locked(RunFolder(run_folder(job)), patience=0):
             return False
     except LockedError:
         return True

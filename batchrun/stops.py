@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_SIGINT, EXIT_SIGTERM
+from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ def at_cap_of(cap: str) -> Stop:
 
 def by_endpoint(reason: str) -> Stop:
     return Stop(EXIT_ENDPOINT, reason, "mend the cause, then run the same command")
+
+
+def by_full_disk(error: StorageError) -> Stop:
+    """The run's last room is used up; what was in flight, and the output perhaps, still fit."""
+    return Stop(EXIT_FAULT, str(error).splitlines()[0], "make room, then run the same command")
 
 
 def interrupted(by_sigterm: bool, *, at_once: bool = False) -> Stop:

@@ -26,7 +26,7 @@ What each command prints with `--help`. Everything for people goes to stderr, re
 | 4 | stopped at a cap of the budget | continues when the cap allows |
 | 5 | the endpoint won't have it: key, credits, permission, wrong URL, or down for longer than patience lasts | continues |
 | 75 | another run of this output holds the lock | later |
-| 130, 143 | interrupted (SIGINT, SIGTERM): requests in flight were drained for up to 30 s; a second signal stops at once | continues |
+| 130, 143 | interrupted (SIGINT, SIGTERM): requests in flight were drained for up to 30 s; a second signal stops at once, and leaves the output as it was | continues |
 """
 
 

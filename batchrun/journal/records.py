@@ -1,6 +1,6 @@
 """The journal's records, as values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import NamedTuple
@@ -110,3 +110,9 @@ class Totals:
     remaining_credits: int | None = None
     credits_per_token: Fraction | None = None
     by_error: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def at_the_end(self) -> "Totals":
+        """As it is when nothing is in flight any more: an intent that is open then is in doubt."""
+        uncertain = self.spend.uncertain.plus(self.open)
+        return replace(self, spend=replace(self.spend, uncertain=uncertain), open=NOTHING)

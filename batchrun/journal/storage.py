@@ -159,6 +159,29 @@ class Journal:
                 conditions.append(f"started_at >= {since:d}")
             return _sum_up(self.connection, " AND ".join(conditions))
 
+    def lowest_balance(self, sandbox: bool) -> int | None:
+        """The credits that the account has at least, if nobody else spends on the key. None: no answer said.
+
+        Answers come out of order, so the lowest that the newest run with a report has seen counts, less
+        what requests without a known outcome may have used since then.
+        """
+        with translated_errors(self.path), transaction(self.connection):
+            kind = _of_kind(self.connection, sandbox)
+            reported = self.connection.execute(
+                "SELECT remaining_credits, finished_at FROM attempts"
+                " WHERE remaining_credits NOTNULL AND run ="
+                f" (SELECT max(run) FROM attempts WHERE remaining_credits NOTNULL AND {kind})"
+                " ORDER BY remaining_credits, finished_at LIMIT 1"
+            ).fetchone()
+            if reported is None:
+                return None
+            (used_since,) = self.connection.execute(
+                "SELECT ifnull(sum(credits), 0) FROM attempts"
+                f" WHERE outcome = 'uncertain' AND finished_at >= ? AND {kind}",
+                (reported[1],),
+            ).fetchone()
+        return int(reported[0] - used_since)
+
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
         """The credits that uncertain requests really used, as the account's balance shows.
 

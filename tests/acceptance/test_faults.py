@@ -78,13 +78,16 @@ def test_a_disk_that_fills_up_ends_the_run_and_nothing_is_paid_twice(small_disk:
     done = place.run("limits.concurrency=50", "limits.requests_per_minute=10000000")
     assert done.code == 1, done.err
     assert "Traceback" not in done.err
-    assert "Make room" in done.last_line
+    assert "disk is full" in done.last_line
+    assert "make room, then run the same command" in done.last_line
     answered = place.journal("SELECT count(*), sum(nano_usd) FROM attempts WHERE outcome = 'answered'")
     bill = place.bill()
     assert 100 < bill["requests"] < rows
     assert answered == [(bill["requests"], bill["nano_usd"])], "what was in flight found room too"
     assert place.journal("SELECT count(*) FROM intents") == [(0,)]
     assert place.summary()["exit_code"] == 1
+    column = place.column("status")
+    assert (column.count("ok"), column.count("pending")) == (bill["requests"], rows - bill["requests"])
     _mount(place.folder, "-o", "remount,size=64m")
     assert place.run("limits.concurrency=50", "limits.requests_per_minute=10000000").code == 0
     assert place.column("status") == ["ok"] * rows

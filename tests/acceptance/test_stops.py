@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tests.acceptance.answering import answering, error
-from tests.acceptance.command import Place, sandbox_process
+from tests.acceptance.command import Place, sandbox_process, until
 
 TEXTS = [f"text {n}" for n in range(20)]
 FLAGGED = "[sandbox:flag self-harm]"
@@ -51,7 +51,7 @@ def test_failed_rows_are_asked_again_with_retry_failed_alone(place: Place) -> No
 
 def test_retry_failed_mends_rows_whose_cause_has_gone(place: Place) -> None:
     place.texts(*TEXTS[:4])
-    place.sandbox.set("faults", {"500": 1})
+    place.sandbox.set("faults", {"reset-before": 1})
     done = place.run("retry.max_attempts=2", "retry.max_wait_seconds=0.1")
     assert (done.code, statuses(place)) == (3, {"failed": 4})
     assert set(place.column("attempts")) == {2}
@@ -110,6 +110,46 @@ def test_the_cap_of_a_run_lets_the_next_run_go_on(place: Place) -> None:
     codes = [place.run("budget.rows=8").code for _ in range(3)]
     assert codes == [4, 4, 0]
     assert place.requests == len(TEXTS)
+
+
+SPENT = {
+    "usd": ("budget.usd=0.0001", "raise budget.usd"),
+    "usd_per_day": ("budget.usd_per_day=0.0001", "after midnight UTC"),
+    "credits": ("budget.credits=1", "raise budget.credits"),
+    "tokens": ("budget.tokens=10", "raise budget.tokens"),
+}
+
+
+@pytest.mark.parametrize("cap", SPENT)
+def test_a_cap_below_what_is_spent_lets_nothing_through_and_keeps_what_is_there(
+    place: Place, cap: str
+) -> None:
+    lowered, how_to_go_on = SPENT[cap]
+    place.texts(*TEXTS)
+    place.sandbox.set("credits", {"credits": 1000})
+    assert place.run("budget.rows=6").code == 4
+    done = place.run(lowered)
+    assert done.code == 4
+    assert f"budget.{cap}" in done.last_line
+    assert how_to_go_on in done.last_line
+    assert place.requests == 6
+    assert statuses(place) == {"ok": 6, "pending": 14}
+    planned = place.command("plan", "job.toml", "--json", "--set", lowered).summary
+    assert planned["budget"]["usd_left"] == (0 if cap == "usd" else None)
+
+
+def test_an_answer_above_its_worst_case_is_booked_in_full_and_said(place: Place) -> None:
+    """The price was set a thousand times too low."""
+    place.texts("one", "two", "three")
+    low = ("pricing.input_usd_per_million=0.005", "pricing.output_usd_per_million=0.005")
+    done = place.run(*low, "budget.usd=1", "limits.concurrency=1")
+    assert done.code == 0
+    summary, bill = place.summary(), place.bill()
+    assert summary["usd"]["settled"] == bill["usd"] > 0
+    assert summary["overruns"] >= 1
+    assert "raise the prices" in done.err
+    ((first,),) = place.journal("SELECT nano_usd FROM attempts ORDER BY attempt LIMIT 1")
+    assert first > 0
 
 
 def test_a_cap_of_nothing_lets_nothing_through(place: Place) -> None:
@@ -194,18 +234,17 @@ def test_an_endpoint_that_stays_down_ends_the_run_in_5(place: Place) -> None:
     assert place.run().code == 0
 
 
-def test_another_run_of_the_same_output_is_turned_away(slow_place: Place) -> None:
-    slow_place.texts(*TEXTS[:8])
-    with slow_place.start("run", "job.toml", "--set", "limits.concurrency=2") as process:
-        while not (slow_place.folder / "out.run" / "lock").exists() or slow_place.requests == 0:
-            assert process.poll() is None
+def test_another_run_of_the_same_output_is_turned_away_until_the_first_is_dead(slow_place: Place) -> None:
+    slow_place.texts(*TEXTS)
+    with slow_place.start("run", "job.toml", "--set", "limits.concurrency=1") as process:
+        until(lambda: slow_place.requests >= 1)
         second = slow_place.run()
-        assert process.wait(20) == 0
-        process.communicate()
+        assert process.poll() is None, "the run has ended too early to prove anything"
+        process.kill()
     assert second.code == 75
     assert second.err.count("\n") == 1
     assert "out.run" in second.err
-    assert slow_place.requests == 8
+    assert slow_place.run("limits.concurrency=20").code == 0, "the kernel has released the lock"
 
 
 def test_the_free_request_is_one_request_without_a_key(place: Place) -> None:

@@ -5,10 +5,37 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from batchrun.job.file import make_job
+from batchrun.journal import Outcome, create_or_open
 from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Settings, background
+from tests.money.journals import Reports, answer_to, failure_of, intent, start_run, writer_of
 
 ROWS_AT_A_TIME = 60
+
+
+def test_the_balance_to_begin_with_is_the_lowest_of_the_last_run_less_what_may_have_been_used_since(
+    tmp_path: Path,
+) -> None:
+    """The newest attempt need not be the one that was answered, or charged, last."""
+    journal = create_or_open(tmp_path / "journal.sqlite")
+    assert journal.lowest_balance(sandbox=False) is None
+    reported = {1: 20, 2: 400, 3: 300, 4: 280, 5: 290}  # 1 is of an earlier run, before a top-up
+    reports = Reports()
+    writer = writer_of(journal, reports)
+    for attempt in range(1, 8):
+        writer.intend(intent(attempt, run=start_run(journal) if attempt < 3 else 2))
+        assert reports.committed.acquire(timeout=20)
+    for attempt, balance in reported.items():
+        writer.record(answer_to(attempt)._replace(remaining_credits=balance))
+    lost = failure_of(6, Outcome.UNCERTAIN, final=False)
+    before_the_lowest, after_it = (answer_to(4).finished_at + step for step in (-1, 1))
+    writer.record(lost._replace(finished_at=before_the_lowest))
+    writer.record(lost._replace(attempt=7, finished_at=after_it))
+    writer.close()
+    assert journal.totals(sandbox=False).remaining_credits == 290
+    assert journal.lowest_balance(sandbox=False) == 280 - lost.credits
+    assert journal.lowest_balance(sandbox=True) is None
+    journal.close()
 
 
 def test_the_balance_shows_what_lost_answers_used(tmp_path: Path) -> None:

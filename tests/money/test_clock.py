@@ -1,18 +1,23 @@
 """The cap of a UTC day, while days pass and while the clock is set back."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchrun.books import MILLISECONDS_PER_DAY, Books, Lease
-from batchrun.journal import Intent
+from batchrun.exchange import Billed
+from batchrun.journal import Intent, open_for_reading
 from batchrun.journal.records import Attempt
 from batchrun.ledger import Cap, Ledger
 from batchrun.sandbox import Sandbox, Settings, background
 from batchrun.stops import DAY_AHEAD, at_cap_of
-from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, request
+from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, failure, request
 from tests.money.test_next_run import run
 
 WORST = 120 * NANO_USD_PER_TOKEN
@@ -129,3 +134,69 @@ def test_runs_across_midnight_and_back_stay_within_the_cap_of_each_day(
     assert 0 < first <= 2_000_000
     assert 0 < second - first <= 2_000_000
     assert (third, fourth) == (second, second)
+
+
+def test_every_day_of_a_run_that_goes_on_for_days_keeps_to_its_cap(
+    tmp_path: Path, sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is half an hour later than the one before."""
+
+    def later() -> int:
+        clock.now += HOURS // 2
+        return clock.now
+
+    monkeypatch.setattr("batchrun.books.milliseconds", later)
+    rows = [{"text": f"row {row}"} for row in range(120)]
+    cap = 0.004
+    run(tmp_path, sandbox, rows, budget={"usd_per_day": cap})
+    journal = open_for_reading(tmp_path / "out.run" / "journal.sqlite")
+    days = journal.connection.execute(
+        f"SELECT started_at / {MILLISECONDS_PER_DAY}, sum(nano_usd) FROM attempts GROUP BY 1"
+    ).fetchall()
+    journal.close()
+    assert len(days) > 3
+    assert all(spent <= cap * 10**9 for _, spent in days)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("spend"), st.integers(1, 120)),
+        st.tuples(st.just("lose"), st.just(0)),
+        st.tuples(st.just("wait"), st.integers(-30, 30)),
+        st.tuples(st.just("restart"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=int(os.environ.get("BATCHRUN_EXAMPLES", "100")), deadline=None)
+@given(steps=STEPS, rows_a_day=st.integers(1, 4))
+def test_whatever_the_clock_does_no_day_of_the_journal_has_more_than_its_cap(
+    steps: list[tuple[str, int]], rows_a_day: int
+) -> None:
+    """Spending, lost answers, waits forward and back by hours, and new starts that count as run_job does."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock = Clock(monkeypatch)
+        by_start: list[tuple[int, int]] = []
+        books, log = books_for(rows_a_day)
+        for number, (step, amount) in enumerate(steps):
+            if step == "wait":
+                clock.now += amount * HOURS
+            elif step == "restart":
+                midnight = clock.now // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
+                before = sum(spent for start, spent in by_start if start >= midnight)
+                books, log = books_for(rows_a_day, before, by_start[-1][0] if by_start else 0)
+            else:
+                lease = Lease(request(number))
+                if books.reserve(lease) is not None:
+                    continue
+                if step == "lose":
+                    books.failed(lease, failure(billed=Billed.UNKNOWN), final=False)
+                else:
+                    books.answered(lease, answer(amount - 1, 1))
+                booked = WORST if step == "lose" else amount * NANO_USD_PER_TOKEN
+                by_start.append((log.intents[-1].started_at, booked))
+            days: Counter[int] = Counter()
+            for start, spent in by_start:
+                days[start // MILLISECONDS_PER_DAY] += spent
+            assert max(days.values(), default=0) <= rows_a_day * WORST

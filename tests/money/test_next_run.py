@@ -9,7 +9,7 @@ import pytest
 
 from batchrun.errors import StorageError, UsageError
 from batchrun.job.file import make_job
-from batchrun.journal import Attempt, Intent, JournalWriter, Outcome, create_or_open
+from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
 from batchrun.pipeline import Target, run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
@@ -66,6 +66,9 @@ def test_the_floor_under_the_account_holds_over_many_runs(tmp_path: Path, sandbo
     again = run(tmp_path, sandbox, rows, budget=budget)
     assert (again["exit_code"], again["this_run"]["requests"]["sent"]) == (4, 0)
     assert sandbox.bill()["total"]["credits"] <= 10
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Journal, "lowest_balance", lambda *_: 99)
+        assert run(tmp_path, sandbox, rows, budget=budget)["this_run"]["requests"]["sent"] > 0
     looked = run(tmp_path, sandbox, rows, budget=budget, topped_up=True)
     assert looked["this_run"]["requests"]["sent"] == 1
 
