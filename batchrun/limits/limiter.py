@@ -191,7 +191,7 @@ class Limiter:
         return max(1.0, min(MEASURED_REQUESTS, (self._requests.per_minute or 0) / MINUTE))
 
     def _wait_longer(self, now: float, wait: float) -> None:
-        """Next to nothing has come through since the cut: the rate isn't the cause, so only time will help."""
+        """Next to nothing has come through since the cut: the rate is not the cause, and only time helps."""
         own_wait = min(LONGEST_OWN_WAIT, 2.0 ** (self._refused_since_cut - 1))
         self.paused_until = max(self.paused_until, now + (wait or own_wait))
         self._waited = self.paused_until - self._cut_at
