@@ -240,11 +240,15 @@ class Engine:
     def _hold(self, now: float) -> float:
         """Seconds for which the first in line, which must exist, has to wait yet; 0 or less: none."""
         tokens = self._durable[0].reservation.amount.tokens
-        return max(self._limiter.delay(now, tokens), self._brake.delay(now))
+        limiter, brake = self._limiter.delay(now, tokens), self._brake.delay(now)
+        hold = max(limiter, brake)
+        self._progress.slowed_by = None if hold <= 0 else "rate limit" if limiter >= brake else "endpoint"
+        return hold
 
     def _take(self) -> Going | None:
         """The one place where a request is let go."""
         if not self._durable:
+            self._progress.slowed_by = None
             return None
         now = time.monotonic()
         if self._hold(now) > 0:

@@ -45,10 +45,13 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """For display. `requests_per_minute` is None where nothing bounds it; `paused_until` may have passed."""
+    """For display. `requests_per_minute` is None where nothing bounds it, `tokens_per_minute` where no limit
+    is known; `source` is that of the former. `paused_until` may have passed.
+    """
 
     requests_per_minute: float | None
     source: Literal["given", "headers", "search"]
+    tokens_per_minute: int | None
     paused_until: float
 
 
@@ -93,9 +96,10 @@ class Limiter:
     def pace(self) -> Pace:
         known, searched = self._requests.per_minute, self._search.rate
         if known and (searched is None or known <= searched * MINUTE):
-            return Pace(known, "given" if known == self._requests.given else "headers", self.paused_until)
+            source: Literal["given", "headers"] = "given" if known == self._requests.given else "headers"
+            return Pace(known, source, self._tokens.per_minute, self.paused_until)
         rate = None if searched is None else searched * MINUTE
-        return Pace(rate, "search", self.paused_until)
+        return Pace(rate, "search", self._tokens.per_minute, self.paused_until)
 
     def delay(self, now: float, worst_tokens: int) -> float:
         """Seconds until a request of at most `worst_tokens` tokens may go; 0 or less: now."""
