@@ -93,7 +93,8 @@ class Engine:
         self._let_go_unsent: dict[int, Lease] = {}
         self._on_wire = 0
         self._sent = 0
-        self._most_prepared = LEAST_PREPARED
+        self._most_prepared: float = LEAST_PREPARED
+        self._sent_at_resize = 0
         self._refused_since: float | None = None
         self._stop: Stop | None = None
         self._error: Exception | None = None
@@ -178,14 +179,18 @@ class Engine:
     def _resize_preparation(self, sent_during_commit: int) -> None:
         """As few prepared requests as keep the workers busy: they would be uncertain after a crash.
 
-        Doubles while there were too few of them. Else what was sent while one commit took place is
-        what will be sent during the next; slowly, since answers come in bursts, as their requests went.
+        Doubles while there were too few of them. Else twice what was sent while one commit took place is
+        enough for the next. Answers come in bursts, as their requests went: the burst that is largest comes
+        again when every worker has had its turn, so what was enough for it fades by turns and not by time.
         """
+        bound = max(LEAST_PREPARED, self._rules.concurrency)
         if self._durable:
-            less = self._most_prepared * 7 // 8
-            self._most_prepared = max(LEAST_PREPARED, 2 * sent_during_commit, less)
+            turns = (self._sent - self._sent_at_resize) / bound
+            enough = max(2 * sent_during_commit, self._most_prepared * (1 - min(1.0, turns / 2)))
         else:
-            self._most_prepared = min(2 * self._most_prepared, max(LEAST_PREPARED, self._rules.concurrency))
+            enough = 2 * self._most_prepared
+        self._most_prepared = max(LEAST_PREPARED, min(enough, bound))
+        self._sent_at_resize = self._sent
 
     # Admission: one task, so that rows are taken, retried and reserved for in a definite order.
 
@@ -237,11 +242,15 @@ class Engine:
     def _hold(self, now: float) -> float:
         """Seconds for which the first in line, which must exist, has to wait yet; 0 or less: none."""
         tokens = self._durable[0].reservation.amount.tokens
-        return max(self._limiter.delay(now, tokens), self._brake.delay(now))
+        limiter, brake = self._limiter.delay(now, tokens), self._brake.delay(now)
+        hold = max(limiter, brake)
+        self._progress.slowed_by = None if hold <= 0 else "rate limit" if limiter >= brake else "endpoint"
+        return hold
 
     def _take(self) -> Going | None:
         """The one place where a request is let go."""
         if not self._durable:
+            self._progress.slowed_by = None
             return None
         now = time.monotonic()
         if self._hold(now) > 0:

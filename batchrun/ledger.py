@@ -125,6 +125,27 @@ class Ledger:
             for limit in self._limits
         ]
 
+    def answers_to_cap(self) -> tuple[float, str] | None:
+        """How many more answers the tightest cap buys at the mean cost of this run's, and which cap that is.
+
+        None without a cap, and before the first answer.
+        """
+        answered = self.settled.rows
+        if not answered:
+            return None
+        left = [
+            (
+                (limit.amount - self.uncertain[limit.unit]) * answered / self.settled[limit.unit],
+                limit.cap.name,
+            )
+            for limit in self._limits
+            if self.settled[limit.unit]
+        ]
+        if not left:
+            return None
+        bought, name = min(left)
+        return max(0.0, bought - answered), name
+
     def _below_floor(self, worst_case: int) -> Shortfall | None:
         """The balance after everything in flight, compared with the floor."""
         if self._keep_credits is None:

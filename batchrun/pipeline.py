@@ -57,6 +57,7 @@ class View:
     target: Target
     ledger: Ledger
     progress: Progress
+    limiter: Limiter
     before: Totals
 
 
@@ -117,8 +118,9 @@ def run_job(
             with closing(RunLog(folder.log)) as log:
                 progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
                 log.event("run started", run=run.number, sandbox=target.sandbox, rows=progress.rows)
-                with watch(View(job, target, ledger, progress, run.before)):
-                    summary = _carry_out(run, ledger, progress, retry_failed, interruption)
+                limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
+                with watch(View(job, target, ledger, progress, limiter, run.before)):
+                    summary = _carry_out(run, ledger, limiter, progress, retry_failed, interruption)
                 log.event("run ended", run=run.number, **summary)
                 return summary
         finally:
@@ -128,6 +130,7 @@ def run_job(
 def _carry_out(
     run: _Run,
     ledger: Ledger,
+    limiter: Limiter,
     progress: Progress,
     retry_failed: bool,
     by_program: Interruption | None,
@@ -135,7 +138,7 @@ def _carry_out(
     """Asks and writes the output. What keeps it from that is in the summary, a fault too."""
     with heeding_signals(by_program) as interruption:
         try:
-            stop = _ask(run, ledger, progress, retry_failed, interruption)
+            stop = _ask(run, ledger, limiter, progress, retry_failed, interruption)
             progress.writing = True
             return _finish(run, stop, ledger, progress, interruption)
         except EndedAtOnce:
@@ -221,7 +224,12 @@ def committed_spend(before: Totals, tariff: Tariff) -> Amount:
 
 
 def _ask(
-    run: _Run, ledger: Ledger, progress: Progress, retry_failed: bool, interruption: Interruption
+    run: _Run,
+    ledger: Ledger,
+    limiter: Limiter,
+    progress: Progress,
+    retry_failed: bool,
+    interruption: Interruption,
 ) -> Stop | None:
     job = run.workload.job
     before = run.number if retry_failed else 0
@@ -240,7 +248,7 @@ def _ask(
         rules,
         ledger,
         opening_tariff(job, run.target.sandbox, run.before),
-        Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute),
+        limiter,
         _endpoint_settings(job, run.target),
         job.budget.seconds,
     )

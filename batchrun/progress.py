@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from batchrun.exchange import Failure
 
@@ -15,9 +16,10 @@ class Progress:
     Of the rows that have been `looked_at`, `answered_before` and `failed_before` needed no asking; `shared`
     are those that wait for, or took, another row's answer; `answers` are those of this run, also those that
     are `invalid`. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and may have
-    a `notice` for people. `held_by` names the cap that the next request waits for. `stopping` says why
-    nothing more is started, while what is in flight is waited for. `on_failure` is told of each failed
-    attempt: its number in the journal, and whether its row ends with it.
+    a `notice` for people. `held_by` names the cap that the next request waits for, `slowed_by` says whether
+    it waits for the rate limit or for an endpoint that fails. `stopping` says why nothing more is started,
+    while what is in flight is waited for. `on_failure` is told of each failed attempt: its number in the
+    journal, and whether its row ends with it.
     """
 
     rows: int | None = None
@@ -38,6 +40,7 @@ class Progress:
     by_error: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     held_by: str | None = None
+    slowed_by: Literal["rate limit", "endpoint"] | None = None
     last_error: str | None = None
     stopping: str | None = None
     writing: bool = False

@@ -9,16 +9,16 @@ Whether the row or the endpoint is to blame for a failure, only other rows can t
 
 - The row is, once a request that was sent later than the first of its failed attempts has been answered:
   others get through where it doesn't. Until then the row is in doubt.
-- The endpoint is, where ten failures of rows in doubt have come in with no success in between. Then it is down:
-  one probe at a time goes out until one succeeds, and a failure uses up no attempt, whatever row it is of.
-- While neither is known, a row that has failed before keeps its last attempt: it is asked again, more and more
-  slowly, and no row fails for good because of an outage that only few rows have met.
+- The endpoint is, where ten failures of rows in doubt have come in with no success in between. Then it is
+  down: one probe at a time goes out until one succeeds, and no failure uses up an attempt.
+- While neither is known, a row that has failed before keeps its last attempt: it is asked again, more and
+  more slowly, and no row fails for good because of an outage that only few rows have met.
 
-The last rows of a run have no others after them, so that doubt could last for ever. A few bad rows at the very
-end and an outage at the very end look alike; what tells them apart is what is likely. An outage begins at any
-time, so it falls into the last twentieth of a run once in twenty times. Hence, if rows have been answered
-before, and those in doubt are no more than `FEW` and than one, and another for each `FEW` answered, they are to
-blame; but only after a tenth of the patience for each of them, so that most outages are over by then. In all
+The last rows of a run have no others after them, so that doubt could last for ever. A few bad rows at the
+very end and an outage at the very end look alike; what tells them apart is what is likely. An outage begins
+at any time, so it falls into the last twentieth of a run once in twenty times. Hence the rows in doubt are to
+blame if others have been answered before, and they are no more than one, one more for each `FEW` answered,
+and `FEW`. But only after a tenth of the patience for each of them: most outages are over by then. In all
 other cases the run ends when patience does, and the rows keep their attempts: nothing has been answered
 yet, more rows fail than that, or requests can't even be sent.
 
@@ -151,7 +151,7 @@ class Brake:
             self._probes += 1
 
     def outage(self, now: float) -> float:
-        """Seconds for which the endpoint has failed everything; 0 while it isn't down, or its rows may be bad."""
+        """Seconds for which the endpoint has failed everything; 0 while it is not down or few rows fail."""
         if not self.is_down or self._failing_since is None or self._few_are_in_doubt:
             return 0.0
         return now - self._failing_since

@@ -26,6 +26,8 @@ REQUESTS_CATCH_UP = 0.1
 """Seconds of the pace that a late wake-up may make good."""
 TOKENS_CATCH_UP = 2.0
 """The same for tokens: it also makes good what the window held back on too high an estimate."""
+MEASURED_REQUESTS = 10
+"""Requests, or a second of a known limit if that is fewer, that are enough to tell what the server takes."""
 LONGEST_OWN_WAIT = 4.0
 """Seconds between two tries at a server that refuses everything and names no wait."""
 
@@ -43,10 +45,13 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """For display. `requests_per_minute` is None where nothing bounds it; `paused_until` may have passed."""
+    """For display. `requests_per_minute` is None where nothing bounds it, `tokens_per_minute` where no limit
+    is known; `source` is that of the former. `paused_until` may have passed.
+    """
 
     requests_per_minute: float | None
     source: Literal["given", "headers", "search"]
+    tokens_per_minute: int | None
     paused_until: float
 
 
@@ -91,9 +96,10 @@ class Limiter:
     def pace(self) -> Pace:
         known, searched = self._requests.per_minute, self._search.rate
         if known and (searched is None or known <= searched * MINUTE):
-            return Pace(known, "given" if known == self._requests.given else "headers", self.paused_until)
+            source: Literal["given", "headers"] = "given" if known == self._requests.given else "headers"
+            return Pace(known, source, self._tokens.per_minute, self.paused_until)
         rate = None if searched is None else searched * MINUTE
-        return Pace(rate, "search", self.paused_until)
+        return Pace(rate, "search", self._tokens.per_minute, self.paused_until)
 
     def delay(self, now: float, worst_tokens: int) -> float:
         """Seconds until a request of at most `worst_tokens` tokens may go; 0 or less: now."""
@@ -126,13 +132,16 @@ class Limiter:
 
     def failed(self, admission: Admission, now: float, failure: Failure) -> None:
         """Slows down for a 429, stops growth for trouble, and frees what a refused request didn't use."""
-        known_already = failure.limits is None or not self._take_limits(failure.limits, now)
+        newly_known = failure.limits is not None and self._take_limits(failure.limits, now)
         if failure.remedy is Remedy.SLOW_DOWN:
             self._sent.expire(now)
             self._sent.remove(admission.bucket, admission.worst_tokens)
             self._tokens.pace.correct(-admission.paced_tokens)
             self.paused_until = max(self.paused_until, now + (failure.retry_after or 0.0))
-            if known_already and admission.epoch == self._search.epoch:
+            if newly_known:
+                # The server's window holds more than the new limit: what follows says nothing about the rate.
+                self._cut_at, self._waited, self._refused_since_cut = now, failure.retry_after or 0.0, 1
+            elif admission.epoch == self._search.epoch:
                 self._slow_down(now, failure.retry_after or 0.0)
             return
         if failure.billed is Billed.NO:
@@ -170,15 +179,23 @@ class Limiter:
     def _slow_down(self, now: float, wait: float) -> None:
         # Estimates of tokens that were too low are as good a cause as any.
         self._estimate = TokenEstimate()
-        if self._refused_since_cut and not self._sent.sent_since(self._cut_at):
+        if self._refused_since_cut and self._sent.sent_since(self._cut_at) < self._least_measured:
             self._wait_longer(now, wait)
             return
         accepted, seconds = self._accepted(now, wait)
         self._search.cut(accepted, seconds, now - self._cut_at, now + wait)
         self._cut_at, self._waited, self._refused_since_cut = now, wait, 1
 
+    @property
+    def _least_measured(self) -> float:
+        """Requests that must have come through since the cut if the rate is to be what was refused.
+
+        More than one where a limit is known: then a full window is the likely cause.
+        """
+        return max(1.0, min(MEASURED_REQUESTS, (self._requests.per_minute or 0) / MINUTE))
+
     def _wait_longer(self, now: float, wait: float) -> None:
-        """Nothing has come through since the cut: the rate isn't the cause, so only time will help."""
+        """Next to nothing has come through since the cut: the rate is not the cause, and only time helps."""
         own_wait = min(LONGEST_OWN_WAIT, 2.0 ** (self._refused_since_cut - 1))
         self.paused_until = max(self.paused_until, now + (wait or own_wait))
         self._waited = self.paused_until - self._cut_at

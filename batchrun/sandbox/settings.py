@@ -21,8 +21,8 @@ class Settings:
     `keys`: the API keys that are accepted; empty: any. `models`: accepted besides the provider's own.
     `credits`: each key's balance at the start; None: no balance is kept and `remaining_credits` is null.
     `rpm`, `tpm`: requests and tokens that a key may use in a minute. `limit_window`: the seconds over which
-    they are counted; a shorter window has its share of a minute's. `limit_headers`: whether answers tell about
-    the limits. `retry_after_date`: Retry-After as an HTTP date instead of seconds.
+    they are counted; a shorter window has its share of a minute's. `limit_headers`: whether answers tell
+    about the limits. `retry_after_date`: Retry-After as an HTTP date instead of seconds.
     `cost_fields`: whether answers name credits and cost, name them as null, or leave them out.
     `replies`: a TOML file of scripted answers. `default_max_tokens`: where a request names none.
     `latency`: median time before an answer begins; `latency_sigma`: sigma of its log-normal distribution.

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,20 @@ text = "\u001b[31mred\u001b]0;title\u0007 \u202eback\nline"
 """
 
 
-def on_a_terminal(place: Place, *arguments: str, term: str = "xterm-256color") -> Done:
-    """The command on a pseudo-terminal of 100 columns; what it shows is in `err`."""
+def on_a_terminal(
+    place: Place,
+    *arguments: str,
+    term: str = "xterm-256color",
+    columns: int = 100,
+    then_columns: int | None = None,
+) -> Done:
+    """The command on a pseudo-terminal, resized once the display is there; what it shows is in `err`."""
     terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, columns))
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=place.folder,
-        env={**place.environment, "TERM": term, "COLUMNS": "100"},
+        env={**place.environment, "TERM": term},
         stdin=end,
         stdout=end,
         stderr=end,
@@ -36,6 +44,8 @@ def on_a_terminal(place: Place, *arguments: str, term: str = "xterm-256color") -
     try:
         while piece := os.read(terminal, 65536):
             shown += piece
+            if then_columns is not None and b"held back" in shown:
+                termios.tcsetwinsize(terminal, (24, then_columns))
     except OSError:  # Linux: the other end is closed
         pass
     finally:
@@ -51,6 +61,44 @@ def test_a_terminal_shows_progress_that_goes_away_and_then_the_end(slow_place: P
     assert "in flight" in done.err
     assert "\x1b[" in done.err
     assert done.err.rstrip().endswith("Every row has an answer (8 rows).")
+
+
+def live_lines(done: Done) -> list[str]:
+    """What the display showed, line by line, without the sequences that move the cursor."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "\n", done.err)
+    return [line for line in plain.splitlines() if line]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_display_fits_into_the_terminal(slow_place: Place, columns: int) -> None:
+    """And says how far it is, how fast, what holds it back, and what is spent, at any width."""
+    slow_place.texts(*(f"text {n}" for n in range(12)))
+    done = on_a_terminal(
+        slow_place,
+        "run",
+        "job.toml",
+        *("--concurrency", "2", "--rpm", "6000", "--max-usd", "5"),
+        columns=columns,
+    )
+    assert done.code == 0
+    shown = [line for line in live_lines(done) if re.search(r"rows \(|rows/s|reserved", line)]
+    assert max(map(len, shown)) <= columns
+    assert any(re.search(r"\d+ of 12 rows \(\d+%\), 0:0\d to go", line) for line in shown)
+    assert any("rows/s, held back by limits.concurrency" in line for line in shown)
+    assert any(re.search(r"spent \S+ USD \+ \S+ USD reserved of 5.00 USD", line) for line in shown)
+    if columns == 200:
+        assert any(
+            "limits.concurrency, " in line and "of 6,000 requests/min (given)" in line for line in shown
+        )
+
+
+def test_the_display_follows_a_terminal_that_is_resized(slow_place: Place) -> None:
+    slow_place.texts(*(f"text {n}" for n in range(16)))
+    done = on_a_terminal(slow_place, "run", "job.toml", "--concurrency", "2", columns=120, then_columns=60)
+    assert done.code == 0
+    lengths = [len(line) for line in live_lines(done) if re.search(r"rows \(|rows/s", line)]
+    assert max(lengths) > 60
+    assert max(lengths[-4:]) <= 60
 
 
 def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
