@@ -108,7 +108,7 @@ class RowWriter:
         self._journal = journal
         self._occurrences = OccurrenceCounter()
         self._votes_saved = 0
-        self._tally = None if workload.metric is None else _open_tally(workload, workload.metric)
+        self.tally = None if workload.metric is None else _open_tally(workload, workload.metric)
 
     def values(self, chunk: Chunk) -> list[tuple[Any, ...]]:
         """The values of the added columns, for each row of the chunk."""
@@ -120,7 +120,7 @@ class RowWriter:
         for request, cell in zip(chunk.requests, expected, strict=True):
             duplicate = isinstance(request, Request) and self._occurrences.count(request.digest) > 1
             record = records.get(request.digest) if isinstance(request, Request) else request
-            score = None if self._tally is None else self._tally.add(record, cell, duplicate)
+            score = None if self.tally is None else self.tally.add(record, cell, duplicate)
             row = added.values(record, duplicate, score)
             rows.append(row)
             counts[row[STATUS]] += 1
@@ -134,10 +134,10 @@ class RowWriter:
         findings: Findings = {}
         if self._workload.labelling is not None:
             findings["labels"] = {"votes_saved": self._votes_saved}
-        if self._tally is not None:
+        if self.tally is not None:
             from batchrun.sampling.report import report_of
 
-            findings["evaluation"] = report_of(self._workload, self._tally)
+            findings["evaluation"] = report_of(self._workload, self.tally)
         return findings
 
     def _expected(self, chunk: Chunk) -> Sequence[Any]:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from batchrun import __version__
+from batchrun.cli.evaluate import compare_command, evaluate_command
 from batchrun.cli.export import export_command
 from batchrun.cli.init import init_command, schema_command
 from batchrun.cli.plan import plan_command
@@ -39,6 +40,8 @@ for command in (
     run_command,
     status_command,
     export_command,
+    evaluate_command,
+    compare_command,
     sandbox_command,
     schema_command,
 ):

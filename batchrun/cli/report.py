@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from batchrun.cli.evaluation_lines import score_lines
 from batchrun.job import Job
 from batchrun.plain_text import on_one_line
 from batchrun.summary import Summary
@@ -33,6 +34,8 @@ def end_lines(summary: Summary) -> list[str]:
     lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
     if summary["requests"]["sent"] != this_run["requests"]["sent"]:
         lines.append(f"in all    {_amounts(summary)}")
+    if "evaluation" in summary:
+        lines += score_lines(summary["evaluation"])
     lines += _warnings(summary)
     not_written = "" if summary["output_written"] else " was not written"
     lines.append(f"output    {relpath(summary['output'])}{not_written}")
