@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ class Asking:
 def ask(
     asking: Asking,
     journal: Journal,
-    chunks: Iterator[list[Row]],
+    chunks: Generator[list[Row], None, None],
     progress: Progress,
     interruption: Interruption,
     watch: RowWatch | None = None,
@@ -58,7 +59,7 @@ def ask(
     Returns why it was stopped, None where it wasn't: also for a disk that is full, as long as what is in
     flight still finds room. Raises JournalError and StorageError.
     """
-    with holding_room(journal.path.with_name("ballast")) as ballast:
+    with holding_room(journal.path.with_name("ballast")) as ballast, closing(chunks):
         return anyio.run(
             partial(_ask, asking, journal, chunks, progress, interruption, watch, ballast),
             backend_options=_event_loop(),
@@ -68,7 +69,7 @@ def ask(
 async def _ask(
     asking: Asking,
     journal: Journal,
-    chunks: Iterator[list[Row]],
+    chunks: Generator[list[Row], None, None],
     progress: Progress,
     interruption: Interruption,
     watch: RowWatch | None,

@@ -2,7 +2,7 @@
 
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ def pending_rows(
     progress: Progress,
     retry_failed_before: int = 0,
     labelling: Labelling | None = None,
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     """The rows that have not come to their end, in input order.
 
     A row that failed for good is left out too, unless that was in a run before `retry_failed_before`.
@@ -173,7 +173,7 @@ T = TypeVar("T", Row, Candidate)
 
 def in_random_order(
     chunks: Iterator[list[Row]], seed: int, rows_in_a_chunk: int = ROWS_IN_A_CHUNK
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     """The same rows in ascending order of a keyed hash of their row's index.
 
     The place of a row among the others depends on the seed and its index alone, so that an
@@ -195,7 +195,7 @@ def in_order(
     kind: type[T],
     order: Callable[[], Iterable[int]],
     rows_in_a_chunk: int = ROWS_IN_A_CHUNK,
-) -> Iterator[list[T]]:
+) -> Generator[list[T], None, None]:
     """The items of all chunks in another order: that of `order`, positions, called when all have been read.
 
     They wait in a temporary file; one takes 8 bytes of memory. Empty chunks come while `chunks` are read,

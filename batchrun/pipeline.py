@@ -1,6 +1,6 @@
 """One run, from a job to its output."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -317,7 +317,7 @@ def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
     )
 
 
-def _chunks(workload: Workload, chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+def _chunks(workload: Workload, chunks: Generator[list[Row], None, None]) -> Generator[list[Row], None, None]:
     """The rows in the order of asking; the one that the free tier allows."""
     job = workload.job
     if asks_in_random_order(job):
@@ -327,7 +327,7 @@ def _chunks(workload: Workload, chunks: Iterator[list[Row]]) -> Iterator[list[Ro
     return chunks
 
 
-def _first_request(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+def _first_request(chunks: Iterator[list[Row]]) -> Generator[list[Row], None, None]:
     for chunk in chunks:
         yield chunk[:1]
         if chunk:

@@ -243,5 +243,6 @@ def _collapsed(strata: Codes, sizes: npt.NDArray[np.int64]) -> tuple[Codes, Scor
     label = np.where(thin, sizes.size, np.arange(sizes.size))
     kept, codes = np.unique(label[strata], return_inverse=True)
     merged_sizes = np.bincount(label, sizes, sizes.size + 1)[kept]
-    warning = f"{number} strata with fewer than two scored rows are taken together with others"
+    strata_are = "a stratum" if number == 1 else f"{number} strata"
+    warning = f"{strata_are} with fewer than two scored rows: taken together with others"
     return codes.astype(np.int32), merged_sizes, (warning,) if number else ()

@@ -1,6 +1,6 @@
 """The table [evaluation] of a job file."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -65,4 +65,11 @@ class Evaluation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "each stratum has its share of them."
         ),
     ] = None
+    target: Annotated[
+        Literal["table", "population"],
+        Meta(
+            description="What the interval is about: the rows of this `table`, so that nothing is open once "
+            "all are asked; or the `population` that they were drawn from, of which even all are a sample."
+        ),
+    ] = "table"
     stop: Annotated[EarlyStop | None, Meta(description="Stop asking once enough is known.")] = None

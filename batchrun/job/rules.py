@@ -69,7 +69,7 @@ def check_job(job: Job, sandbox: bool) -> None:
     if job.labels is not None:
         check_labels(job.labels)
     if job.evaluation is not None:
-        _check_evaluation(job.evaluation)
+        _check_evaluation(job.evaluation, job.output.order)
 
 
 def normal_base_url(url: str) -> str:
@@ -259,7 +259,7 @@ def _reads(job: Job, target: Path) -> bool:
     return PurePath(normal_target).match(pattern)
 
 
-def _check_evaluation(evaluation: Evaluation) -> None:
+def _check_evaluation(evaluation: Evaluation, order: str | None) -> None:
     _check_metric(evaluation.metric)
     if evaluation.tolerance is not None and evaluation.metric != "numeric":
         raise JobError('[evaluation] tolerance: goes with metric = "numeric"')
@@ -268,8 +268,18 @@ def _check_evaluation(evaluation: Evaluation) -> None:
             raise JobError(f"[evaluation] {key}: expected the name of a column, got an empty text")
     if evaluation.cluster is not None and evaluation.stratify is not None:
         raise JobError("[evaluation]: give one of cluster and stratify; both together aren't supported")
-    if evaluation.stop is not None:
-        _check_early_stop(evaluation.stop, evaluation.stratify)
+    if evaluation.stop is None:
+        return
+    _check_early_stop(evaluation.stop, evaluation.stratify)
+    if order == "input":
+        raise JobError(
+            "[evaluation] stop: rows in the input's order are no random sample.\n"
+            'Leave output.order = "input" out.'
+        )
+    if evaluation.target == "population":
+        raise JobError(
+            '[evaluation] stop: decides about the rows of this table; leave target = "population" out'
+        )
 
 
 def _check_metric(metric: str) -> None:

@@ -33,7 +33,9 @@ def comparison_of(a: Evaluated, b: Evaluated) -> dict[str, Any]:
     metric = a[1].metric
     clustered = evaluation_of(a[0]).cluster is not None
     groups: Codes | None = samples[0].groups[rows_a] if clustered else None
-    found = compare(*scores, a[1].frame.population, metric.binary, groups)
+    of_table = evaluation_of(a[0]).target == "table"
+    population = a[1].frame.population if of_table else None
+    found = compare(*scores, population, metric.binary, groups)
     return {
         "metric": metric.name,
         "score": score_name(metric),

@@ -1,6 +1,6 @@
 """The rows of an evaluation in the order of asking, and the monitor that follows them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import msgspec
 
@@ -29,7 +29,7 @@ def drawn_rows(
     spending: Spending,
     retry_failed_before: int,
     labelling: Labelling | None,
-) -> tuple[Iterator[list[Row]], Monitor]:
+) -> tuple[Generator[list[Row], None, None], Monitor]:
     """All rows in the order of asking, which the journal knows before the first is asked for."""
     frame = sampling_frame(workload)
     journal.note_sampling(run, msgspec.json.encode(sampling_plan(workload, frame)).decode())
@@ -48,7 +48,12 @@ def drawn_rows(
     rows = candidates(workload, reader, progress, labelling, retry_failed_before)
     if at_random:
         rows = in_order(rows, Candidate, lambda: frame.order, workload.rows_in_a_chunk)
-    return map(monitor.expect, rows), monitor
+    return _followed(rows, monitor), monitor
+
+
+def _followed(rows: Iterator[list[Candidate]], monitor: Monitor) -> Generator[list[Row], None, None]:
+    for chunk in rows:
+        yield monitor.expect(chunk)
 
 
 def mean_cost(ledger: Ledger, before_nano_usd: int, before_rows: int) -> Spending:

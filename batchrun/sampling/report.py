@@ -33,6 +33,7 @@ def report_of(workload: Workload, tally: SampleTally) -> Report:
         "interval": None if estimate is None else [estimate.low, estimate.high],
         "n": 0 if estimate is None else estimate.n,
         "of": frame.population,
+        "target": evaluation.target,
         "missing": int(np.isnan(sample.scores).sum()),
         "method": None if estimate is None else estimate.method,
         "bounds": None if estimate is None else list(estimate.bounds),
@@ -43,7 +44,7 @@ def report_of(workload: Workload, tally: SampleTally) -> Report:
         "usd": _costs(sample, frame),
     }
     if sample.pairs:
-        report |= _classes(sample, frame)
+        report |= _classes(sample, frame.population if evaluation.target == "table" else None)
     return report
 
 
@@ -55,6 +56,8 @@ def _estimate(
     workload: Workload, frame: SamplingFrame, sample: Sample, metric: Metric
 ) -> tuple[Estimate | None, str | None]:
     evaluation, population = evaluation_of(workload), frame.population
+    if sample.scores.size == population and evaluation.target == "table" and evaluation.stop is None:
+        return estimate_rows(sample.scores, population, metric.binary), None
     if not asks_in_random_order(workload.job) and sample.scores.size < population:
         return _no_sample(sample, population, metric), None
     if evaluation.stop is not None:
@@ -68,14 +71,15 @@ def _estimate(
 def _fixed_estimate(
     evaluation: Evaluation, frame: SamplingFrame, sample: Sample, metric: Metric
 ) -> Estimate | None:
+    population = frame.population if evaluation.target == "table" else None
     if evaluation.cluster:
-        return estimate_clusters(sample.scores, sample.groups, frame.population)
-    if evaluation.stratify:
+        return estimate_clusters(sample.scores, sample.groups, population)
+    if evaluation.stratify and population is not None:
         nulls = len(frame.groups.names)
         codes = np.where(frame.groups.codes < 0, nulls, frame.groups.codes)[frame.scorable]
         strata = np.where(sample.groups < 0, nulls, sample.groups).astype(np.int32)
         return estimate_strata(sample.scores, strata, np.bincount(codes, minlength=nulls + 1))
-    return estimate_rows(sample.scores, frame.population, metric.binary)
+    return estimate_rows(sample.scores, population, metric.binary)
 
 
 def _no_sample(sample: Sample, population: int, metric: Metric) -> Estimate | None:
@@ -104,11 +108,11 @@ def _costs(sample: Sample, frame: SamplingFrame) -> dict[str, float | None]:
     }
 
 
-def _classes(sample: Sample, frame: SamplingFrame) -> Report:
+def _classes(sample: Sample, population: int | None) -> Report:
     matrix = confusion(sample.pairs)
     if len(matrix.labels) > MOST_CLASSES:
         return {}
     return {
         "confusion": asdict(matrix),
-        "classes": [asdict(rates) for rates in class_rates(matrix, frame.population)],
+        "classes": [asdict(rates) for rates in class_rates(matrix, population)],
     }
