@@ -9,7 +9,7 @@ def test_neither_numpy_nor_scipy_is_needed_without_an_evaluation() -> None:
     code = (
         "import sys\n"
         "sys.modules['numpy'] = sys.modules['scipy'] = None\n"
-        "import batchrun.pipeline, batchrun.cli.run, batchrun.cli.plan, batchrun.cli.status, batchrun.cli.export"
+        "import batchrun.pipeline, batchrun.cli.run, batchrun.cli.plan, batchrun.cli.status"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
