@@ -27,6 +27,7 @@ from batchrun.evaluation.intervals import Estimate
 ALPHA = 0.05
 _BOLDNESS = 0.75  # of the largest bet that can't lose everything: c in the paper, which takes 1/2 or 3/4
 _CANDIDATES = 2_001
+_ROUNDING = 1e-9  # of a sum of scores over their number
 
 
 class _Ends(Protocol):
@@ -183,18 +184,22 @@ class _RatioEnds:
 
     @property
     def low(self) -> float:
-        return self._least / self._units
+        return self._possible(self._least) / self._units
 
     @property
     def high(self) -> float:
-        return self._most / self._units
+        return self._possible(self._most) / self._units
+
+    def _possible(self, k: int) -> int:
+        """Between the numbers that come out if all other scores are 0 or all are 1: that much is certain."""
+        return min(max(k, self._ones[0]), self._units - self._seen + self._ones[1])
 
     def add(self, low: float, high: float) -> None:
         self._seen += 1
         self._ones[0] += int(low)
         self._ones[1] += int(high)
-        least = self._bisect(self._least, self._ones[0])
-        most = self._bisect(self._most, self._ones[1])
+        least = max(self._least, self._bisect(self._least, self._ones[0]))
+        most = min(self._most, self._bisect(self._most, self._ones[1]))
         if least <= most:  # else both can't be right, which has a probability of 5 % at most
             self._least, self._most = least, most
 
@@ -260,10 +265,14 @@ class _BettingEnds:
         self._upper.forget_from(1 - self._lower.ruled_out)
 
     def above(self, threshold: float) -> bool:
-        return self._lower.ruled_out >= threshold
+        return self._lower.least > threshold + _ROUNDING or (
+            self._lower.ruled_out >= threshold and 1 - self._upper.least > threshold
+        )
 
     def below(self, threshold: float) -> bool:
-        return self._upper.ruled_out >= 1 - threshold
+        return 1 - self._upper.least < threshold - _ROUNDING or (
+            self._upper.ruled_out >= 1 - threshold and self._lower.least < threshold
+        )
 
 
 class _LowerEnd:
