@@ -9,6 +9,7 @@ not an error.
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -26,8 +27,9 @@ from batchrun.estimate import plan_job
 from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path
 from batchrun.job.given import Given
+from batchrun.on_finish import run_and_tell
 from batchrun.output import export_job
-from batchrun.pipeline import Watch, run_job
+from batchrun.pipeline import Watch
 from batchrun.result import Result, read_table
 from batchrun.state import status_of
 from batchrun.stops import cancelled
@@ -87,6 +89,8 @@ def run(
     key that the job names. `retry_failed` asks again for rows that failed for good, `topped_up` says that
     the account has more credits than when last seen (budget.keep_credits), `progress` shows the command
     line's display on stderr.
+
+    Where the job's `on_finish` can't be told, a RuntimeWarning says so.
 
     In the main thread the first SIGINT (Ctrl-C) or SIGTERM drains what is in flight, the second ends at
     once; once journal and output are written, the signal goes on to the handler that was there before,
@@ -260,9 +264,10 @@ def _run(
     interruption: Interruption | None = None,
 ) -> Result:
     with _target(call.job, sandbox, local, api_key) as target:
-        summary = run_job(
+        summary = run_and_tell(
             call.job,
             target,
+            lambda trouble: warnings.warn(trouble, RuntimeWarning, stacklevel=2),
             table=call.table,
             scratch=call.scratch,
             retry_failed=retry_failed,

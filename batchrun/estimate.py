@@ -10,7 +10,7 @@ from batchrun.amounts import NOTHING, Amount, usd, usd_text
 from batchrun.job import Job, output_path, run_folder
 from batchrun.journal import Journal, Totals, open_for_reading
 from batchrun.occurrences import OccurrenceCounter
-from batchrun.pipeline import opening_tariff
+from batchrun.opening import opening_tariff
 from batchrun.pricing import Tariff
 from batchrun.prompts import InvalidRow, Request
 from batchrun.run_folder import RunFolder

@@ -1,6 +1,6 @@
 """One run, from a job to its output."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import batchrun
-from batchrun.amounts import NOTHING, Amount
+from batchrun.amounts import NOTHING
 from batchrun.asking import Asking, ask, encoded_rows
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
-from batchrun.errors import BatchrunError, InputError, StorageError, UsageError
-from batchrun.exchange import Failure
+from batchrun.errors import EXIT_DONE, BatchrunError, InputError, StorageError, UsageError
 from batchrun.interruption import EndedAtOnce, Interruption, heeding_signals
 from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
 from batchrun.ledger import Ledger, caps_of
 from batchrun.limits.limiter import Limiter
-from batchrun.log import RunLog
+from batchrun.log import Listener, RunLog, tell_of_failure, telling
 from batchrun.open_rows import Row
+from batchrun.opening import committed_spend, opening_tariff
 from batchrun.output import Findings, output_metadata, write_output
 from batchrun.pending import in_random_order, pending_rows
-from batchrun.pricing import Tariff, credits_rate
 from batchrun.progress import Progress
 from batchrun.run_folder import RunFolder, locked, make_run_folder, refuse_half_salvaged, write_private
 from batchrun.stops import Stop
@@ -46,7 +45,7 @@ from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
 
-__all__ = ["Target", "View", "Watch", "committed_spend", "opening_tariff", "run_job"]
+__all__ = ["Target", "View", "Watch", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +91,17 @@ def run_job(
     retry_failed: bool = False,
     topped_up: bool = False,
     watch: Watch = lambda _: nullcontext(),
+    listeners: Sequence[Listener] = (),
     interruption: Interruption | None = None,
 ) -> Summary:
     """Asks for every row that has no answer yet and writes the output; returns the summary.
 
     A `table` takes the place of the job's input. A file `scratch` is written in the place of its output,
     which the summary doesn't name then. `topped_up` says that the account's balance last seen, to which
-    `budget.keep_credits` is held, is no longer true. `interruption` is how other threads stop the run;
-    signals stop it in the main thread. Raises BatchrunError: UsageError before anything was sent,
-    LockedError while another run goes on, JournalError and StorageError for faults. Every other end is in
-    the summary's `exit_code`.
+    `budget.keep_credits` is held, is no longer true. `listeners` are told what the log in the run's folder is
+    told. `interruption` is how other threads stop the run; signals stop it in the main thread. Raises
+    BatchrunError: UsageError before anything was sent, LockedError while another run goes on, JournalError
+    and StorageError for faults. Every other end is in the summary's `exit_code`.
     """
     started_at = milliseconds()
     workload = open_workload(job, sandbox=target.sandbox, table=table)
@@ -114,17 +114,28 @@ def run_job(
             check_whole(journal)
             _refuse_made_up_answers(journal, target)
             run = _begin(workload, target, folder, scratch, journal, started_at, topped_up)
-            ledger = _open_ledger(run)
             with closing(RunLog(folder.log)) as log:
-                progress = Progress(rows=workload.table.row_count, on_failure=partial(_log_failure, log))
-                log.event("run started", run=run.number, sandbox=target.sandbox, rows=progress.rows)
-                limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
-                with watch(View(job, target, ledger, progress, limiter, run.before)):
-                    summary = _carry_out(run, ledger, limiter, progress, retry_failed, interruption)
-                log.event("run ended", run=run.number, **summary)
-                return summary
+                return _watched(run, watch, telling(log.event, *listeners), retry_failed, interruption)
         finally:
             journal.close()
+
+
+def _watched(
+    run: _Run, watch: Watch, tell: Listener, retry_failed: bool, interruption: Interruption | None
+) -> Summary:
+    job, target, rows = run.workload.job, run.target, run.workload.table.row_count
+    ledger = _open_ledger(run)
+    limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
+    progress = Progress(rows=rows, on_failure=partial(tell_of_failure, tell))
+    tell("run started", run=run.number, sandbox=target.sandbox, rows=rows)
+    try:
+        with watch(View(job, target, ledger, progress, limiter, run.before)):
+            summary = _carry_out(run, ledger, limiter, progress, retry_failed, interruption)
+    except BatchrunError as error:
+        tell("run failed", run=run.number, exit_code=error.exit_code, reason=str(error))
+        raise
+    tell("run ended", run=run.number, **summary)
+    return summary
 
 
 def _carry_out(
@@ -165,18 +176,6 @@ def _refuse_made_up_answers(journal: Journal, target: Target) -> None:
         )
 
 
-def _log_failure(log: RunLog, failure: Failure, attempt: int, final: bool) -> None:
-    log.event(
-        "attempt failed",
-        attempt=attempt,
-        code=failure.code,
-        status=failure.status,
-        message=failure.message,
-        billed=failure.billed,
-        final=final,
-    )
-
-
 def _begin(
     workload: Workload,
     target: Target,
@@ -211,16 +210,6 @@ def _open_ledger(run: _Run) -> Ledger:
         known = run.journal.lowest_balance(run.target.sandbox)
     spent = committed_spend(run.before, opening_tariff(run.workload.job, run.target.sandbox, run.before))
     return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)
-
-
-def committed_spend(before: Totals, tariff: Tariff) -> Amount:
-    """What counts against a cap over the journal's life: settled and uncertain.
-
-    What was reserved while no rate of credits was known is worth what the rate now says.
-    """
-    spend = before.spend.committed
-    unpriced = tariff.credit_bound(before.spend.uncertain.tokens) - before.spend.uncertain.credits
-    return spend._replace(credits=spend.credits + max(0, unpriced))
 
 
 def _ask(
@@ -288,17 +277,6 @@ def _ask_sample(
         asking.rules.labelling,
     )
     return ask(asking, run.journal, rows, progress, interruption, monitor)
-
-
-def opening_tariff(job: Job, sandbox: bool, before: Totals) -> Tariff:
-    """The job's prices, and its rate of credits or else the highest that the journal has seen."""
-    known = prices(job, sandbox)
-    given = credits_rate(job.pricing.credits_per_million_tokens)
-    return Tariff(
-        None if known is None else known.input_nano_usd_per_million,
-        None if known is None else known.output_nano_usd_per_million,
-        before.credits_per_token if given is None else given,
-    )
 
 
 def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
@@ -394,6 +372,7 @@ def _summary_maker(
             finished_at=milliseconds(),
             output=None if run.scratch else str(output_path(job)),
             output_written=True,
+            needs_person=_needs_person(ending, this_run, journal),
             sandbox=sandbox,
             given_up=run.given_up,
             last_error=progress.last_error,
@@ -403,6 +382,13 @@ def _summary_maker(
         )
 
     return summary_for
+
+
+def _needs_person(ending: Ending, this_run: Totals, journal: Journal) -> bool:
+    """Not where the next run goes on by itself; but a cap that has let nothing through for a day won't do."""
+    if ending.exit_code == EXIT_DONE or not ending.goes_on_by_itself:
+        return ending.exit_code != EXIT_DONE
+    return not this_run.requests and not journal.answers_since(milliseconds() - MILLISECONDS_PER_DAY)
 
 
 def _summary_file(summary: Summary) -> str:

@@ -9,13 +9,14 @@ from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_FAULT, EXIT_SIGINT,
 class Stop:
     """`reason` is a sentence for a person, `go_on` what to do so that the same command continues.
 
-    `at_once`: the run is not to spend time on its output either.
+    `at_once`: the run is not to spend time on its output either. `renews`: time alone lifts what stopped it.
     """
 
     exit_code: int
     reason: str
     go_on: str
     at_once: bool = False
+    renews: bool = False
 
 
 CREDITS_UNKNOWN = "credits unknown"
@@ -26,6 +27,8 @@ BALANCE_UNKNOWN = "balance unknown"
 """Takes a cap's place where the answers don't report the account's balance."""
 DAY_AHEAD = "day ahead"
 """Takes the place of budget.usd_per_day where the journal knows a later day than the clock."""
+
+_RENEWED_CAPS = ("budget.usd_per_day", "budget.usd_per_run", "budget.rows", "budget.seconds")
 
 FREE_REQUEST_USED = Stop(
     EXIT_BUDGET,
@@ -61,7 +64,10 @@ def at_cap_of(cap: str) -> Stop:
         "budget.keep_credits": "top the account up, then run the same command with --topped-up",
     }
     return Stop(
-        EXIT_BUDGET, f"Stopped at the cap {cap}.", go_on.get(cap, f"raise {cap}, then run the same command")
+        EXIT_BUDGET,
+        f"Stopped at the cap {cap}.",
+        go_on.get(cap, f"raise {cap}, then run the same command"),
+        renews=cap in _RENEWED_CAPS,
     )
 
 

@@ -18,11 +18,15 @@ _REASONS = {"error": "failed", "label_error": "invalid"}
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: the exit code, a sentence why, and what to do next (None: nothing is left)."""
+    """How a run ended: the exit code, a sentence why, and what to do next (None: nothing is left).
+
+    `goes_on_by_itself`: the next run of the same command does what is left, with no help from anybody.
+    """
 
     exit_code: int
     reason: str
     go_on: str | None
+    goes_on_by_itself: bool = False
 
 
 def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = False) -> Ending:
@@ -31,11 +35,11 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
         stop = FREE_REQUEST_USED
     if stop is not None and rows["pending"]:
         reason = f"{_sentence(stop.reason)} {_count(rows['pending'], 'row')} pending."
-        return Ending(stop.exit_code, reason, stop.go_on)
+        return Ending(stop.exit_code, reason, stop.go_on, stop.renews)
     without_answer = rows["failed"] + rows["invalid"]
     if rows["pending"]:
         reason = f"{_count(rows['pending'], 'row')} pending that came while the run was going on."
-        return Ending(EXIT_ROWS_FAILED, reason, "run the same command again")
+        return Ending(EXIT_ROWS_FAILED, reason, "run the same command again", goes_on_by_itself=True)
     if without_answer:
         reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid."
         columns = " and ".join(name for name, kind in _REASONS.items() if rows[kind])

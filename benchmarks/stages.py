@@ -21,9 +21,9 @@ from batchrun.exchange import Answer
 from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
 from batchrun.ledger import Ledger, caps_of
+from batchrun.opening import opening_tariff
 from batchrun.output import write_output
 from batchrun.pending import pending_rows
-from batchrun.pipeline import opening_tariff
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint

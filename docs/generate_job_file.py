@@ -87,6 +87,37 @@ cache_control = {type = "ephemeral"}   # what else a block has is passed on
 A block whose text renders to nothing is left out of that row's request.
 """
 
+ON_FINISH = """\
+## Being told
+
+```toml
+[on_finish]
+command = 'mail -s "labels: $BATCHRUN_REASON" me@example.org'
+when = "trouble"
+```
+
+When a run has ended, and its output is written, `command` gets `summary.json` on its standard input, and `url` gets it as a
+POST. The command has these variables beside those of batchrun itself:
+
+| | |
+| --- | --- |
+| `BATCHRUN_EXIT_CODE` | what batchrun exits with |
+| `BATCHRUN_REASON` | one sentence why |
+| `BATCHRUN_OUTPUT` | the output's path, absolute |
+| `BATCHRUN_SUMMARY` | the path of `summary.json` |
+
+It never gets the API key: variables that hold it are taken out. A text goes through `/bin/sh -c`, so that pipes and
+variables work; a list is run as it is, with no shell to misread a name. It runs in the job file's folder, and what it
+prints goes to stderr, since stdout belongs to `--json`. After `timeout_seconds` it is killed with all that it started.
+
+Where telling goes wrong, a line on stderr says so; the answers, the output and the exit code stand as they are. A run
+that couldn't begin or broke off is told of as well, by `exit_code`, `reason` and `needs_person` alone. Not told of: a run
+that found another one going on (75), one that a second signal ended, and a job file that can't be read. Runs with the
+sandbox tell too; `sandbox` in the summary says it.
+
+Command and URL may hold a secret. So they are left out of the journal, of the output's metadata and of error texts.
+"""
+
 METRICS = """\
 ## Metrics
 
@@ -139,7 +170,7 @@ def job_file_page() -> str:
         _section(name, _table(reference, tables), name in required, tables)
         for name, reference in schema["properties"].items()
     ]
-    return "\n".join([INTRODUCTION, *sections, IMAGES, METRICS, RULES])
+    return "\n".join([INTRODUCTION, *sections, IMAGES, METRICS, ON_FINISH, RULES])
 
 
 def _table(reference: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchrun.job.file import load_job
+
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("batchrun")
 
@@ -50,8 +52,8 @@ def test_a_capped_job_stops_at_its_cap_and_continues_with_a_higher_one(folder: P
     assert run(folder, "questions.toml", "--set", "budget.usd=1")["exit_code"] == 0
 
 
-def test_the_crontab_line_runs_in_crons_bare_environment(folder: Path) -> None:
-    """The line goes through a real shell, with nothing set but what cron sets."""
+def cron(folder: Path) -> None:
+    """The crontab's line through a real shell, with nothing set but what cron sets; it has to be silent."""
     line = (folder / "jobs" / "crontab").read_text().splitlines()[-1]
     schedule, command = line.split(maxsplit=5)[:5], line.split(maxsplit=5)[5]
     assert schedule == ["15", "2", "*", "*", "*"]
@@ -66,7 +68,23 @@ def test_the_crontab_line_runs_in_crons_bare_environment(folder: Path) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert (folder / "output" / "tickets.parquet").exists()
+
+
+def test_every_night_cron_asks_for_the_tickets_that_are_new(folder: Path) -> None:
+    tickets = folder / "sample_data" / "tickets.csv"
+    new = pl.read_csv(tickets).with_columns(pl.format("{} (again)", "body").alias("body")).head(3)
+    nights = []
+    for more in (None, None, new):
+        if more is not None:
+            with tickets.open("a") as file:
+                file.write(more.write_csv(include_header=False))
+        cron(folder)
+        summary = json.loads((folder / "output" / "tickets-last-night.json").read_text())
+        nights.append((summary["this_run"]["requests"]["sent"], summary["rows"]["pending"]))
+    (all_of_them, _), *_ = nights
+    assert nights == [(all_of_them, 0), (0, 0), (3, 0)]
+    events = [json.loads(line)["event"] for line in (folder / "tickets.log").read_text().splitlines()]
+    assert events == ["run started", "run ended"] * 3
 
 
 def test_the_systemd_service_starts_a_command_that_exists(folder: Path) -> None:
@@ -74,8 +92,24 @@ def test_the_systemd_service_starts_a_command_that_exists(folder: Path) -> None:
     service.optionxform = str  # type: ignore[method-assign, assignment]
     service.read(folder / "jobs" / "batchrun-tickets.service")
     command = service["Service"]["ExecStart"].replace("/srv/batchrun/.venv/bin/batchrun", str(COMMAND))
+    assert service["Service"]["EnvironmentFile"] == "/etc/batchrun/environment"
     result = subprocess.run(
         [*command.split(), "--sandbox"], cwd=folder, capture_output=True, text=True, timeout=50, check=False
     )
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     assert int(service["Service"]["TimeoutStopSec"]) > 30
+
+
+def test_the_timer_starts_the_service_of_its_name_when_cron_would(folder: Path) -> None:
+    timer = configparser.ConfigParser(interpolation=None)
+    timer.optionxform = str  # type: ignore[method-assign, assignment]
+    timer.read(folder / "jobs" / "batchrun-tickets.timer")
+    assert timer["Timer"]["OnCalendar"] == "*-*-* 02:15:00"
+    assert (folder / "jobs" / "batchrun-tickets.service").exists()
+    assert timer["Install"]["WantedBy"] == "timers.target"
+
+
+def test_every_example_is_a_job_that_loads(folder: Path) -> None:
+    """Those that the tests above don't run, too."""
+    for path in (folder / "jobs").glob("*.toml"):
+        load_job(path)

@@ -18,7 +18,7 @@ REFRESHES_PER_SECOND = 2
 @contextmanager
 def watching(view: View) -> Iterator[None]:
     """Shows the run's progress on stderr for as long as the block lasts."""
-    show = _live if sys.stderr.isatty() and not _dumb() else _lines
+    show = _live if sys.stderr.isatty() and not _dumb() else watching_by_lines
     with show(view):
         yield
 
@@ -43,7 +43,7 @@ def _live(view: View) -> Iterator[None]:
 
 
 @contextmanager
-def _lines(view: View) -> Iterator[None]:
+def watching_by_lines(view: View) -> Iterator[None]:
     speedometer = Speedometer(view)
     ended = threading.Event()
 

@@ -35,7 +35,11 @@ def init_command(table: Path, job_file: Path | None) -> None:
 
 @click.command("schema")
 def schema_command() -> None:
-    """Print the JSON schema of job files, for editors."""
+    """Print the JSON schema of job files, for editors.
+
+    \b
+    batchrun schema > batchrun.schema.json
+    """
     import msgspec
 
     from batchrun.job.file import job_schema

@@ -81,6 +81,10 @@ def sandbox_command(
 ) -> None:
     """Serve the provider's API on 127.0.0.1, for trying a job out, for tests, for CI.
 
+    \b
+    batchrun sandbox
+    batchrun sandbox --port 0 --latency 0.5 --rpm 600 --fault 429=0.01
+
     Without --real no model answers: answers are scripted or made of drawn words. GET /sandbox/bill says
     what every request was charged. Ctrl-C stops it.
     """

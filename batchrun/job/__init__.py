@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field, json, to_builtins
 from batchrun.job.endpoint import Endpoint as Endpoint
 from batchrun.job.evaluation import Evaluation
 from batchrun.job.labels import Labels
+from batchrun.job.on_finish import OnFinish
 from batchrun.job.presets import PROVIDER_USD_PER_MILLION, known_usd_per_million
 from batchrun.job.urls import without_secrets
 
@@ -268,6 +269,7 @@ class JobTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output: Output
     labels: Labels | None = None
     evaluation: Evaluation | None = None
+    on_finish: OnFinish | None = None
 
 
 class Job(JobTables, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,9 +347,12 @@ def fingerprint(job: Job) -> str:
 def public_job(job: Job) -> dict[str, Any]:
     """The job's tables as JSON-able values, fit to be shown: USD as exact decimal text, no secrets.
 
-    Values of headers are masked, and a URL loses its user, password and query (a signature, often).
+    Values of headers, and whom `on_finish` tells, are masked; a URL loses its user, password and query (a
+    signature, often).
     """
     tables: dict[str, Any] = {name: to_builtins(getattr(job, name)) for name in JobTables.__struct_fields__}
     tables["endpoint"]["headers"] = dict.fromkeys(job.endpoint.headers, "***")
     tables["input"]["path"] = without_secrets(job.input.path)
+    if job.on_finish is not None:
+        tables["on_finish"] |= {key: "***" for key in ("command", "url") if tables["on_finish"][key]}
     return tables

@@ -1,6 +1,7 @@
 """A job as Python code gives it: a file, tables or a `Job`, with settings on top."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,12 @@ def _tables_of(given: Given) -> tuple[Tables, Path]:
 def _tables_of_job(job: Job) -> Tables:
     """As a job file would give them: without what is left out."""
     tables = {name: getattr(job, name) for name in JobTables.__struct_fields__}
-    return {name: _given_keys(table) for name, table in tables.items() if table is not None}
+    given: Tables = msgspec.to_builtins(tables, builtin_types=(Decimal,))
+    return {name: _given_keys(table) for name, table in given.items() if table is not None}
 
 
-def _given_keys(table: msgspec.Struct) -> Tables:
-    return {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
+def _given_keys(table: Tables) -> Tables:
+    return {key: value for key, value in table.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

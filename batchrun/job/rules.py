@@ -14,6 +14,7 @@ from batchrun.job import Job, input_path, output_path, prices, sends_key
 from batchrun.job.evaluation import METRICS, PYTHON_METRIC, EarlyStop, Evaluation
 from batchrun.job.labels import check_labels
 from batchrun.job.mistakes import nearest, shown
+from batchrun.job.on_finish import check_on_finish
 from batchrun.job.presets import is_loopback
 
 ROW_PARAMETERS = (
@@ -68,6 +69,8 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_output(job)
     if job.labels is not None:
         check_labels(job.labels)
+    if job.on_finish is not None:
+        check_on_finish(job.on_finish)
     if job.evaluation is not None:
         _check_evaluation(job.evaluation, job.output.order)
 

@@ -1,0 +1,54 @@
+"""The table [on_finish] of a job file."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from batchrun.errors import JobError
+
+
+class OnFinish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told when a run has ended; see [on_finish](#being-told)."""
+
+    command: Annotated[
+        str | tuple[str, ...] | None,
+        Meta(
+            description="Gets `summary.json` on its standard input. A list is run as it is, a text through "
+            "`/bin/sh -c`. Runs in the job file's folder."
+        ),
+    ] = None
+    url: Annotated[
+        str | None, Meta(description="http(s) URL that gets `summary.json` in a POST, without the API key.")
+    ] = None
+    when: Annotated[
+        Literal["always", "trouble"],
+        Meta(description="`trouble`: only where a person is needed; see [what needs a person](cli.md#cron)."),
+    ] = "always"
+    timeout_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="What takes longer is ended, the command with all it started.")
+    ] = 30.0
+
+    def __repr__(self) -> str:
+        return f"OnFinish(when={self.when!r})"
+
+
+def check_on_finish(table: OnFinish) -> None:
+    """Raises JobError. The text shows neither command nor URL, which may hold a secret."""
+    if table.command is None and table.url is None:
+        raise JobError("[on_finish]: give command or url")
+    words = (table.command,) if isinstance(table.command, str) else table.command
+    if words is not None and not (words and words[0].strip()):
+        raise JobError("[on_finish] command: must not be empty; leave the table out")
+    if any("\0" in word for word in words or ()):
+        raise JobError("[on_finish] command: holds a null character")
+    if table.url is not None and not _is_http(table.url):
+        raise JobError("[on_finish] url: expected an http or https URL")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -1,0 +1,25 @@
+"""A message to a server that is no endpoint: one POST, without a key."""
+
+import anyio
+import httpx
+
+from batchrun import __version__
+
+_HEADERS = {"content-type": "application/json", "user-agent": f"batchrun/{__version__}"}
+
+
+def post_json(url: str, body: bytes, timeout: float) -> str | None:
+    """POSTs JSON once, within `timeout` seconds. Says what went wrong, None if nothing did; never the URL."""
+
+    async def post() -> int:
+        with anyio.fail_after(timeout):
+            async with httpx.AsyncClient(timeout=timeout) as client:
+                return (await client.post(url, content=body, headers=_HEADERS)).status_code
+
+    try:
+        status = anyio.run(post)
+    except TimeoutError:
+        return f"took longer than {timeout:g} s"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"can't be reached ({type(error).__name__})"
+    return None if 200 <= status < 300 else f"answered with status {status}"
