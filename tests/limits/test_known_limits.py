@@ -125,10 +125,10 @@ def test_refusals_by_a_window_that_a_lower_limit_finds_too_full_cut_no_rate() ->
 
 
 def test_a_refusal_at_a_limit_that_was_kept_for_long_cuts_little() -> None:
-    """The server counts 10 seconds and not minutes: a late wake-up is enough to pass the limit there."""
-    log = simulate(Limiter(6_000), SlidingWindow(6_000, seconds=10.0), 120.0, World(latency=0.1))
+    """The server counts 2 seconds and not minutes: a late wake-up is enough to pass the limit there."""
+    log = simulate(Limiter(6_000), SlidingWindow(6_000, seconds=2.0), 120.0, World(latency=0.1))
     assert 0 < len(log.refused) <= 20
-    assert log.used(0, 120) / 120 >= 0.9 * 100
+    assert log.used(0, 120) / 120 >= 0.86 * 100
 
 
 def test_the_lower_of_a_given_and_a_stated_limit_counts() -> None:
