@@ -131,4 +131,4 @@ def test_a_burst_of_429s_causes_one_pause(tmp_path: Path) -> None:
     assert arrived.refused == len(arrived) - 500
     assert arrived.between(first + 0.1, first + 0.95) == []
     assert arrived.between(first + 0.95, first + 60).refused == 0
-    assert len(arrived.between(first + 1.0, first + 1.5)) > 20, "at the rate of before, or nearly"
+    assert len(arrived.between(first + 1.0, first + 2.0)) > 10, "sending goes on"
