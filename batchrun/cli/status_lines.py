@@ -1,4 +1,4 @@
-"""What the live display says: up to three lines, made of parts of which the least important go first."""
+"""What the live display says: up to three lines, made of as many parts as fit, the most important first."""
 
 import time
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Speedometer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a line. Of the parts that don't fit, those with the highest `rank` go first."""
+    """A piece of a line; the lower its `rank`, the more important."""
 
     text: str
     rank: int
@@ -74,15 +74,13 @@ def status_lines(view: View, speedometer: Speedometer, width: int) -> list[str]:
 
 
 def fitted(parts: Sequence[Part], width: int) -> str:
-    """The parts in their order, without the least important ones that don't fit into `width` columns."""
-    kept = list(parts)
-    while width and len(kept) > 1 and len(_joined(kept)) > width:
-        kept.remove(max(kept, key=lambda part: part.rank))
-    return _joined(kept)
-
-
-def _joined(parts: Sequence[Part]) -> str:
-    return ", ".join(part.text for part in parts)
+    """The parts in their order, as many as fit into `width` columns, the most important ones first."""
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda part: part.rank):
+        length = sum(len(each.text) + 2 for each in kept) + len(part.text)
+        if not kept or not width or length <= width:
+            kept.append(part)
+    return ", ".join(part.text for part in parts if part in kept)
 
 
 # Rows, and when they will be done.

@@ -16,7 +16,7 @@ from typing import Literal
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.limits.gcra import Gcra
-from batchrun.limits.rate_search import FIRST_RATE, RateSearch
+from batchrun.limits.rate_search import FIRST_RATE, STEADY, RateSearch
 from batchrun.limits.send_log import MINUTE, Bucket, SendLog
 from batchrun.limits.token_estimate import TokenEstimate
 
@@ -183,6 +183,9 @@ class Limiter:
             self._wait_longer(now, wait)
             return
         accepted, seconds = self._accepted(now, wait)
+        if now - self._cut_at - self._waited >= STEADY:
+            # A known limit that was kept to for so long is about right: the server counts it otherwise.
+            accepted = max(accepted, (self._requests.per_minute or 0) / MINUTE)
         self._search.cut(accepted, seconds, now - self._cut_at, now + wait)
         self._cut_at, self._waited, self._refused_since_cut = now, wait, 1
 

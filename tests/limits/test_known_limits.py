@@ -116,6 +116,21 @@ def test_limits_in_headers_are_followed_down_and_up() -> None:
     assert log.used(600, 800) / 200 >= 0.99 * 100
 
 
+def test_refusals_by_a_window_that_a_lower_limit_finds_too_full_cut_no_rate() -> None:
+    """For 3 seconds nothing fits. The few that get through by and by don't measure what the server takes."""
+    world = World(states_limit=True, latency=0.1, changes=((6, 2_400),))
+    log = simulate(Limiter(5_400), SlidingWindow(6_000, seconds=5.0), 13.0, world)
+    assert log.used(9, 13) / 4 >= 0.95 * 40
+    assert len(log.refused) <= 20
+
+
+def test_a_refusal_at_a_limit_that_was_kept_for_long_cuts_little() -> None:
+    """The server counts 2 seconds and not minutes: a late wake-up is enough to pass the limit there."""
+    log = simulate(Limiter(6_000), SlidingWindow(6_000, seconds=2.0), 120.0, World(latency=0.1))
+    assert 0 < len(log.refused) <= 20
+    assert log.used(0, 120) / 120 >= 0.86 * 100
+
+
 def test_the_lower_of_a_given_and_a_stated_limit_counts() -> None:
     limiter = Limiter(600)
     assert (limiter.pace.requests_per_minute, limiter.pace.source) == (600, "given")

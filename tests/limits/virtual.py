@@ -22,19 +22,20 @@ class Server(Protocol):
 
 
 class SlidingWindow:
-    """At most so many requests, or tokens, in any 60 seconds."""
+    """At most so many requests, or tokens, in any 60 seconds; or their share of that in any `seconds`."""
 
-    def __init__(self, per_minute: int, *, counts_tokens: bool = False) -> None:
+    def __init__(self, per_minute: int, *, counts_tokens: bool = False, seconds: float = 60.0) -> None:
         self.per_minute = per_minute
+        self._seconds = seconds
         self._counts_tokens = counts_tokens
         self._accepted: deque[tuple[float, int]] = deque()
         self._used = 0
 
     def arrive(self, now: float, tokens: int) -> float | None:
         units = tokens if self._counts_tokens else 1
-        while self._accepted and self._accepted[0][0] <= now - 60:
+        while self._accepted and self._accepted[0][0] <= now - self._seconds:
             self._used -= self._accepted.popleft()[1]
-        excess = self._used + units - self.per_minute
+        excess = self._used + units - int(self.per_minute * self._seconds / 60)
         if excess <= 0:
             self._accepted.append((now, units))
             self._used += units
@@ -42,8 +43,8 @@ class SlidingWindow:
         for sent_at, used in self._accepted:
             excess -= used
             if excess <= 0:
-                return sent_at + 60 - now
-        return 60.0
+                return sent_at + self._seconds - now
+        return self._seconds
 
 
 class TokenBucket:
