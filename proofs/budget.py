@@ -36,6 +36,12 @@ tokens_per_minute = 10_000_000_000
 [output]
 path = "answers.parquet"
 """
+_REPLIES = """
+[[reply]]
+pattern = "(?s)."
+choices = [{ text = "yes", probability = 0.4 }, { text = "no", probability = 0.3 }, { text = "Hard to say." }]
+"""
+_WITH_REPAIRS = ("--set", 'labels.choices=["yes", "no"]', "--set", "labels.repair=2")
 _SAMPLE_ROWS = 400
 
 
@@ -43,6 +49,7 @@ class Case(NamedTuple):
     """A cap worth `worth` average rows, out of twice as many, at so many requests in flight.
 
     `uniform`: all prompts are short, of one length, and have one max_tokens; otherwise lengths are mixed.
+    `repairs`: three answers in ten are no valid label, and go back up to twice.
     """
 
     name: str
@@ -51,6 +58,7 @@ class Case(NamedTuple):
     latency: float
     uniform: bool = False
     faults: tuple[str, ...] = ("500=0.03",)
+    repairs: bool = False
 
 
 _CASES = (
@@ -58,6 +66,7 @@ _CASES = (
     Case("mixed lengths, retries, 1 in flight", 1, 1_500, 0.0),
     Case("mixed lengths, retries, 64 in flight", 64, 2_000, 0.05),
     Case("mixed lengths, retries, 1,000 in flight", 1_000, 6_000, 0.3),
+    Case("mixed lengths, retries, repairs, 64 in flight", 64, 2_000, 0.05, repairs=True),
     Case(
         "mixed lengths, lost answers, 64 in flight", 64, 2_000, 0.05, faults=("reset-after=0.02", "500=0.03")
     ),
@@ -111,11 +120,12 @@ def _measure(case: Case) -> Measured:
         options += ["--fault", fault]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        replies = _replies_of(case, folder)
         (folder / "job.toml").write_text(_JOB)
-        average = _average_cost(case, folder)
+        average = _average_cost(case, folder, replies)
         worst_case = _write_prompts(case, 2 * case.worth, folder)
         cap = average * case.worth
-        with sandbox_process(*options) as sandbox:
+        with sandbox_process(*options, *replies) as sandbox:
             exit_code = _run(case, sandbox, folder, cap)
             bill = sandbox.settled_totals()
         path = folder / "answers.run" / "journal.sqlite"
@@ -138,10 +148,19 @@ def _most_in_flight(journal: Path) -> int:
     return max(accumulate(change for _, change in events))
 
 
-def _average_cost(case: Case, folder: Path) -> int:
+def _replies_of(case: Case, folder: Path) -> list[str]:
+    """The sandbox's options for what it answers."""
+    if not case.repairs:
+        return []
+    path = folder / "replies.toml"
+    path.write_text(_REPLIES)
+    return ["--replies", str(path)]
+
+
+def _average_cost(case: Case, folder: Path, replies: list[str]) -> int:
     """Nano-USD of a row, from a run over some of them at a sandbox without faults."""
     _write_prompts(case, _SAMPLE_ROWS, folder)
-    with sandbox_process() as sandbox:
+    with sandbox_process(*replies) as sandbox:
         _run(case, sandbox, folder, 10**12, "--set", "output.path=sample.parquet")
         return int(sandbox.settled_totals()["nano_usd"]) // _SAMPLE_ROWS
 
@@ -149,6 +168,7 @@ def _average_cost(case: Case, folder: Path) -> int:
 def _run(case: Case, sandbox: SandboxProcess, folder: Path, cap: int, *options: str) -> int:
     settings = (f"budget.usd={cap / 10**9:.9f}", f"limits.concurrency={case.concurrency}")
     command: list[str | Path] = ["run", folder / "job.toml", "-q", "--base-url", sandbox.base_url, *options]
+    command += _WITH_REPAIRS if case.repairs else ()
     for setting in settings:
         command += ["--set", setting]
     return finished(command, folder / "commands.log", timeout=300)
