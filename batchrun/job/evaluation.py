@@ -44,7 +44,7 @@ class Evaluation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="How an answer is scored, from 0 to 1: `exact`, `contains`, `regex`, `numeric`, "
-            "`f1`, `choice`, `json`, or `python:module:function`; see [metrics](#metrics)."
+            "`f1`, `choice`, `json`, or `python:module:function`; see [metrics](evaluation.md#metrics)."
         ),
     ]
     tolerance: Annotated[
