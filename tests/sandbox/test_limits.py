@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.sandbox import Settings, SettingsError
 from batchrun.sandbox.limits import MINUTE, Limits, UsageWindow
 from tests.sandbox.conftest import Start, body
 
@@ -121,3 +122,21 @@ def test_a_senseless_change_of_limits_is_refused(start: Start, change: object) -
     response = start().client.post("/sandbox/limits", json=change)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_limits_may_be_counted_over_a_second(start: Start) -> None:
+    """120 a minute are then 2 in any second; the headers still name the minute's limit."""
+    sandbox = start(rpm=120, limit_window=1.0)
+    answers = [sandbox.ask(body()) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "120"
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
+    assert answers[2].headers["retry-after"] == "1"
+    time.sleep(1.01)
+    assert sandbox.ask(body()).status_code == 200
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 61.0, float("nan")])
+def test_a_window_is_longer_than_nothing_and_no_longer_than_a_minute(seconds: float) -> None:
+    with pytest.raises(SettingsError, match="limit_window"):
+        Settings(limit_window=seconds)
