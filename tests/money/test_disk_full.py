@@ -22,11 +22,6 @@ BODY = 8_192
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 6 MiB of its own. Skipped where this user may not mount one."""
     folder = tmp_path / "disk"

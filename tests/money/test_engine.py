@@ -35,11 +35,6 @@ RETRY = RetryPolicy(max_attempts=3, max_wait_seconds=0.01)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "journal.sqlite")
 
