@@ -108,7 +108,7 @@ def _results(case: Case, measured: Measured) -> list[Result]:
     return [
         Result(case.name, "exit code", str(measured.exit_code), "4", measured.exit_code == EXIT_BUDGET),
         Result(case.name, "in flight at most", f"{measured.most_in_flight:,}"),
-        Result(case.name, "billed, rows billed", f"{usd(measured.billed)}, {measured.billed_requests:,}"),
+        Result(case.name, "billed, requests billed", f"{usd(measured.billed)}, {measured.billed_requests:,}"),
         Result(case.name, "billed above the cap", overshoot, "0", over == 0),
         Result(case.name, "cap used", f"{measured.use:.2%}", f"at least {least:.1%}", measured.use >= least),
     ]
