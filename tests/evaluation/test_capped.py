@@ -46,7 +46,7 @@ def estimates_of_rows(scores: Floats, runs: int, binary: bool) -> Iterable[tuple
 
 
 @pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize(("runs", "slack"), [(200, 0.03), pytest.param(2_000, 0.01, marks=LONG)])
+@pytest.mark.parametrize(("runs", "slack"), [(100, 0.05), pytest.param(2_000, 0.01, marks=LONG)])
 def test_random_order_reserved_at_the_worst_case_and_drained_is_unbiased(
     runs: int, slack: float, binary: bool
 ) -> None:
@@ -54,7 +54,7 @@ def test_random_order_reserved_at_the_worst_case_and_drained_is_unbiased(
     scores = ROWS.right if binary else ROWS.share
     measured = result(estimates_of_rows(scores, runs, binary), float(scores.mean()))
     print(measured)
-    assert abs(measured.bias) < 0.3
+    assert abs(measured.bias) < (0.3 if runs == 2_000 else 0.6)
     assert measured.coverage == pytest.approx(0.95, abs=slack)
     assert measured.used > 0.98
 
@@ -67,7 +67,7 @@ def test_other_ways_are_bent_by_the_cap() -> None:
         asked = capped_run(order, ROWS, CAP, rng).started
         assert abs(ROWS.right[asked].mean() - true) > off
     at_the_cut = []
-    for seed in range(300):
+    for seed in range(150):
         order = np.random.default_rng(seed).permutation(ROWS.cost.size)
         run = capped_run(order, ROWS, CAP // 2, np.random.default_rng(seed))
         at_the_cut.append((estimate_rows(ROWS.right[run.finished], ROWS.cost.size, True), run.spent))
@@ -84,7 +84,7 @@ def estimates_of_clusters(rows: Population, cap: int, runs: range) -> Iterable[t
         yield estimate_clusters(rows.right[run.started], rows.group[run.started], rows.right.size), run.spent
 
 
-@pytest.mark.parametrize(("runs", "slack"), [(25, 0.05), pytest.param(250, 0.02, marks=LONG)])
+@pytest.mark.parametrize(("runs", "slack"), [(8, 0.08), pytest.param(250, 0.02, marks=LONG)])
 @pytest.mark.parametrize("share_of_all", [10, 3])
 def test_whole_clusters_cover_as_often_as_rows(runs: int, slack: float, share_of_all: int) -> None:
     """Eight populations, so that it isn't one lucky set of 50 groups: 93 to 97 % over 2,000 runs.
@@ -102,7 +102,7 @@ def test_whole_clusters_cover_as_often_as_rows(runs: int, slack: float, share_of
     bias, coverage = float(np.mean(biases)), float(np.mean(coverages))
     print(f"a cap of 1/{share_of_all}: bias {bias:.3f}, coverage {coverage:.4f}, {coverages}")
     assert coverage == pytest.approx(0.95, abs=slack)
-    assert abs(bias) < (0.3 if runs == 250 else 1)
+    assert abs(bias) < (0.3 if runs == 250 else 2)
 
 
 def test_rows_taken_for_independent_cover_too_seldom_in_clusters() -> None:
@@ -116,7 +116,7 @@ def test_rows_taken_for_independent_cover_too_seldom_in_clusters() -> None:
     assert covered < 70
 
 
-@pytest.mark.parametrize(("runs", "slack"), [(150, 0.04), pytest.param(2_000, 0.015, marks=LONG)])
+@pytest.mark.parametrize(("runs", "slack"), [(60, 0.06), pytest.param(2_000, 0.015, marks=LONG)])
 def test_strata_cover_and_are_narrower_than_rows(runs: int, slack: float) -> None:
     """Strata of length, which goes with the score; the rows within each cost as they cost."""
     strata = np.digitize(ROWS.cost, np.quantile(ROWS.cost, [0.2, 0.4, 0.6, 0.8])).astype(np.int32)
@@ -134,6 +134,6 @@ def test_strata_cover_and_are_narrower_than_rows(runs: int, slack: float) -> Non
         widths.append(estimate.half_width / plain.half_width)
     measured = result(estimates, ROWS.right.mean())
     print(f"{measured}, width over that of rows {np.mean(widths):.3f}")
-    assert abs(measured.bias) < 0.3
+    assert abs(measured.bias) < (0.3 if runs == 2_000 else 0.8)
     assert measured.coverage == pytest.approx(0.95, abs=slack)
     assert np.mean(widths) < 0.99

@@ -12,13 +12,16 @@ PILOT = 50
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_half_width_comes_out_within_a_fifth_in_nine_runs_of_ten(binary: bool) -> None:
-    """A pilot of 50 rows, then the capped run through the ledger: 500 runs."""
+@pytest.mark.parametrize(
+    "runs", [150, pytest.param(2_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_half_width_comes_out_within_a_fifth_in_nine_runs_of_ten(runs: int, binary: bool) -> None:
+    """A pilot of 50 rows, then the capped run through the ledger."""
     rows = population()
     scores = rows.right if binary else rows.share
     cap = int(rows.cost.sum()) // 10
     near = near_rows = 0
-    for seed in range(500):
+    for seed in range(runs):
         rng = np.random.default_rng(seed)
         order = rng.permutation(scores.size)
         pilot = order[:PILOT]
@@ -31,8 +34,9 @@ def test_half_width_comes_out_within_a_fifth_in_nine_runs_of_ten(binary: bool) -
         assert promised.half_width is not None
         near += abs(promised.half_width / actual.half_width - 1) <= 0.2
         near_rows += abs(promised.rows / len(started) - 1) <= 0.2
-    assert near >= 450
-    assert near_rows >= 450
+    print(f"{runs} runs: half-width within a fifth in {near / runs:.4f}, rows in {near_rows / runs:.4f}")
+    assert near / runs >= (0.9 if runs == 2_000 else 0.85)
+    assert near_rows / runs >= 0.9
 
 
 def test_clusters_widen_the_forecast_as_they_widen_the_interval() -> None:

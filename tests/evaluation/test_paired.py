@@ -144,6 +144,7 @@ def test_a_difference_that_is_not_there_is_found_in_one_comparison_of_twenty(bin
         comparison = compared(a, b, binary=binary)
         found += comparison.p_value <= 0.05
         outside += not comparison.difference.low <= 0 <= comparison.difference.high
+    print(f"2,000 times: p <= 0.05 in {found / 2_000:.4f}, 0 outside the interval in {outside / 2_000:.4f}")
     assert 0.04 <= found / 2_000 <= 0.06
     assert 0.04 <= outside / 2_000 <= 0.06
 
@@ -160,4 +161,5 @@ def test_the_interval_of_a_difference_covers_that_of_the_data_set() -> None:
         asked = rng.choice(rows.right.size, 500, replace=False)
         difference = compared(rows.right[asked], second[asked], rows.right.size, binary=True).difference
         covered += difference.low <= true <= difference.high
+    print(f"2,000 times: coverage {covered / 2_000:.4f}")
     assert 0.94 <= covered / 2_000 <= 0.96
