@@ -8,7 +8,6 @@ not an error.
 
 import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ import anyio
 import anyio.to_thread
 
 from batchrun.call import Call, Input, kept_if_it_fails, open_call
-from batchrun.errors import EXIT_SIGINT, EXIT_SIGTERM, UsageError
+from batchrun.errors import EXIT_SIGTERM, UsageError
 from batchrun.estimate import plan_job
 from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path
@@ -103,8 +102,9 @@ def run(
     _refuse_running_loop()
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
-        result = _run(call, sandbox, local, api_key, retry_failed, topped_up, progress)
-        _hand_on_signal(result.exit_code)
+        interruption = Interruption()
+        result = _run(call, sandbox, local, api_key, retry_failed, topped_up, progress, interruption)
+        _hand_on_signal(interruption)
     return result
 
 
@@ -261,7 +261,7 @@ def _run(
     retry_failed: bool,
     topped_up: bool,
     progress: bool,
-    interruption: Interruption | None = None,
+    interruption: Interruption,
 ) -> Result:
     with _target(call.job, sandbox, local, api_key) as target:
         summary = run_and_tell(
@@ -314,8 +314,7 @@ def _refuse_running_loop() -> None:
         raise UsageError("an event loop runs in this thread already: use `await batchrun.arun(...)` here")
 
 
-def _hand_on_signal(exit_code: int) -> None:
+def _hand_on_signal(interruption: Interruption) -> None:
     """To the handler that was there before the run, which has only put it off."""
-    numbers = {EXIT_SIGINT: signal.SIGINT, EXIT_SIGTERM: signal.SIGTERM}
-    if exit_code in numbers and threading.current_thread() is threading.main_thread():
-        signal.raise_signal(numbers[exit_code])
+    if interruption.stop is not None:
+        signal.raise_signal(signal.SIGTERM if interruption.stop.exit_code == EXIT_SIGTERM else signal.SIGINT)

@@ -44,7 +44,8 @@ def test_key_at_top_level_names_its_table(minimal: Path) -> None:
 def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> None:
     assert refusal("[zzzz]") == (
         "zzzz: unknown table; tables are "
-        "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels, evaluation"
+        "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels, evaluation, "
+        "on_finish"
     )
 
 

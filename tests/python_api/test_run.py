@@ -1,6 +1,8 @@
 """batchrun.run: tables in, tables out, with the promises of the command line."""
 
 import asyncio
+import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 import batchrun
+from batchrun import output
 from batchrun.output_columns import COLUMNS
 from batchrun.sandbox import Sandbox, Settings, background
 from tests.python_api.jobs import JOB, TEXTS, reviews
@@ -267,6 +270,22 @@ def test_a_fault_keeps_the_temporary_journal_and_says_where(
     ]
     again = batchrun.run(JOB, input=reviews(), journal=kept, sandbox=True)
     assert (again.exit_code, sent_by(again)) == (0, 0)
+
+
+def test_a_signal_that_comes_too_late_to_stop_anything_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that makes one run after the other has to end at Ctrl-C."""
+    written = []
+
+    def write_output(*arguments: Any) -> Any:
+        written.append(output.write_output(*arguments))
+        signal.raise_signal(signal.SIGINT)
+        return written[0]
+
+    monkeypatch.setattr("batchrun.pipeline.write_output", write_output)
+    with pytest.raises(KeyboardInterrupt):
+        batchrun.run(JOB, input=reviews(), settings={"output.path": "out.parquet"}, sandbox=True)
+    assert pl.read_parquet("out.parquet")["status"].to_list() == ["ok"] * 4
+    assert json.loads(Path("out.run/summary.json").read_text())["exit_code"] == 0
 
 
 def test_run_inside_an_event_loop_points_to_arun() -> None:
