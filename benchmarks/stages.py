@@ -86,7 +86,7 @@ def _time_stages(workload: Workload, server: Server, journal: Journal, folder: P
             pass
     chunks = pending_rows(workload, journal, Progress())
     requests = [row.request for row in chain.from_iterable(chunks)]
-    with stages.timed("send and decode: reqwest, its thread, httpx's types"):
+    with stages.timed("send and decode: reqwest and its thread"):
         answers = uvloop.run(_send_all(server, requests))
     with stages.timed("ledger and books"):
         records = _book_all(workload, requests, answers)

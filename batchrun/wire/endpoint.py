@@ -1,7 +1,12 @@
 """The wire on the client's side: the one place that speaks HTTP.
 
-httpx supplies the types, the errors and the seam for other transports. The bytes are moved by reqwest (Rust),
-since httpx's own transport walks all of its connections on every request.
+reqwest (Rust) moves the bytes: HTTP/1.1, TLS verified, bodies decompressed, no cookies, no redirects. No
+retries either: a request goes to a second connection only where an idle one turned out closed before a byte
+of the request was written. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured, but never for this
+machine's own address.
+
+pyreqwest lets an exchange whose reader was cancelled before the response began run on, unheard, until its
+answer or the time-out.
 """
 
 import math
@@ -11,16 +16,17 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint_if_cancelled
-from pyreqwest.client import ClientBuilder
+from pyreqwest.bytes import Bytes
+from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 from pyreqwest.http import HeaderMap, Url
 from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response as WireResponse
+from pyreqwest.response import Response
 
 from batchrun import __version__
 from batchrun.errors import JobError
@@ -67,34 +73,27 @@ class EndpointSettings:
 
 
 @asynccontextmanager
-async def open_endpoint(
-    settings: EndpointSettings, transport: httpx.AsyncBaseTransport | None = None
-) -> "AsyncIterator[Endpoint]":
-    """An endpoint with its connections, which are closed at the end. `transport` takes the network's place.
+async def open_endpoint(settings: EndpointSettings) -> "AsyncIterator[Endpoint]":
+    """An endpoint with its connections, which are closed at the end.
 
     Raises JobError where the address is no http(s) URL or a header can't be sent.
     """
     url = _messages_url(settings.base_url)
-    headers = _request_headers(settings, url)
-    async with transport or ReqwestTransport(settings, url) as wire:
-        yield Endpoint(settings, url, headers, wire)
+    headers = _request_headers(settings)
+    async with _client(settings, url) as client:
+        yield Endpoint(settings, url, headers, client)
 
 
 class Endpoint:
     """One address of `POST /v1/messages`. Made by `open_endpoint`."""
 
     def __init__(
-        self,
-        settings: EndpointSettings,
-        url: httpx.URL,
-        headers: list[tuple[bytes, bytes]],
-        transport: httpx.AsyncBaseTransport,
+        self, settings: EndpointSettings, url: Url, headers: list[tuple[str, str]], client: Client
     ) -> None:
         self._settings = settings
         self._url = url
         self._headers = headers
-        self._transport = transport
-        self._extensions = {"timeout": httpx.Timeout(settings.timeout).as_dict()}
+        self._client = client
 
     async def send(self, body: bytes) -> Answer | Failure:
         """Send one request once (`body` is its JSON) and read the answer. Raises nothing but cancellation.
@@ -112,80 +111,83 @@ class Endpoint:
     async def _exchange(
         self, body: bytes, started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
+        exchange = self._request(body)
         try:
-            response = await self._transport.handle_async_request(self._request(body))
+            response = await _heeding_cancellation(exchange.__aenter__())
+            pieces = _Pieces(exchange, response)
             try:
-                return await self._read(response, started, deadline)
+                return await self._read(response, pieces, started, deadline)
             finally:
-                with suppress(Exception):  # an answer that is there counts, however its connection ends
-                    await cast("httpx.AsyncByteStream", response.stream).aclose()
-        except httpx.HTTPError as error:
+                await pieces.aclose()
+        except PyreqwestError as error:
             return self._lost(error, started)
 
-    def _request(self, body: bytes) -> httpx.Request:
-        # httpx leaves the headers alone where a stream is given: 1 us instead of 7 with `content`.
-        return httpx.Request(
-            "POST",
-            self._url,
-            headers=[*self._headers, (b"content-length", b"%d" % len(body))],
-            stream=httpx.ByteStream(body),
-            extensions=self._extensions,
-        )
+    def _request(self, body: bytes) -> StreamRequest:
+        builder = self._client.post(self._url).headers(self._headers).body_bytes(body)
+        # Else nothing is seen of a response until 64 KiB of its body or the end are there.
+        return builder.streamed_read_buffer_limit(0).build_streamed()
 
     async def _read(
-        self, response: httpx.Response, started: float, deadline: anyio.CancelScope | None
+        self, response: Response, pieces: "_Pieces", started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
-        limits = rate_limits(response.headers.multi_items(), time.time())
-        if not response.is_success:
-            return await self._refusal(response, started, limits)
+        status, headers = response.status, _readable_headers(response.headers)
+        limits = rate_limits(headers, time.time())
+        if not 200 <= status < 300:
+            return await self._refusal(status, dict(headers), pieces, started, limits)
         try:
-            if deadline is not None and _is_event_stream(response):
-                return await self._read_events(_chunks(response), started, deadline, limits)
-            body = await self._read_whole(_chunks(response))
+            if deadline is not None and _is_event_stream(dict(headers)):
+                return await self._read_events(pieces, started, deadline, limits)
+            body = await self._read_whole(pieces)
             return read_answer(body, _since(started), limits=limits)
         except MessageError as error:
-            key = self._settings.api_key
-            return broken_answer(error, response.status_code, _since(started), limits, key)
+            return broken_answer(error, status, _since(started), limits, self._settings.api_key)
 
-    async def _read_whole(self, chunks: AsyncIterator[bytes]) -> bytes:
-        pieces, room = [], self._settings.max_answer_bytes
-        async for chunk in chunks:
-            room -= len(chunk)
+    async def _read_whole(self, pieces: "_Pieces") -> bytes:
+        read, room = [], self._settings.max_answer_bytes
+        while (piece := await pieces.next()) is not None:
+            room -= len(piece)
             if room < 0:
                 raise AnswerTooLargeError(self._settings.max_answer_bytes)
-            pieces.append(chunk)
-        return b"".join(pieces)
+            read.append(piece)
+        return b"".join(read)
 
     async def _read_events(
         self,
-        chunks: AsyncIterator[bytes],
+        pieces: "_Pieces",
         started: float,
         deadline: anyio.CancelScope,
         limits: RateLimits | None,
     ) -> Answer:
         assembler, room = MessageAssembler(), self._settings.max_answer_bytes
         end, first_token_latency = deadline.deadline, None
-        async for chunk in chunks:
+        while (piece := await pieces.next()) is not None:
             # The idle time-out begins with the first piece: a long prompt is the whole time-out's matter.
             deadline.deadline = min(end, anyio.current_time() + self._settings.idle_timeout)
-            room -= len(chunk)
+            room -= len(piece)
             if room < 0:
                 raise AnswerTooLargeError(self._settings.max_answer_bytes)
-            assembler.feed(chunk)
+            assembler.feed(piece.to_bytes())
             if first_token_latency is None and assembler.has_content:
                 first_token_latency = _since(started)
             if assembler.whole:
                 break
         answer = read_answer(assembler.body(), _since(started), first_token_latency, limits)
         deadline.deadline = math.inf
-        await _drain(chunks)
+        await _drain(pieces)
         return answer
 
-    async def _refusal(self, response: httpx.Response, started: float, limits: RateLimits | None) -> Failure:
+    async def _refusal(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        pieces: "_Pieces",
+        started: float,
+        limits: RateLimits | None,
+    ) -> Failure:
         return classify_status(
-            response.status_code,
-            response.headers,
-            await _start_of_body(_chunks(response)),
+            status,
+            headers,
+            await _start_of_body(pieces),
             url=str(self._url),
             now=time.time(),
             key=self._settings.api_key,
@@ -193,20 +195,26 @@ class Endpoint:
             limits=limits,
         )
 
-    def _lost(self, error: Exception, started: float) -> Failure:
-        latency = _since(started)
-        text = displayable(f"{self._url.host}: {error or type(error).__name__}", self._settings.api_key)
-        match error:
-            case httpx.ConnectError() if _DISTRUSTED in str(error):
-                return never_sent("untrusted_certificate", text, latency, hopeless=True)
-            case httpx.ConnectTimeout() | httpx.PoolTimeout():
+    def _lost(self, error: PyreqwestError, started: float) -> Failure:
+        """What an error of pyreqwest proves.
+
+        Its class doesn't tell: a reset after sending is a ConnectError, too. Its causes do: hyper says
+        "client error (Connect)" for what happens before a connection can take a request.
+        """
+        details = getattr(error, "details", None) or {}
+        causes = [cause["message"] for cause in details.get("causes") or ()]
+        latency, timed_out = _since(started), isinstance(error, RequestTimeoutError)
+        reason = (causes[-1] if causes else error.message) or type(error).__name__
+        text = displayable(f"{self._url.host_str}: {reason}", self._settings.api_key)
+        if "client error (Connect)" in causes:
+            if timed_out:
                 return never_sent("connect_timeout", f"no connection in time to {text}", latency)
-            case httpx.ConnectError():
-                return never_sent("connect_failed", f"no connection to {text}", latency)
-            case httpx.TimeoutException():
-                return self._out_of_time(started)
-            case _:
-                return fate_unknown("connection_lost", f"the connection broke: {text}", latency)
+            if _DISTRUSTED in reason:
+                return never_sent("untrusted_certificate", text, latency, hopeless=True)
+            return never_sent("connect_failed", f"no connection to {text}", latency)
+        if timed_out:
+            return self._out_of_time(started)
+        return fate_unknown("connection_lost", f"the connection broke: {text}", latency)
 
     def _out_of_time(self, started: float) -> Failure:
         message = f"no whole answer within endpoint.timeout_seconds = {self._settings.timeout:g}"
@@ -219,98 +227,50 @@ class Endpoint:
         return fate_unknown("idle_timeout", message, _since(started))
 
 
-class ReqwestTransport(httpx.AsyncBaseTransport):
-    """Moves the bytes with reqwest: HTTP/1.1, TLS verified, bodies decompressed, no cookies, no redirects.
-
-    No retries either: a request goes to a second connection only where an idle one turned out closed before
-    a byte of the request was written. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured, but never
-    for this machine's own address. Its errors say what is proved: ConnectError and ConnectTimeout mean that
-    nothing was sent.
-
-    pyreqwest lets an exchange whose reader was cancelled before the response began run on, unheard, until
-    its answer or the time-out.
-    """
-
-    def __init__(self, settings: EndpointSettings, url: httpx.URL) -> None:
-        timeout = timedelta(seconds=settings.timeout)
-        builder = (
-            ClientBuilder()
-            .http1_only()
-            .follow_redirects(enable=False)
-            .timeout(timeout)
-            # Shorter than the whole, so that a time-out while connecting is known for one.
-            .connect_timeout(min(timeout / 2, _LONGEST_CONNECT))
-            .pool_idle_timeout(_LONGEST_IDLE)
-            .pool_max_idle_per_host(settings.connections)
-        )
-        self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; the body of the response is read as it comes. Raises httpx.TransportError."""
-        exchange, response = await _translated(self._start(request))
-        headers = _readable_headers(response.headers)
-        return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
-
-    async def _start(self, request: httpx.Request) -> tuple[StreamRequest, WireResponse]:
-        builder = self._client.request(request.method, str(request.url))
-        builder = builder.headers(request.headers.multi_items()).body_bytes(request.read())
-        # Else nothing is seen of a response until 64 KiB of its body or the end are there.
-        exchange = builder.streamed_read_buffer_limit(0).build_streamed()
-        return exchange, await exchange.__aenter__()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.close()
+def _client(settings: EndpointSettings, url: Url) -> Client:
+    timeout = timedelta(seconds=settings.timeout)
+    builder = (
+        ClientBuilder()
+        .http1_only()
+        .follow_redirects(enable=False)
+        .timeout(timeout)
+        # Shorter than the whole, so that a time-out while connecting is known for one.
+        .connect_timeout(min(timeout / 2, _LONGEST_CONNECT))
+        .pool_idle_timeout(_LONGEST_IDLE)
+        .pool_max_idle_per_host(settings.connections)
+    )
+    return (builder.no_proxy() if is_loopback(_host(url)) else builder).build()
 
 
-class _ReqwestBody(httpx.AsyncByteStream):
-    def __init__(self, exchange: StreamRequest, response: WireResponse) -> None:
+class _Pieces:
+    """The body of a response as it comes."""
+
+    def __init__(self, exchange: StreamRequest, response: Response) -> None:
         self._exchange = exchange
         self._reader = response.body_reader
         self._at_end = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await _translated(self._reader.read_chunk())
-        if chunk is None:
-            self._at_end = True
-            raise StopAsyncIteration
-        return chunk.to_bytes()
+    async def next(self) -> Bytes | None:
+        """The next piece, None at the end. Raises PyreqwestError."""
+        piece = await _heeding_cancellation(self._reader.read_chunk())
+        self._at_end = piece is None
+        return piece
 
     async def aclose(self) -> None:
         # No wait after the end, and none that a cancellation could break: the answer would be lost with it.
         if not self._at_end:
-            with anyio.CancelScope(shield=True):
+            # An answer that is there counts, however its connection ends.
+            with anyio.CancelScope(shield=True), suppress(Exception):
                 await self._exchange.__aexit__(None, None, None)
 
 
-async def _translated(work: Awaitable[_T]) -> _T:
-    """Await work of pyreqwest: its errors become httpx's, its cancellation that of the scope around it."""
+async def _heeding_cancellation(work: Awaitable[_T]) -> _T:
+    """pyreqwest raises a cancellation of its own, which an anyio scope doesn't know and would let through."""
     try:
         return await work
-    except PyreqwestError as error:
-        raise _proved_error(error) from None
     except anyio.get_cancelled_exc_class():
-        # pyreqwest raises a cancellation of its own, which an anyio scope doesn't know and would let through.
         await checkpoint_if_cancelled()
         raise
-
-
-def _proved_error(error: PyreqwestError) -> httpx.TransportError:
-    """What an error of pyreqwest proves.
-
-    Its class doesn't tell: a reset after sending is a ConnectError, too. Its causes do: hyper says
-    "client error (Connect)" for what happens before a connection can take a request.
-    """
-    details = getattr(error, "details", None) or {}
-    causes = [cause["message"] for cause in details.get("causes") or ()]
-    text = causes[-1] if causes else error.message
-    timed_out = isinstance(error, RequestTimeoutError)
-    if "client error (Connect)" in causes:
-        return httpx.ConnectTimeout(text) if timed_out else httpx.ConnectError(text)
-    return httpx.ReadTimeout(text) if timed_out else httpx.ReadError(text)
 
 
 def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
@@ -324,54 +284,50 @@ def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
         return readable
 
 
-def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    return aiter(cast("httpx.AsyncByteStream", response.stream))
-
-
-async def _start_of_body(chunks: AsyncIterator[bytes]) -> bytes:
+async def _start_of_body(pieces: _Pieces) -> bytes:
     start = b""
     # The status has come and counts, even where its page breaks off.
-    with suppress(httpx.TransportError):
-        async for chunk in chunks:
-            start += chunk
-            if len(start) > _MOST_ERROR_BYTES:
-                break
+    with suppress(PyreqwestError):
+        while len(start) <= _MOST_ERROR_BYTES and (piece := await pieces.next()) is not None:
+            start += piece.to_bytes()
     return start[:_MOST_ERROR_BYTES]
 
 
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
+async def _drain(pieces: _Pieces) -> None:
     """Read what is left of a stream whose message is whole, so that its connection can be used again."""
-    with anyio.move_on_after(_DRAIN_SECONDS, shield=True):
+    with anyio.move_on_after(_DRAIN_SECONDS, shield=True), suppress(PyreqwestError):
         for _ in range(_MOST_DRAINED_CHUNKS):
-            try:
-                await anext(chunks)
-            except (StopAsyncIteration, httpx.TransportError):
+            if await pieces.next() is None:
                 return
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    return str(response.headers.get("content-type")).lower().startswith("text/event-stream")
+def _is_event_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def _since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _messages_url(base_url: str) -> httpx.URL:
+def _messages_url(base_url: str) -> Url:
     try:
-        url = httpx.URL(base_url.rstrip("/") + "/v1/messages")
-        Url(str(url))  # reqwest knows more of hosts and ports, and would say so at the first request only
-    except (httpx.InvalidURL, ValueError) as error:
+        given, url = urlsplit(base_url), Url(base_url.rstrip("/") + "/v1/messages")
+    except ValueError as error:
         raise JobError(f"[endpoint] base_url: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    # Url would take the path's first part for a host that is missing.
+    if url.scheme not in ("http", "https") or not given.hostname:
         raise JobError("[endpoint] base_url: expected http://host or https://host")
     return url
 
 
-def _request_headers(settings: EndpointSettings, url: httpx.URL) -> list[tuple[bytes, bytes]]:
-    """The headers of every request, all but its length. Those of the settings win over the defaults."""
+def _host(url: Url) -> str:
+    """Without the brackets of an IPv6 address."""
+    return urlsplit(str(url)).hostname or ""
+
+
+def _request_headers(settings: EndpointSettings) -> list[tuple[str, str]]:
+    """The headers of every request, all but host and length. Those of the settings win over the defaults."""
     headers = {
-        "host": url.netloc.decode("ascii"),
         "user-agent": f"batchrun/{__version__}",
         "content-type": "application/json",
         **{name.lower(): value for name, value in settings.headers.items()},
@@ -387,4 +343,4 @@ def _request_headers(settings: EndpointSettings, url: httpx.URL) -> list[tuple[b
             raise JobError(
                 f"[endpoint] the header {name!r} can't be sent: use printable ASCII characters alone"
             )
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+    return list(headers.items())

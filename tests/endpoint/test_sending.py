@@ -4,7 +4,6 @@ import gzip
 import zlib
 
 import anyio
-import httpx
 import pyarrow as pa
 import pytest
 
@@ -274,50 +273,31 @@ async def test_many_requests_at_once_each_get_their_answer() -> None:
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
 
 
-async def test_another_transport_takes_the_networks_place() -> None:
-    def reply(request: httpx.Request) -> httpx.Response:
-        assert request.content == REQUEST
-        assert request.headers["content-length"] == str(len(REQUEST))
-        return httpx.Response(200, content=MESSAGE)
-
-    settings = EndpointSettings("https://model.invalid", "sk-test-key")
-    async with open_endpoint(settings, httpx.MockTransport(reply)) as endpoint:
-        answer = await endpoint.send(REQUEST)
-    assert isinstance(answer, Answer)
-    assert answer.body == MESSAGE
-
-
 async def test_answer_counts_however_its_connection_ends() -> None:
-    class Breaking(httpx.ByteStream):
-        async def aclose(self) -> None:
-            raise httpx.CloseError("broken pipe")
+    async def reset_after(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.write(response(MESSAGE))
+        connection.reset()
 
-    settings = EndpointSettings("https://model.invalid", "sk-test-key")
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Breaking(MESSAGE)))
-    async with open_endpoint(settings, transport) as endpoint:
-        assert isinstance(await endpoint.send(REQUEST), Answer)
+    assert (await answer_from(reset_after)).body == MESSAGE
 
 
 async def test_an_error_of_the_wire_becomes_a_failure_without_the_key() -> None:
-    def fail(request: httpx.Request) -> httpx.Response:
-        raise httpx.ReadError("lost, with sk-test-key")
-
-    settings = EndpointSettings("https://model.invalid", "sk-test-key")
-    async with open_endpoint(settings, httpx.MockTransport(fail)) as endpoint:
-        failure = await endpoint.send(REQUEST)
+    """The error names the host, which is the key here."""
+    failure = await send_once(EndpointSettings("http://sk-test-key.invalid", "sk-test-key"))
     assert isinstance(failure, Failure)
-    assert failure.billed is Billed.UNKNOWN
+    assert failure.billed is Billed.NO
     assert "sk-test-key" not in failure.message
 
 
-async def test_a_fault_of_batchruns_own_is_no_failure_of_the_endpoint() -> None:
+async def test_a_fault_of_batchruns_own_is_no_failure_of_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It must end the run, and not be retried and booked as uncertain spend, row by row."""
 
-    def fail(request: httpx.Request) -> httpx.Response:
-        raise AttributeError("a mistake in the transport")
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("a mistake in the reading")
 
-    async with open_endpoint(
-        EndpointSettings("https://model.invalid", "k"), httpx.MockTransport(fail)
-    ) as endpoint:
-        with pytest.raises(AttributeError):
-            await endpoint.send(REQUEST)
+    monkeypatch.setattr("batchrun.wire.endpoint.read_answer", fail)
+    with pytest.raises(AttributeError):
+        await answer_from(always(response(MESSAGE)))
