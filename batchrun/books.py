@@ -133,7 +133,8 @@ class Books:
         )
         self._ledger.settle(lease.reservation, cost, answer.remaining_credits)
         self._tariff = self._tariff.after(answer, cost, lease.request.input_bound, lease.output_bound)
-        self._ledger.raise_uncertain_credits(self._tariff.credit_bound(self._ledger.uncertain.tokens))
+        if uncertain := self._ledger.uncertain.tokens:
+            self._ledger.raise_uncertain_credits(self._tariff.credit_bound(uncertain))
         return cost.tokens
 
     def failed(self, lease: Lease, failure: Failure, final: bool) -> None:
