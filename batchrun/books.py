@@ -1,7 +1,7 @@
 """Ledger and journal in step: every attempt is booked in both, and in the order that keeps the budget."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from batchrun.amounts import NOTHING
@@ -15,6 +15,9 @@ from batchrun.stops import CREDITS_UNKNOWN, DAY_AHEAD, NO_WORST_CASE
 MILLISECONDS_PER_DAY = 86_400_000
 BEYOND_COUNTING = 10**15
 """A worst case in nano-USD, credits or tokens from which SQLite's sums could overflow."""
+
+
+_NONE = Reservation(NOTHING)
 
 
 class AttemptLog(Protocol):
@@ -39,7 +42,7 @@ class Lease:
     used_attempts: int = 0
     attempt: int = 0
     first_failed: float | None = None
-    reservation: Reservation = field(default_factory=lambda: Reservation(NOTHING))
+    reservation: Reservation = _NONE
 
     @property
     def output_bound(self) -> int:
@@ -130,7 +133,8 @@ class Books:
         )
         self._ledger.settle(lease.reservation, cost, answer.remaining_credits)
         self._tariff = self._tariff.after(answer, cost, lease.request.input_bound, lease.output_bound)
-        self._ledger.raise_uncertain_credits(self._tariff.credit_bound(self._ledger.uncertain.tokens))
+        if uncertain := self._ledger.uncertain.tokens:
+            self._ledger.raise_uncertain_credits(self._tariff.credit_bound(uncertain))
         return cost.tokens
 
     def failed(self, lease: Lease, failure: Failure, final: bool) -> None:

@@ -5,6 +5,7 @@ sent -> booked (journal, ledger) -> closed, or waiting for another attempt. `Eng
 workers only exchange a body for a reply.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -55,12 +56,6 @@ Going = tuple[Lease, Admission]
 """A request that is let go, as the books and as the limiter count it."""
 
 
-@dataclass(slots=True)
-class _IdleWorker:
-    event: anyio.Event
-    going: Going | None = None
-
-
 class Engine:
     """One run's fan-out. Faults are raised; every other end is a `Stop` or None.
 
@@ -88,7 +83,7 @@ class Engine:
         self._reads_answers = rules.labelling is not None or watch is not None
         self._uncommitted: deque[tuple[Lease, int]] = deque()
         self._durable: deque[Lease] = deque()
-        self._idle: list[_IdleWorker] = []
+        self._idle: list[asyncio.Future[Going]] = []
         self._workers = 0
         self._let_go_unsent: dict[int, Lease] = {}
         self._on_wire = 0
@@ -271,8 +266,8 @@ class Engine:
                 return
             if self._idle:
                 worker = self._idle.pop()
-                worker.going = going
-                worker.event.set()
+                if not worker.cancelled():  # else the run is being aborted, which withdraws what was let go
+                    worker.set_result(going)
             else:
                 self._workers += 1
                 self._tasks.start_soon(self._work, going)
@@ -310,10 +305,9 @@ class Engine:
             self._admission.call()
             going = self._take()
             if going is None:
-                worker = _IdleWorker(anyio.Event())
-                self._idle.append(worker)
-                await worker.event.wait()
-                going = worker.going
+                work = asyncio.get_running_loop().create_future()
+                self._idle.append(work)
+                going = await work
 
     # Ends of attempts.
 

@@ -1,6 +1,7 @@
 """Which occurrence of its request a row is, without a memory that grows with the input."""
 
 import sqlite3
+from collections.abc import Sequence
 
 
 class OccurrenceCounter:
@@ -12,6 +13,16 @@ class OccurrenceCounter:
             "CREATE TABLE seen (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID"
         )
         self._connection.execute("BEGIN")
+
+    def add(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Takes several at once, each of them once; returns those that had not been taken before."""
+        if not digests:
+            return set()
+        marks = ",".join(["(?, 1)"] * len(digests))
+        new = self._connection.execute(
+            f"INSERT INTO seen VALUES {marks} ON CONFLICT DO NOTHING RETURNING digest", digests
+        )
+        return {digest for (digest,) in new}
 
     def count(self, digest: bytes) -> int:
         """How many times this digest has been counted, this time included."""

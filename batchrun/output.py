@@ -114,11 +114,14 @@ class RowWriter:
         """The values of the added columns, for each row of the chunk."""
         sendable = [request for request in chunk.requests if isinstance(request, Request)]
         records = row_records(sendable, self._journal, self._workload.labelling)
+        unseen = self._occurrences.add(tuple({request.digest for request in sendable}))
         expected = self._expected(chunk)
         added, counts = self._workload.added, self.counts
         rows = []
         for request, cell in zip(chunk.requests, expected, strict=True):
-            duplicate = isinstance(request, Request) and self._occurrences.count(request.digest) > 1
+            duplicate = isinstance(request, Request) and request.digest not in unseen
+            if isinstance(request, Request):
+                unseen.discard(request.digest)
             record = records.get(request.digest) if isinstance(request, Request) else request
             score = None if self.tally is None else self.tally.add(record, cell, duplicate)
             row = added.values(record, duplicate, score)

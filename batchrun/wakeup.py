@@ -1,27 +1,38 @@
 """One task waits, any other wakes it."""
 
-import anyio
+import asyncio
+import math
 
 
 class Wakeup:
-    """Wakes the one task that waits for it; a call with nobody waiting is kept for the next wait."""
+    """Wakes the one task that waits for it; a call with nobody waiting is kept for the next wait.
+
+    Made of a future of the event loop, since a wait takes place for every row: an event of anyio's and a
+    scope for the time cost several times as much.
+    """
 
     def __init__(self) -> None:
         self._called = False
-        self._event: anyio.Event | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     def call(self) -> None:
         self._called = True
-        if self._event is not None:
-            self._event.set()
+        self._wake()
 
     async def wait(self, seconds: float | None = None) -> None:
         if not self._called:
-            self._event = anyio.Event()
-            if seconds is None:
-                await self._event.wait()
-            else:
-                with anyio.move_on_after(seconds):
-                    await self._event.wait()
-            self._event = None
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            endless = seconds is None or seconds == math.inf
+            timer = None if endless else loop.call_later(seconds or 0.0, self._wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
         self._called = False
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -96,7 +96,7 @@ def _time_stages(workload: Workload, server: Server, journal: Journal, folder: P
         for start in range(0, ROWS, 1024):
             journal.settled_digests(tuple(request.digest for request in requests[start : start + 1024]))
     with stages.timed("output: read, render, look up, decode, Parquet"):
-        write_output(workload, journal, folder / "output.parquet", lambda _: {})
+        write_output(workload, journal, folder / "output.parquet", lambda _rows, _findings: {})
     journal.close()
     return stages
 

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
 from batchrun.tables.python_rows import python_values
@@ -71,6 +70,8 @@ def _exact(column: pa.Array) -> pa.Array:
 
 
 def _timestamps(column: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc  # only here, since it takes 0.05 s
+
     zone = column.type.tz
     if zone == "UTC":  # needs no table of time zones, which small systems lack
         return pc.strftime(column.cast(pa.timestamp(column.type.unit)), "%Y-%m-%dT%H:%M:%SZ")
