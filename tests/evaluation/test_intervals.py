@@ -136,7 +136,7 @@ def test_thin_strata_are_taken_together() -> None:
     """One row or none tells nothing about the spread within a stratum."""
     few = strata(scored(0, 1, 0, 1, 1, 0), [0, 0, 0, 0, 1, 2], [100, 10, 30, 5])
     assert few.value == pytest.approx((100 * 0.5 + 45 * 0.5) / 145)
-    assert few.warnings == ("3 strata with fewer than two scored rows are taken together with others",)
+    assert few.warnings == ("3 strata with fewer than two scored rows: taken together with others",)
     joined = strata(scored(0, 1, 0, 1, 1), [0, 0, 0, 0, 1], [100, 10])
     assert joined.value == pytest.approx(0.6)
 
