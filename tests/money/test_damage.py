@@ -11,6 +11,7 @@ import pytest
 
 from batchrun.errors import JournalError, StorageError
 from batchrun.journal import Intent, create_or_open, open_for_reading
+from batchrun.journal.schema import FORMAT
 from batchrun.journal.storage import check_whole
 from tests.money.journals import (
     Reports,
@@ -184,11 +185,11 @@ def test_a_newer_format_is_refused_and_left_as_it_is(whole: Path, tmp_path: Path
     path = tmp_path / "journal.sqlite"
     shutil.copyfile(whole, path)
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
     connection.close()
     before = path.read_bytes()
     for open_it in (create_or_open, open_for_reading):
-        with pytest.raises(JournalError, match="format 2; this batchrun knows format 1"):
+        with pytest.raises(JournalError, match=f"format {FORMAT + 1}; this batchrun knows format {FORMAT}"):
             open_it(path)
     assert path.read_bytes() == before
 
