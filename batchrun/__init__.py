@@ -16,15 +16,14 @@ from batchrun.errors import (
     StorageError,
     UsageError,
 )
+from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from batchrun.api import arun, export, plan, run, status
+    from batchrun.api import arun, compare, evaluate, export, plan, run, status
     from batchrun.job import Job
     from batchrun.job.file import load_job
     from batchrun.result import Result
     from batchrun.sandbox import Settings as SandboxSettings
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchrunError",
@@ -38,7 +37,10 @@ __all__ = [
     "SandboxSettings",
     "StorageError",
     "UsageError",
+    "__version__",
     "arun",
+    "compare",
+    "evaluate",
     "export",
     "load_job",
     "plan",
@@ -52,6 +54,8 @@ _HOMES = {
     "Result": ("batchrun.result", "Result"),
     "SandboxSettings": ("batchrun.sandbox", "Settings"),
     "arun": ("batchrun.api", "arun"),
+    "compare": ("batchrun.api", "compare"),
+    "evaluate": ("batchrun.api", "evaluate"),
     "export": ("batchrun.api", "export"),
     "load_job": ("batchrun.job.file", "load_job"),
     "plan": ("batchrun.api", "plan"),

@@ -23,6 +23,7 @@ import anyio.to_thread
 from batchrun.call import Call, Input, kept_if_it_fails, open_call
 from batchrun.errors import EXIT_SIGTERM, UsageError
 from batchrun.estimate import plan_job
+from batchrun.evaluate import compare_jobs, evaluate_job
 from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path
 from batchrun.job.given import Given
@@ -213,6 +214,44 @@ def export(
     path = call.scratch if to is None else Path(to)
     summary, written = export_job(call.job, sandbox=sandbox, table=call.table, to=path)
     return _result(summary, written, call.scratch)
+
+
+def evaluate(
+    job: Given,
+    *,
+    input: Input | None = None,  # noqa: A002
+    settings: Mapping[str, Any] | None = None,
+    journal: str | PathLike[str] | None = None,
+    sandbox: bool = False,
+) -> dict[str, Any]:
+    """What the answers so far tell about all rows: `evaluation` in a run's summary. Sends nothing.
+
+    `estimate`, `interval` (95 %) and `bounds` are mean scores from 0 to 1, `n`, `of` and `missing` rows, amounts
+    USD; docs/output.md names the rest. Raises UsageError where the job is wrong or has no evaluation, or
+    nothing has been run yet.
+    """
+    call = open_call(job, input, settings, journal, sandbox=sandbox, local=False)
+    return evaluate_job(call.job, sandbox=sandbox, table=call.table)
+
+
+def compare(
+    a: Given,
+    b: Given,
+    *,
+    input: Input | None = None,  # noqa: A002
+    journals: tuple[str | PathLike[str] | None, str | PathLike[str] | None] = (None, None),
+    sandbox: bool = False,
+) -> dict[str, Any]:
+    """Two evaluations compared on the rows that both have asked, as `batchrun compare --json`. Sends nothing.
+
+    `difference` is the mean of A's score less B's, from -1 to 1, with its 95 % `interval` and the `p_value` of
+    `test`; amounts are USD. Raises UsageError where the two don't score the same rows.
+    """
+    calls = [
+        open_call(job, input, None, journal, sandbox=sandbox, local=False)
+        for job, journal in zip((a, b), journals, strict=True)
+    ]
+    return compare_jobs(calls[0].job, calls[1].job, sandbox=sandbox, table=calls[0].table)
 
 
 async def _drained_when_cancelled(running: Callable[[], Result], interruption: Interruption) -> Result:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import batchrun
 from batchrun.books import milliseconds
 from batchrun.job import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
@@ -20,6 +19,7 @@ from batchrun.summary import Summary, as_it_stands, summary_of
 from batchrun.tables.python_rows import python_values
 from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable, replace_table
+from batchrun.version import __version__
 from batchrun.workload import Chunk, Workload, open_workload
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def write_output(
 def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
     """The output file's key-value metadata."""
     return {
-        "batchrun.version": batchrun.__version__,
+        "batchrun.version": __version__,
         "batchrun.job": msgspec.json.encode(public_job(job)).decode(),
         "batchrun.summary": msgspec.json.encode(summary).decode(),
     }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import batchrun
 from batchrun.amounts import NOTHING
 from batchrun.asking import Asking, ask, encoded_rows
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
@@ -41,6 +40,7 @@ from batchrun.summary import (
 from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
 from batchrun.target import Target
+from batchrun.version import __version__
 from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
@@ -189,7 +189,7 @@ def _begin(
     given_up = journal.give_up_intents(started_at, final=job.retry.in_doubt == "leave")
     before = journal.totals(target.sandbox)
     number = journal.start_run(
-        batchrun.__version__,
+        __version__,
         started_at,
         target.sandbox,
         endpoint_identity(job, sandbox=target.sandbox),

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import click
 
-from batchrun import __version__
 from batchrun.cli.evaluate import compare_command, evaluate_command
 from batchrun.cli.export import export_command
 from batchrun.cli.init import init_command, schema_command
@@ -18,6 +17,7 @@ from batchrun.cli.sandbox import sandbox_command
 from batchrun.cli.status import status_command
 from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, BatchrunError
 from batchrun.plain_text import on_one_line
+from batchrun.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

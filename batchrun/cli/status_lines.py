@@ -96,6 +96,9 @@ def _rows_line(view: View, speed: Speed, width: int) -> str:
         parts.append(Part(f"{progress.invalid:,} invalid", 3))
     if ending := _ending(view, speed):
         parts.append(Part(ending, 1))
+    if progress.scored:
+        mean = progress.score_sum / progress.scored
+        parts.append(Part(f"mean score {mean:.3f} of {progress.scored:,} scored", 4))
     text = fitted(parts, width)
     room = min(MOST_BAR, width - len(text) - 3)
     if not total or room < LEAST_BAR:
@@ -195,6 +198,8 @@ def _money(view: View) -> list[Part]:
     ]
     if view.target.sandbox:
         parts.append(Part("sandbox: nothing is paid", 2))
+    if view.progress.notice:
+        parts.append(Part(view.progress.notice, 3))
     if ledger.remaining_credits is not None:
         parts.append(Part(f"{ledger.remaining_credits:,} credits left", 1))
     return parts

@@ -109,7 +109,7 @@ class Monitor:
         per_row, left = spending
         costs = np.full(len(self._pilot), per_row)
         bought = forecast(np.array(self._pilot), costs, left, self._population, self._metric.binary)
-        self._progress.notice = forecast_text(bought, "The budget", score_name(self._metric))
+        self._progress.notice = forecast_text(bought, "the budget", score_name(self._metric))
 
 
 def _enough(name: str, decided: str, rows: int) -> Stop:

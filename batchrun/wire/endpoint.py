@@ -23,10 +23,10 @@ from pyreqwest.http import HeaderMap, Url
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response as WireResponse
 
-from batchrun import __version__
 from batchrun.errors import JobError
 from batchrun.exchange import Answer, Failure, RateLimits
 from batchrun.job.presets import is_loopback
+from batchrun.version import __version__
 from batchrun.wire.error_body import displayable
 from batchrun.wire.messages import AnswerTooLargeError, MessageError, read_answer
 from batchrun.wire.response_headers import rate_limits

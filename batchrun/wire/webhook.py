@@ -3,7 +3,7 @@
 import anyio
 import httpx
 
-from batchrun import __version__
+from batchrun.version import __version__
 
 _HEADERS = {"content-type": "application/json", "user-agent": f"batchrun/{__version__}"}
 
