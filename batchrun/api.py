@@ -226,9 +226,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """What the answers so far tell about all rows: `evaluation` in a run's summary. Sends nothing.
 
-    `estimate`, `interval` (95 %) and `bounds` are mean scores from 0 to 1, `n`, `of` and `missing` rows, amounts
-    USD; docs/output.md names the rest. Raises UsageError where the job is wrong or has no evaluation, or
-    nothing has been run yet.
+    `estimate`, `interval` (95 %) and `bounds` are mean scores from 0 to 1, `n`, `of` and `missing` count
+    rows, amounts are USD; docs/output.md names the rest. Raises UsageError where the job is wrong or has no
+    evaluation, or nothing has been run yet.
     """
     call = open_call(job, input, settings, journal, sandbox=sandbox, local=False)
     return evaluate_job(call.job, sandbox=sandbox, table=call.table)
@@ -244,8 +244,8 @@ def compare(
 ) -> dict[str, Any]:
     """Two evaluations compared on the rows that both have asked, as `batchrun compare --json`. Sends nothing.
 
-    `difference` is the mean of A's score less B's, from -1 to 1, with its 95 % `interval` and the `p_value` of
-    `test`; amounts are USD. Raises UsageError where the two don't score the same rows.
+    `difference` is the mean of A's score less B's, from -1 to 1, with its 95 % `interval` and the `p_value`
+    of `test`; amounts are USD. Raises UsageError where the two don't score the same rows.
     """
     calls = [
         open_call(job, input, None, journal, sandbox=sandbox, local=False)

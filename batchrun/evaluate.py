@@ -24,7 +24,8 @@ class Evaluated:
 def evaluate_job(job: Job, *, sandbox: bool = False, table: Table | None = None) -> dict[str, Any]:
     """The report of an evaluation as the journal stands, as `evaluation` in a run's summary.
 
-    A `table` takes the place of the job's input. Raises UsageError where the job has no evaluation or nothing has been run yet, JournalError.
+    A `table` takes the place of the job's input. Raises UsageError where the job has no evaluation or
+    nothing has been run yet, JournalError.
     """
     from batchrun.sampling.report import report_of
 
