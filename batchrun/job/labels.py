@@ -69,10 +69,6 @@ def check_labels(labels: Labels) -> None:
         )
     if labels.choices is not None:
         _check_choices(labels.choices)
-    else:
-        from batchrun.labels.reading import make_reader
-
-        make_reader(labels)
 
 
 def _check_choices(choices: tuple[str, ...]) -> None:

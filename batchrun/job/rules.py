@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from batchrun.errors import JobError
 from batchrun.job import Job, input_path, output_path, prices, sends_key
 from batchrun.job.evaluation import METRICS, PYTHON_METRIC, EarlyStop, Evaluation
-from batchrun.job.labels import check_labels
+from batchrun.job.labels import Labels, check_labels
 from batchrun.job.mistakes import nearest, shown
 from batchrun.job.on_finish import check_on_finish
 from batchrun.job.presets import is_loopback
@@ -69,6 +69,7 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_output(job)
     if job.labels is not None:
         check_labels(job.labels)
+        _check_reader(job.labels)
     if job.on_finish is not None:
         check_on_finish(job.on_finish)
     if job.evaluation is not None:
@@ -260,6 +261,13 @@ def _reads(job: Job, target: Path) -> bool:
     if "**" in pattern:
         return fnmatch.fnmatchcase(normal_target, pattern.replace("**/", "*"))
     return PurePath(normal_target).match(pattern)
+
+
+def _check_reader(labels: Labels) -> None:
+    """A pattern or a schema that can't be used."""
+    from batchrun.labels.reading import make_reader
+
+    make_reader(labels)
 
 
 def _check_evaluation(evaluation: Evaluation, order: str | None) -> None:
