@@ -64,6 +64,14 @@ usd = 1.0                     # all runs of this job together
 
 [output]                      # also .csv or .jsonl
 path = {output}
+
+# [labels]                    # what a valid answer is: adds the columns label and label_error
+# choices = ["yes", "no"]     # or json_schema = "schema.json", or pattern = "regular expression"
+# repair = 1                  # an invalid answer goes back with the reason
+
+# [evaluation]                # asks a random sample and says how good the answers are
+# expected = "gold"           # the column with the right answers
+# metric = "exact"
 """
 
 

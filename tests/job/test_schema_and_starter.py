@@ -1,5 +1,6 @@
 """The JSON schema, the page made from it, and the job file that `batchrun init` writes."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -83,16 +84,19 @@ def test_starter_job_loads(tmp_path: Path, source: str, output: str) -> None:
 
 
 def test_commented_keys_of_the_starter_are_right(tmp_path: Path) -> None:
-    """Taking the comment sign away from a key gives a job that still loads."""
+    """Taking the comment sign away from keys and tables gives a job that still loads."""
     text = starter_job(["text"], "a.csv")
-    commented = [line for line in text.splitlines() if line.startswith("# ") and " = " in line]
-    assert len(commented) == 3
+    commented = [line for line in text.splitlines() if re.match(r"# (\w+ = |\[\w+\])", line)]
+    assert len(commented) == 9
     for line in commented:
         text = text.replace(line, line.removeprefix("# "))
     assert set(tomllib.loads(text)["prompt"]) == {"template", "system"}
     path = tmp_path / "job.toml"
     path.write_text(text)
-    assert load_job(path).budget.rows == 100
+    job = load_job(path)
+    assert job.budget.rows == 100
+    assert job.labels is not None
+    assert job.evaluation is not None
 
 
 @pytest.mark.parametrize(
