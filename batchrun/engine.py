@@ -227,6 +227,8 @@ class Engine:
             if not shortfall.may_pass:
                 self.stop(at_cap_of(shortfall.cap))
                 return
+            if self._queue.gives_way(lease):
+                return
             self._progress.held_by = shortfall.cap
             await self._admission.wait()
 

@@ -76,6 +76,16 @@ class RowQueue:
     def retry(self, lease: Lease, due: float) -> None:
         heapq.heappush(self._waiting, (due, lease.attempt, lease))
 
+    def gives_way(self, lease: Lease) -> bool:
+        """Puts the first request of a row back where others wait that rows in progress need.
+
+        A cap that has no room for a new row may have room for these.
+        """
+        if lease.number or lease.request.follows is not None or not self._following:
+            return False
+        self._following.append(lease.request)
+        return True
+
     def ended(self, request: Request, reply: Reply) -> None:
         """A request has come to its end."""
         self._go_on(self._open.take(request, reply))

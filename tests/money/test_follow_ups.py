@@ -90,7 +90,7 @@ async def test_the_budget_holds_over_repairs_and_votes_and_is_used(tmp_path: Pat
 
 
 async def test_rows_in_progress_go_before_new_ones_at_the_cap(tmp_path: Path) -> None:
-    """What is begun is finished: of some 220 rows, some forty would stand half done if new ones went first."""
+    """What is begun is finished: of some 220 rows, forty would stand half done if new ones went first."""
     cap = 600 * WORST_CASE
     run = Run(tmp_path / "journal.sqlite", (Cap("budget.usd", "nano_usd", cap),), rules=rules(64))
     rows = [row(number) for number in range(1_000)]
