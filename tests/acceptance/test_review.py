@@ -40,7 +40,9 @@ def labelled_once(tmp_path_factory: pytest.TempPathFactory, quick_sandbox: Sandb
     """Forty-two rows with a label of the sandbox, and four invalid ones; the last row is the first again."""
     folder = tmp_path_factory.mktemp("labelled")
     place = Place(folder, quick_sandbox, "sk-test")
-    place.job_file.write_text(JOB + '[labels]\nchoices = ["good", "bad"]\n')
+    place.job_file.write_text(
+        JOB.replace("BASE_URL", quick_sandbox.base_url) + '[labels]\nchoices = ["good", "bad"]\n'
+    )
     texts = [f"text {n % 10} of {n}" for n in range(40)]
     place.texts(*texts, *(f"both, {n}" for n in range(4)), "=1+1 text 0", texts[0])
     assert run(place).code == 3
