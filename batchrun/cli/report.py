@@ -119,7 +119,7 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False, expand=True)
-    cells = [["" if value is None else on_one_line(str(value)) for value in row] for row in rows]
+    cells = [[on_one_line(_cell(value)) for value in row] for row in rows]
     for position, name in enumerate(names):
         longest = max(len(text) for text in (name, *(row[position] for row in cells)))
         short = longest <= LONGEST_UNCUT
@@ -133,3 +133,9 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     for row in cells:
         table.add_row(*row)
     Console(stderr=True, markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
