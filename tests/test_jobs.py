@@ -116,7 +116,7 @@ def test_every_example_is_a_job_that_loads(folder: Path) -> None:
 
 
 def test_the_labels_job_is_reviewed_as_its_page_says(folder: Path) -> None:
-    """The whole way: labels with votes, a file for a person, who here knows the gold labels, and the precision."""
+    """The whole way: labels with votes, a file for a person who knows the gold labels, the precision."""
     summary = run(folder, "labels.toml")
     assert summary["rows"] == {"total": 308, "ok": 302, "invalid": 6, "failed": 0, "pending": 0, "shared": 6}
     page = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
