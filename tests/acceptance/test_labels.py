@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrun.sandbox import Settings, background
 from tests.acceptance.command import JOB, Place, SandboxProcess, sandbox_process
 
 REPLIES = """
@@ -276,6 +278,23 @@ def test_a_cap_in_the_middle_of_repairs(place: Place) -> None:
     assert place.run(*settings, "budget.usd=1").code == 0
     assert place.requests == 60
     assert place.column("status") == ["ok"] * 20
+
+
+def test_credits_that_run_out_between_the_votes_of_a_row(place: Place) -> None:
+    """The endpoint refuses one vote while others of its row are in flight: the run drains, and goes on."""
+    place.texts(*(f"drawn {n}" for n in range(40)))
+    replies = place.folder / "replies.toml"
+    replies.write_text(REPLIES)
+    settings = [CHOICES, "labels.votes=3", "labels.repair=1", "request.temperature=0.7"]
+    with background(Settings(credits=21, replies=replies, latency=0.05, latency_sigma=0.8)) as sandbox:
+        settings.append(f"endpoint.base_url={sandbox.base_url}")
+        done = place.run(*settings, "limits.concurrency=16")
+        assert done.code == 5, done.err
+        assert place.summary()["credits"]["used"] == 21 == sandbox.bill()["total"]["credits"]
+        assert place.summary()["credits"]["uncertain"] == 0
+        httpx.post(f"{sandbox.base_url}/sandbox/credits", json={"credits": None})
+        assert place.run(*settings).code in (0, 3)
+    assert "pending" not in place.column("status")
 
 
 def test_a_cap_of_rows_counts_rows_and_not_their_requests(place: Place) -> None:
