@@ -69,8 +69,10 @@ class OpenRows:
         return self.take(row.request, row.known[0][1]) if row.known else [row.request]
 
     def take(self, request: Request, reply: Reply) -> Next:
-        """Notes how a request ended."""
-        open_row = self._open[request.row]
+        """Notes how a request ended. One whose row was dropped meanwhile leads to nothing."""
+        open_row = self._open.get(request.row)
+        if open_row is None:
+            return []
         if self._labelling is None:
             del self._open[request.row]
             return Ended(request, reply.text)

@@ -70,7 +70,7 @@ class AddedColumns:
     @property
     def schema(self) -> pa.Schema:
         score = [pa.field("score", pa.float64())] if self.scored else []
-        return pa.schema([*COLUMNS, *self._label_fields(), *score])
+        return pa.schema([*COLUMNS, *self.label_fields(), *score])
 
     def values(
         self, record: RowRecord | InvalidRow | None, duplicate: bool, score: float | None = None
@@ -83,7 +83,8 @@ class AddedColumns:
         values = row_values(record, duplicate) + self._label_values(verdict)
         return (*values, score) if self.scored else values
 
-    def _label_fields(self) -> list[pa.Field]:
+    def label_fields(self) -> list[pa.Field]:
+        """What labels add: the label or its columns, why there is none, and of votes what came out."""
         if self.labelling is None:
             return []
         fields = [pa.field(column.name, LABEL_TYPES[column.type]) for column in self.labelling.reader.columns]

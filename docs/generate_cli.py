@@ -19,10 +19,11 @@ INTRODUCTION = """\
 | [init](#batchrun-init), [plan](#batchrun-plan), [run](#batchrun-run) | from a table to a job file, to what it will cost, to answers |
 | [status](#batchrun-status), [export](#batchrun-export) | where a job stands; the output as it stands |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | what the answers so far tell about all rows |
+| [review](#batchrun-review) | rows for a person's eye, and [how many labels are right](labels.md#review) |
 | [sandbox](#batchrun-sandbox), [schema](#batchrun-schema) | the provider's API on this machine; the schema of job files |
 
-Everything for people goes to stderr, results (`--json`, `plan`, `status`, `schema`) to stdout. The blocks below are what
-`--help` prints.
+Everything for people goes to stderr, results (`--json`, `plan`, `status`, `evaluate`, `compare`, `review --read`, `schema`) to stdout. The
+blocks below are what `--help` prints.
 
 ## Exit codes
 
@@ -31,7 +32,7 @@ Everything for people goes to stderr, results (`--json`, `plan`, `status`, `sche
 | 0 | every row has an answer | nothing left |
 | 1 | a fault of batchrun or of this machine (disk full, journal damaged) | after the fault is mended |
 | 2 | the command, the job file or the input is wrong; nothing was sent | after a correction |
-| 3 | finished, some rows failed | `--retry-failed` asks for them again |
+| 3 | finished, some rows failed or are invalid | `--retry-failed` asks for them again |
 | 4 | stopped at a cap of the budget | continues when the cap allows |
 | 5 | the endpoint won't have it: key, credits, permission, wrong URL, or down for longer than patience lasts | continues |
 | 75 | another run of this output holds the lock | later |

@@ -113,3 +113,28 @@ def test_every_example_is_a_job_that_loads(folder: Path) -> None:
     """Those that the tests above don't run, too."""
     for path in (folder / "jobs").glob("*.toml"):
         load_job(path)
+
+
+def test_the_labels_job_is_reviewed_as_its_page_says(folder: Path) -> None:
+    """The whole way: labels with votes, a file for a person who knows the gold labels, the precision."""
+    summary = run(folder, "labels.toml")
+    assert summary["rows"] == {"total": 308, "ok": 302, "invalid": 6, "failed": 0, "pending": 0, "shared": 6}
+    page = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+    review = ["review", "jobs/labels.toml", "--sandbox"]
+    written = command(folder, *review, "--rows", "80").stderr.splitlines()
+    assert written[0] in page
+    sheet = folder / "output" / "labels-review.csv"
+    gold = pl.read_csv(folder / "sample_data" / "reviews.csv")["gold"]
+    rows = pl.read_csv(sheet)
+    # The last two rows are left for another day.
+    right = [gold[row - 1] if n < rows.height - 2 else None for n, row in enumerate(rows["row"])]
+    rows.with_columns(correct=pl.Series(right, dtype=pl.String)).write_csv(sheet)
+    read = command(folder, *review, "--read", "output/labels-review.csv").stdout.splitlines()
+    assert len(read) == 5
+    assert all(line in page for line in read), read
+
+
+def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(COMMAND), *arguments], cwd=folder, capture_output=True, text=True, timeout=50, check=True
+    )

@@ -12,6 +12,7 @@ from batchrun.cli.evaluate import compare_command, evaluate_command
 from batchrun.cli.export import export_command
 from batchrun.cli.init import init_command, schema_command
 from batchrun.cli.plan import plan_command
+from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
 from batchrun.cli.sandbox import sandbox_command
 from batchrun.cli.status import status_command
@@ -42,6 +43,7 @@ for command in (
     export_command,
     evaluate_command,
     compare_command,
+    review_command,
     sandbox_command,
     schema_command,
 ):

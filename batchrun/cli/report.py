@@ -34,6 +34,8 @@ def end_lines(summary: Summary) -> list[str]:
     lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
     if summary["requests"]["sent"] != this_run["requests"]["sent"]:
         lines.append(f"in all    {_amounts(summary)}")
+    if saved := summary.get("labels", {}).get("votes_saved"):
+        lines.append(f"votes     {saved:,} were not asked, since they could have changed no label")
     if "evaluation" in summary:
         lines += score_lines(summary["evaluation"])
     lines += _warnings(summary)
@@ -89,16 +91,20 @@ def _warnings(summary: Summary) -> list[str]:
 
 
 def print_preview(job: Job, path: Path, most: int) -> None:
-    """Some rows of the output on stderr: the columns of the template and the answer."""
-    from batchrun.output_columns import COLUMNS
+    """Some rows of the output on stderr: the columns of the template, the answer and the label."""
+    from batchrun.output_columns import AddedColumns
     from batchrun.tables.reader import open_table, python_rows
+    from batchrun.workload import labelling_of
 
-    prefix = job.output.prefix
-    added = {prefix + field.name for field in COLUMNS}
-    shown = {prefix + name for name in ("status", "output", "cost_usd")}
+    prefix, added = job.output.prefix, AddedColumns(labelling_of(job), job.evaluation is not None)
+    of_batchrun = {prefix + name for name in added.schema.names}
+    labels = [field.name for field in added.label_fields() if field.name != "samples"]
+    shown = {prefix + name for name in ("status", "output", "cost_usd", *labels)}
     table = open_table(str(path), path.parent)
     asked = f"{job.prompt.template} {job.prompt.messages}"
-    names = [name for name in table.schema.names if name in shown or (name not in added and _in(asked, name))]
+    names = [
+        name for name in table.schema.names if name in shown or (name not in of_batchrun and _in(asked, name))
+    ]
     for batch in table.batches(names, most):
         _print_rows(names, python_rows(batch))
         return
@@ -113,7 +119,7 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False, expand=True)
-    cells = [["" if value is None else on_one_line(str(value)) for value in row] for row in rows]
+    cells = [[on_one_line(_cell(value)) for value in row] for row in rows]
     for position, name in enumerate(names):
         longest = max(len(text) for text in (name, *(row[position] for row in cells)))
         short = longest <= LONGEST_UNCUT
@@ -127,3 +133,9 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     for row in cells:
         table.add_row(*row)
     Console(stderr=True, markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
-@click.option("--retry-failed", is_flag=True, help="Ask again for the rows that failed for good.")
+@click.option("--retry-failed", is_flag=True, help="Ask again for rows that failed for good or are invalid.")
 @click.option(
     "--topped-up",
     is_flag=True,

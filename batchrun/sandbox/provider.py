@@ -15,7 +15,7 @@ from batchrun.sandbox.errors import Rejection, invalid_request
 from batchrun.sandbox.faults import FaultDraw
 from batchrun.sandbox.limits import Limits, UsageWindow, limit_headers
 from batchrun.sandbox.payload import Prompt, parse_prompt
-from batchrun.sandbox.replies import load_replies, reply_text
+from batchrun.sandbox.replies import Repetitions, load_replies, reply_text
 from batchrun.sandbox.settings import KNOWN_MODELS, Settings
 
 Headers = list[tuple[bytes, bytes]]
@@ -97,6 +97,7 @@ class Provider:
         # A model on this machine serves its own user: no key is needed unless some are named.
         self._open = settings.real and not settings.keys
         self._replies = load_replies(settings.replies) if settings.replies else []
+        self._repetitions = Repetitions(settings.bill_requests)
         self._latency = random.Random(f"latency {settings.seed}")  # noqa: S311 - repeatable on purpose
         self._accounts: dict[str | None, Account] = {}
         self._starting_credits = settings.credits
@@ -201,7 +202,8 @@ class Provider:
         return prompt.max_tokens or self.settings.default_max_tokens
 
     def _completion(self, prompt: Prompt) -> wire.Completion:
-        text = reply_text(self._replies, prompt.system, prompt.turns[-1].text, prompt.digest)
+        draw = self._repetitions.draw(prompt.digest) if prompt.temperature else prompt.digest
+        text = reply_text(self._replies, prompt.system, prompt.turns[-1].text, draw)
         return wire.complete(text, self.max_tokens(prompt), prompt.stop_sequences)
 
     def _admit(self, account: Account, charge: Charge) -> None:

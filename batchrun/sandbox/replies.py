@@ -122,6 +122,25 @@ def _weights(choices: Sequence[Choice], where: str) -> list[float]:
     return [share if choice.probability is None else choice.probability for choice in choices]
 
 
+class Repetitions:
+    """How often each request has been answered, for those that a model would answer anew each time.
+
+    Of the requests that were answered last, at most `most` are known.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._times: dict[bytes, int] = {}
+
+    def draw(self, digest: bytes) -> bytes:
+        """What the next answer to the request `digest` is drawn by: at first the digest itself."""
+        times = self._times.pop(digest, 0)
+        self._times[digest] = times + 1
+        if len(self._times) > self._most:
+            del self._times[next(iter(self._times))]
+        return hashlib.sha256(digest + times.to_bytes(8, "big")).digest() if times else digest
+
+
 def reply_text(replies: Sequence[Reply], system: str, prompt: str, digest: bytes) -> str:
     """The answer to `prompt`, the last user text; the same `digest` always gets the same one."""
     for reply in replies:

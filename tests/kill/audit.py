@@ -79,11 +79,11 @@ def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
     if evidence.observations[-1].exit_code not in ENDS:
         yield f"the last run ended with exit code {evidence.observations[-1].exit_code}"
     for number, observation in enumerate(evidence.observations, 1):
-        for text in _broken_at(observation):
+        for text in broken_at(observation):
             yield f"after run {number}: {text}"
         if observation.output_rows not in (None, evidence.plan.rows):
             yield f"after run {number}: the output has {observation.output_rows} rows"
-    yield from _broken_between(evidence)
+    yield from broken_between(evidence)
     yield from _broken_by_request(evidence)
     if numbers.rows_lost:
         yield f"{numbers.rows_lost} rows of the input are missing or wrong in the output"
@@ -93,7 +93,7 @@ def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
         yield f"{numbers.answers_lost} paid answers were lost"
 
 
-def _broken_at(seen: Observation) -> list[str]:
+def broken_at(seen: Observation) -> list[str]:
     """What has to hold whenever nothing runs, a moment after a kill too."""
     journal, billed = seen.journal, seen.billed_nano_usd
     broken = []
@@ -112,7 +112,7 @@ def _broken_at(seen: Observation) -> list[str]:
     return broken
 
 
-def _broken_between(evidence: Evidence) -> list[str]:
+def broken_between(evidence: Evidence) -> list[str]:
     """A kill's open intents, and nothing else, become uncertain; what was known once stays."""
     broken = []
     given_up: set[int] = set()

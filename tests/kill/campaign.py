@@ -28,6 +28,7 @@ template = "Say: {{{{ text }}}}"
 [request]
 model = "abliterated-model"
 max_tokens = 64
+{request}
 [endpoint]
 base_url = "{base_url}"
 [pricing]
@@ -52,7 +53,8 @@ class Plan:
 
     `prompts` is the number of different prompts among the `rows`. A stage is a cap in nano-USD and the
     number of kills under it; it ends earlier where a run comes to its end before it is killed, unless
-    `kill_finished`: then the next run, which finds nothing to ask for, is killed as well.
+    `kill_finished`: then the next run, which finds nothing to ask for, is killed as well. `request` and
+    `job` go behind the table [request] and the whole job file; `replies` is the sandbox's reply file.
     """
 
     rows: int
@@ -64,6 +66,9 @@ class Plan:
     in_doubt: str = "ask"
     faults: Sequence[str] = FAULTS
     latency: float = 0.05
+    request: str = ""
+    job: str = ""
+    replies: str | None = None
 
 
 class Observation(NamedTuple):
@@ -102,11 +107,10 @@ class Evidence:
 def run_campaign(plan: Plan, folder: Path) -> Evidence:
     """Carries the plan out in `folder`, which must be empty."""
     rows = _write_input(plan, folder / "prompts.parquet")
-    with _sandbox_for(plan) as sandbox:
+    with _sandbox_for(plan, folder) as sandbox:
         job = folder / "job.toml"
-        job.write_text(
-            _JOB.format(base_url=sandbox.base_url, concurrency=CONCURRENCY, in_doubt=plan.in_doubt)
-        )
+        fields = {"base_url": sandbox.base_url, "concurrency": CONCURRENCY, "in_doubt": plan.in_doubt}
+        job.write_text(_JOB.format(**fields, request=plan.request) + plan.job)
         observations = list(_run_stages(plan, job, sandbox))
         bill = sandbox.requests()
     output = pq.read_table(folder / "answers.parquet")
@@ -121,10 +125,15 @@ def _write_input(plan: Plan, path: Path) -> pa.Table:
     return rows
 
 
-def _sandbox_for(plan: Plan) -> AbstractContextManager[SandboxProcess]:
+def _sandbox_for(plan: Plan, folder: Path) -> AbstractContextManager[SandboxProcess]:
     faults = [option for fault in plan.faults for option in ("--fault", fault)]
     latency = ("--latency", str(plan.latency), "--latency-sigma", "0.5", "--seed", str(plan.seed))
-    return sandbox_process(*latency, *faults)
+    replies: tuple[str, ...] = ()
+    if plan.replies is not None:
+        path = folder / "replies.toml"
+        path.write_text(plan.replies)
+        replies = ("--replies", str(path))
+    return sandbox_process(*latency, *faults, *replies)
 
 
 def _run_stages(plan: Plan, job: Path, sandbox: SandboxProcess) -> Iterator[Observation]:

@@ -13,9 +13,10 @@ import pytest
 from batchrun.engine import Rules
 from batchrun.exchange import Answer, Failure
 from batchrun.job.labels import Labels
-from batchrun.labelling import Labelling
+from batchrun.labelling import Labelling, Reply
 from batchrun.labels.reading import make_reader
 from batchrun.ledger import Cap
+from batchrun.open_rows import Ended, OpenRows, Row
 from batchrun.prompts import Request
 from batchrun.row_records import row_records
 from batchrun.wire.retry import RetryPolicy
@@ -123,3 +124,14 @@ async def test_every_row_comes_to_its_end_and_a_second_run_asks_for_nothing(tmp_
     before = labeller.sent.total()
     assert await run.asked(labeller, rows) is None  # type: ignore[arg-type]
     assert labeller.sent.total() == before
+
+
+def test_the_end_of_a_request_whose_row_was_given_up_leads_to_nothing() -> None:
+    """Where the endpoint refuses one vote for good, the others of its row may be on their way."""
+    rows = OpenRows(LABELLING)
+    requests = rows.begin(Row(0, row(0)))
+    assert not isinstance(requests, Ended)
+    first, second = requests
+    rows.drop(first)
+    assert rows.take(second, Reply("yes")) == []
+    assert len(rows) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from batchrun.sandbox import Settings, SettingsError
 from batchrun.sandbox.provider import Provider
-from batchrun.sandbox.replies import load_replies
+from batchrun.sandbox.replies import Repetitions, load_replies
 from tests.sandbox.conftest import Connected, Start, body
 
 REPLIES = """
@@ -132,3 +132,30 @@ def test_an_error_in_the_file_is_named_with_its_entry(tmp_path: Path, toml: str,
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"gone\.toml: No such file"):
         load_replies(tmp_path / "gone.toml")
+
+
+def test_with_a_temperature_a_request_that_is_repeated_is_drawn_anew(
+    scripted: Connected, start: Start, tmp_path: Path
+) -> None:
+    """The sequence is the same in every sandbox, and whatever else is asked in between."""
+    sequence = [answer(scripted, "The sentiment?", temperature=0.7) for _ in range(40)]
+    assert set(sequence) == {"positive", "negative"}
+    another = start(replies=tmp_path / "replies.toml")
+    again = []
+    for number in range(40):
+        answer(another, f"Sentiment of {number}", temperature=0.7)
+        again.append(answer(another, "The sentiment?", temperature=0.7))
+    assert again == sequence
+
+
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 0}, {"temperature": 0.0}])
+def test_without_one_it_is_not(plain: Connected, parameters: dict[str, float]) -> None:
+    assert len({answer(plain, "Hi.", **parameters) for _ in range(20)}) == 1
+
+
+def test_the_memory_of_repetitions_is_bounded() -> None:
+    repetitions = Repetitions(most=2)
+    first = [repetitions.draw(b"a") for _ in range(2)]
+    repetitions.draw(b"b")
+    repetitions.draw(b"c")
+    assert [repetitions.draw(b"a") for _ in range(2)] == first, "a had been forgotten"
