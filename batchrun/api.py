@@ -188,11 +188,11 @@ def plan(
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
         if not sample:
-            return plan_job(call.job, sandbox=bool(sandbox), table=call.table, scratch=call.scratch)
+            return plan_job(call.job, sandbox=bool(sandbox), table=call.table)
         _refuse_running_loop()
         if call.temporary is not None:
             raise UsageError(
-                "a sample is paid for, and this call would forget it: name output.path in the job, or a journal"
+                "a sample is paid for, and this call would forget it: name an output.path or a journal"
             )
         with _target(call.job, sandbox, local, api_key) as target:
             plan, summary = plan_by_sample(

@@ -48,22 +48,14 @@ class _Survey:
     left: int | None
 
 
-def plan_job(
-    job: Job,
-    *,
-    sandbox: bool = False,
-    table: Table | None = None,
-    wanted: int = 0,
-    scratch: Path | None = None,
-) -> Plan:
+def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None, wanted: int = 0) -> Plan:
     """The plan as JSON-able values.
 
     `expected` rests on a random sample in the journal (`intervals` are 95 % then), else on the answers in it,
     else on a guess: `basis` says which. `worst` is what a run reserves at most. `wanted` rows were asked for
-    as a sample. A `table` takes the place of the job's input, a file `scratch` that of its output. Amounts
-    are in USD and tokens, times in seconds. Raises UsageError for whatever a run would refuse.
+    as a sample. A `table` takes the place of the job's input. Amounts are in USD and tokens, times in seconds. Raises UsageError for whatever a run would refuse.
     """
-    return _plan(_survey(job, sandbox, table, wanted, scratch), wanted)
+    return _plan(_survey(job, sandbox, table, wanted), wanted)
 
 
 def plan_by_sample(
@@ -79,20 +71,23 @@ def plan_by_sample(
     """The plan, after the first `rows` rows of the random order have been asked for, as a run does it.
 
     Those that have been asked for already are not sent again. Returns the summary of the run too, None where
-    none was needed. Parameters and what is raised are as with `run_job`.
+    none was needed; `stopped` is its reason, where it ended early. Parameters and what is raised are as with `run_job`.
     """
-    part = _part(_survey(job, target.sandbox, table, rows, scratch), rows)
+    part = _part(_survey(job, target.sandbox, table, rows), rows)
     summary = None
     if part is not None:
         summary = run_job(
             job, target, table=table, scratch=scratch, part=part, watch=watch, interruption=interruption
         )
-    return plan_job(job, sandbox=target.sandbox, table=table, wanted=rows, scratch=scratch), summary
+    plan = plan_job(job, sandbox=target.sandbox, table=table, wanted=rows)
+    if summary is not None and summary["exit_code"]:
+        plan["stopped"] = summary["reason"]
+    return plan, summary
 
 
-def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int, scratch: Path | None) -> _Survey:
+def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int) -> _Survey:
     workload = open_workload(job, sandbox=sandbox, table=table)
-    check_writable(scratch or output_path(job), workload.schema)
+    check_writable(output_path(job), workload.schema)
     path = RunFolder(run_folder(job)).journal
     journal = open_for_reading(path) if path.exists() else None
     try:
@@ -176,6 +171,7 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
         },
         "seconds_at_best": None if at_best is None else round(at_best, 1),
         "evaluation": _evaluation(survey, cost),
+        "stopped": None,
         "first_request": None if counts.first is None else msgspec.json.decode(counts.first.body),
     }
 
