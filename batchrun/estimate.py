@@ -9,12 +9,10 @@ import msgspec
 
 from batchrun.amounts import usd
 from batchrun.books import milliseconds
-from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path, run_folder
 from batchrun.journal import Totals, open_for_reading
 from batchrun.opening import open_ledger, opening_tariff
 from batchrun.output_columns import FAILED, INVALID, OK
-from batchrun.pipeline import Part, Target, Watch, run_job
 from batchrun.planning.counting import Counts, RowCounter
 from batchrun.planning.drawing import Draw, RandomOrder, random_order, random_runs
 from batchrun.planning.estimating import Expected, Figure, expected_of, least_seconds
@@ -26,6 +24,8 @@ from batchrun.tables.writer import check_writable
 from batchrun.workload import Workload, open_workload
 
 if TYPE_CHECKING:
+    from batchrun.interruption import Interruption
+    from batchrun.pipeline import Part, Target, Watch
     from batchrun.sampling.sample import SampleTally
 
 MOST_SAMPLED = 10_000
@@ -53,26 +53,30 @@ def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None, wan
 
     `expected` rests on a random sample in the journal (`intervals` are 95 % then), else on the answers in it,
     else on a guess: `basis` says which. `worst` is what a run reserves at most. `wanted` rows were asked for
-    as a sample. A `table` takes the place of the job's input. Amounts are in USD and tokens, times in seconds. Raises UsageError for whatever a run would refuse.
+    as a sample. A `table` takes the place of the job's input. Amounts are in USD and tokens, times in
+    seconds. Raises UsageError for whatever a run would refuse.
     """
     return _plan(_survey(job, sandbox, table, wanted), wanted)
 
 
 def plan_by_sample(
     job: Job,
-    target: Target,
+    target: "Target",
     rows: int,
     *,
     table: Table | None = None,
     scratch: Path | None = None,
-    watch: Watch = lambda _: nullcontext(),
-    interruption: Interruption | None = None,
+    watch: "Watch" = lambda _: nullcontext(),
+    interruption: "Interruption | None" = None,
 ) -> tuple[Plan, Summary | None]:
     """The plan, after the first `rows` rows of the random order have been asked for, as a run does it.
 
     Those that have been asked for already are not sent again. Returns the summary of the run too, None where
-    none was needed; `stopped` is its reason, where it ended early. Parameters and what is raised are as with `run_job`.
+    none was needed; the plan's `stopped` is its reason, where it ended early. Parameters and what is raised
+    are those of `run_job`.
     """
+    from batchrun.pipeline import run_job
+
     part = _part(_survey(job, target.sandbox, table, rows), rows)
     summary = None
     if part is not None:
@@ -114,8 +118,10 @@ def _open_tally(workload: Workload) -> "SampleTally | None":
     return SampleTally(sampling_frame(workload), workload.metric, classes=False)
 
 
-def _part(survey: _Survey, rows: int) -> Part | None:
+def _part(survey: _Survey, rows: int) -> "Part | None":
     """The rows to ask for; None where all have been."""
+    from batchrun.pipeline import Part
+
     if survey.order is None:
         return None
     drawn = survey.draw.rows()[:rows]

@@ -12,7 +12,7 @@ from batchrun.occurrences import OccurrenceCounter
 from batchrun.output_columns import FAILED, OK, PENDING, status_of
 from batchrun.planning.drawing import Draw, Drawn, RandomOrder, RowSpend, spend_of
 from batchrun.pricing import Tariff
-from batchrun.prompts import Request
+from batchrun.prompts import InvalidRow, Request
 from batchrun.row_records import RowRecord, row_records
 from batchrun.tables.python_rows import python_values
 from batchrun.workload import Chunk, Workload
@@ -54,6 +54,18 @@ class Counts:
     def to_send(self) -> int:
         return self.by_status[PENDING]
 
+    def add(
+        self, worst: Amount, dearest: Amount, requests: int, at_most: int, input_guess: int, output_bound: int
+    ) -> None:
+        """Adds a row to be sent: its worst case, that of its dearest request, and what it takes for sure."""
+        self.worst = self.worst.plus(worst)
+        self.dearest_row = max(self.dearest_row, worst.nano_usd)
+        self.dearest_request = max(self.dearest_request, dearest.nano_usd)
+        self.requests += requests
+        self.requests_at_most += at_most
+        self.input_guess += input_guess
+        self.output_bound += output_bound
+
 
 @dataclass
 class RowCounter:
@@ -89,45 +101,54 @@ class RowCounter:
         known = self._look_up(requests)
         drawn: list[tuple[int, Request, bool]] = []
         for offset, request in enumerate(chunk.requests):
-            duplicate = isinstance(request, Request) and self._occurrences.count(request.digest) > 1
-            if isinstance(request, Request):
-                self._count_row(request, known, duplicate)
-                if self._may_draw(chunk.first + offset, request, known, duplicate):
+            record: RowRecord | InvalidRow | None = None
+            duplicate = False
+            if isinstance(request, InvalidRow):
+                record = request
+            else:
+                duplicate = self._occurrences.count(request.digest) > 1
+                status = known.statuses.get(request.digest, PENDING)
+                record = known.records.get(request.digest)
+                self._count_row(request, status, record, duplicate)
+                if self.order is not None and self._may_draw(chunk.first + offset, status, duplicate):
                     drawn.append((chunk.first + offset, request, duplicate))
             if self.tally is not None and expected is not None:
-                record = known.records.get(request.digest) if isinstance(request, Request) else request
                 self.tally.add(record, expected[offset], duplicate)
         if self.order is not None and drawn:
             self._draw(self.order, drawn, known)
 
-    def _count_row(self, request: Request, known: "_Known", duplicate: bool) -> None:
-        counts = self.counts
+    def _count_row(self, request: Request, status: str, record: RowRecord | None, duplicate: bool) -> None:
+        counts, labelling = self.counts, self.workload.labelling
         if duplicate:
             counts.duplicates += 1
             return
-        status = known.status(request)
-        record = known.records.get(request.digest)
         counts.by_status[status] += 1
-        if status == PENDING:
-            _add_pending(counts, request, self.tariff, self.workload.labelling, record)
-        elif record is not None:
-            counts.spent = _plus(counts.spent, spend_of(record))
+        if status != PENDING:
+            if record is not None:
+                counts.spent = _plus(counts.spent, spend_of(record))
+            return
+        counts.first = counts.first or request
+        if labelling is None:
+            worst = self.tariff.worst_case(request.input_bound, request.output_bound or 0)
+            counts.add(worst, worst, 1, 1, _input_guess(request), request.output_bound or 0)
+        else:
+            _add_labelled(counts, request, self.tariff, labelling, record)
 
-    def _may_draw(self, index: int, request: Request, known: "_Known", duplicate: bool) -> bool:
+    def _may_draw(self, index: int, status: str, duplicate: bool) -> bool:
         if self.order is None or (duplicate and self.order.rows_alone):
             return False
-        if known.status(request) != PENDING and not self.random_runs:
+        if status != PENDING and not self.random_runs:
             return False
         return self.draw.wants(self.order.place(index))
 
     def _draw(self, order: RandomOrder, rows: Sequence[tuple[int, Request, bool]], known: "_Known") -> None:
         records = known.records
         if self.journal is not None and not self._by_records:
-            ended = [request for _, request, _ in rows if known.status(request) != PENDING]
+            ended = [request for _, request, _ in rows if request.digest in known.statuses]
             records = row_records(ended, self.journal, None)
         for index, request, duplicate in rows:
             spend = None
-            if known.status(request) != PENDING:
+            if known.statuses.get(request.digest, PENDING) != PENDING:
                 record = records[request.digest]
                 spend = spend_of(record)
                 if record.history is None or record.history.run not in self.random_runs:
@@ -152,41 +173,32 @@ class RowCounter:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the journal knows of some rows, by the digest of their requests."""
+    """What the journal knows of rows, by the digest of their requests; without a status, a row is pending."""
 
     statuses: dict[bytes, str]
     records: dict[bytes, RowRecord]
 
-    def status(self, request: Request) -> str:
-        return self.statuses.get(request.digest, PENDING)
 
-
-def _add_pending(
-    counts: Counts, request: Request, tariff: Tariff, labelling: Labelling | None, record: RowRecord | None
+def _add_labelled(
+    counts: Counts, request: Request, tariff: Tariff, labelling: Labelling, record: RowRecord | None
 ) -> None:
-    requests: Sequence[Request] = (request,)
-    sure = at_most = 1
+    """Adds a row that takes votes and repairs; of one that is half done, what it still takes."""
     output_bound = request.output_bound or 0
-    base = worst = dearest = tariff.worst_case(request.input_bound, output_bound)
-    if labelling is not None:
-        sure, at_most = labelling.first_requests, labelling.most_requests
-        worst, dearest = _worst_of_row(request, tariff, labelling)
-    if record is not None and record.standing is not None and record.known:
-        requests = record.standing.open
-        sure = len(requests)
-        at_most -= len(record.known)
-        worst = _without(worst, base, len(record.known))
-        counts.half_done += 1
-    counts.requests += sure
-    counts.requests_at_most += max(sure, at_most)
-    counts.worst = counts.worst.plus(worst)
-    counts.dearest_row = max(counts.dearest_row, worst.nano_usd)
-    counts.dearest_request = max(counts.dearest_request, dearest.nano_usd)
-    # Votes are the same body once more; of a row that is half done, the requests are known one by one.
-    times = sure // len(requests)
-    counts.input_guess += times * sum(map(_input_guess, requests))
-    counts.output_bound += sure * output_bound
-    counts.first = counts.first or request
+    worst, dearest = _worst_of_row(request, tariff, labelling)
+    if record is None or record.standing is None or not record.known:
+        sure = labelling.first_requests
+        counts.add(
+            worst, dearest, sure, labelling.most_requests, sure * _input_guess(request), sure * output_bound
+        )
+        return
+    counts.half_done += 1
+    base = tariff.worst_case(request.input_bound, output_bound)
+    for _ in record.known:
+        worst = worst.minus(base)  # none of its requests has a lower worst case
+    open_requests = record.standing.open
+    sure = len(open_requests)
+    at_most = max(sure, labelling.most_requests - len(record.known))
+    counts.add(worst, dearest, sure, at_most, sum(map(_input_guess, open_requests)), sure * output_bound)
 
 
 def _worst_of_row(request: Request, tariff: Tariff, labelling: Labelling) -> tuple[Amount, Amount]:
@@ -198,13 +210,6 @@ def _worst_of_row(request: Request, tariff: Tariff, labelling: Labelling) -> tup
         for _ in range(labelling.votes):
             row = row.plus(dearest)
     return row, dearest
-
-
-def _without(worst: Amount, base: Amount, times: int) -> Amount:
-    """The worst case of a row that has ended `times` of its requests, of which none is below `base`."""
-    for _ in range(times):
-        worst = worst.minus(base)
-    return worst
 
 
 def _input_guess(request: Request) -> int:
