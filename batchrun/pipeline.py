@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchrun.asking import Asking, ask, encoded_rows
+from batchrun.asking import Asking, ask, encoded_rows, endpoint_settings
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
 from batchrun.errors import EXIT_DONE, BatchrunError, InputError, StorageError, UsageError
@@ -41,7 +41,6 @@ from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
 from batchrun.target import Target
 from batchrun.version import __version__
-from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
 
@@ -241,7 +240,7 @@ def _ask(
         ledger,
         opening_tariff(job, run.target.sandbox, run.before),
         limiter,
-        _endpoint_settings(job, run.target),
+        endpoint_settings(job, run.target),
         job.budget.seconds,
     )
     reader = open_for_reading(run.journal.path)
@@ -280,22 +279,6 @@ def _ask_sample(
         asking.rules.labelling,
     )
     return ask(asking, run.journal, rows, progress, interruption, monitor)
-
-
-def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
-    return EndpointSettings(
-        base_url=target.base_url,
-        api_key=target.api_key,
-        # A sandbox wants a key, also in the place of a server that wants none.
-        auth="bearer" if target.sandbox else job.endpoint.auth,
-        headers=job.endpoint.headers,
-        timeout=job.endpoint.timeout_seconds,
-        idle_timeout=job.endpoint.idle_timeout_seconds,
-        max_answer_bytes=job.endpoint.max_answer_bytes,
-        connections=job.limits.concurrency,
-        free_tier=job.request.free_tier,
-        stream=job.request.stream,
-    )
 
 
 def _chunks(run: _Run, chunks: Generator[list[Row], None, None]) -> Generator[list[Row], None, None]:

@@ -85,7 +85,7 @@ def plan_command(
 
 def _tell_end(summary: "Summary", quiet: bool) -> None:
     """How the sampling ended, on stderr."""
-    if quiet and summary["exit_code"] == 0:
+    if quiet and not summary["needs_person"]:
         return
     spent, made_up = (
         summary["this_run"]["usd"]["settled"],
