@@ -100,7 +100,7 @@ def run(
     already (`await batchrun.arun(...)` there); LockedError while another run of this output goes on;
     StorageError and JournalError for faults. Whatever is raised, answers that came are in the journal.
     """
-    _refuse_running_loop()
+    _refuse_running_loop("await batchrun.arun(...)")
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
         interruption = Interruption()
@@ -189,17 +189,23 @@ def plan(
     with kept_if_it_fails(call.temporary):
         if not sample:
             return plan_job(call.job, sandbox=bool(sandbox), table=call.table)
-        _refuse_running_loop()
+        _refuse_running_loop("await asyncio.to_thread(batchrun.plan, ...)")
         if call.temporary is not None:
             raise UsageError(
                 "a sample is paid for, and this call would forget it: name an output.path or a journal"
             )
+        interruption = Interruption()
         with _target(call.job, sandbox, local, api_key) as target:
-            plan, summary = plan_by_sample(
-                call.job, target, sample, table=call.table, scratch=call.scratch, watch=_watch(progress)
+            plan, _ = plan_by_sample(
+                call.job,
+                target,
+                sample,
+                table=call.table,
+                scratch=call.scratch,
+                watch=_watch(progress),
+                interruption=interruption,
             )
-        if summary is not None:
-            _hand_on_signal(summary["exit_code"])
+        _hand_on_signal(interruption)
         return plan
 
 
@@ -369,10 +375,10 @@ def _watch(progress: bool) -> Watch:
     return watching
 
 
-def _refuse_running_loop() -> None:
+def _refuse_running_loop(instead: str) -> None:
     with suppress(anyio.NoEventLoopError):
         anyio.get_current_task()
-        raise UsageError("an event loop runs in this thread already: use `await batchrun.arun(...)` here")
+        raise UsageError(f"an event loop runs in this thread already: use `{instead}` here")
 
 
 def _hand_on_signal(interruption: Interruption) -> None:
