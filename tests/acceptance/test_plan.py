@@ -1,4 +1,4 @@
-"""`batchrun plan`: a random sample in place of the guess, rows of several requests, what an evaluation gets."""
+"""`batchrun plan`: a random sample in place of the guess, rows of several requests, evaluations."""
 
 import csv
 import json

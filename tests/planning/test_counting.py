@@ -1,6 +1,7 @@
 """The worst case of a labelled row covers whatever its votes and repairs come to."""
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,11 @@ from batchrun.labelling import Labelling, Reply
 from batchrun.labels.reading import make_reader
 from batchrun.planning.counting import Counts, _add_labelled
 from batchrun.pricing import Tariff
-from batchrun.prompts import Request
 from batchrun.row_records import RowRecord
 from tests.labels.test_labelling import ROW
+
+if TYPE_CHECKING:
+    from batchrun.prompts import Request
 
 TARIFF = Tariff(5 * 10**9, 15 * 10**9)
 SCHEMA = {"type": "object", "properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}

@@ -1,7 +1,7 @@
 """The estimates of a sample hold: their 95 % intervals cover what the other rows then really take."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,9 @@ from batchrun.planning.estimating import (
 )
 from batchrun.pricing import Tariff
 from tests.evaluation.population import ROWS, population
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SAMPLE = 50
 
