@@ -99,6 +99,7 @@ class RowCounter:
         self.counts.total += len(chunk.requests)
         self.counts.unsendable += len(chunk.requests) - len(requests)
         known = self._look_up(requests)
+        unseen = self._occurrences.add(tuple({request.digest for request in requests}))
         drawn: list[tuple[int, Request, bool]] = []
         for offset, request in enumerate(chunk.requests):
             record: RowRecord | InvalidRow | None = None
@@ -106,7 +107,8 @@ class RowCounter:
             if isinstance(request, InvalidRow):
                 record = request
             else:
-                duplicate = self._occurrences.count(request.digest) > 1
+                duplicate = request.digest not in unseen
+                unseen.discard(request.digest)
                 status = known.statuses.get(request.digest, PENDING)
                 record = known.records.get(request.digest)
                 self._count_row(request, status, record, duplicate)

@@ -15,8 +15,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 
 def _lines(plan: dict[str, Any]) -> Iterator[str]:
     yield _rows(plan["rows"])
-    yield from _expected(plan["expected"])
-    yield _worst(plan["worst"])
+    yield from _expected(plan["expected"], plan["rows"]["to_send"])
+    yield _worst(plan["worst"], plan["rows"]["to_send"])
     yield _budget(plan)
     yield from _time(plan)
     if plan["evaluation"] is not None:
@@ -37,8 +37,8 @@ def _rows(rows: dict[str, int]) -> str:
     )
 
 
-def _expected(expected: dict[str, Any]) -> Iterator[str]:
-    requests = f"{expected['requests']:,} requests, "
+def _expected(expected: dict[str, Any], rows: int) -> Iterator[str]:
+    requests = _requests(expected["requests"], rows)
     tokens = f"{expected['input_tokens']:,} + {expected['output_tokens']:,} tokens"
     yield f"expected  {_usd(expected['usd'])}, {requests}{tokens} ({expected['basis']})"
     ranges = expected["intervals"]
@@ -48,11 +48,11 @@ def _expected(expected: dict[str, Any]) -> Iterator[str]:
         yield f"          {cost}{inputs} + {outputs} tokens with 95 % confidence"
 
 
-def _worst(worst: dict[str, Any]) -> str:
+def _worst(worst: dict[str, Any], rows: int) -> str:
     dearest = f"{_usd(worst['usd_per_row'])} for the dearest row"
     if worst["usd_per_row"] != worst["usd_per_request"]:
         dearest += f", {_usd(worst['usd_per_request'])} for its dearest request"
-    amounts = f"{_usd(worst['usd'])}, {worst['requests']:,} requests, {worst['tokens']:,} tokens"
+    amounts = f"{_usd(worst['usd'])}, {_requests(worst['requests'], rows)}{worst['tokens']:,} tokens"
     return f"worst     {amounts}; {dearest}"
 
 
@@ -72,11 +72,20 @@ def _time(plan: dict[str, Any]) -> Iterator[str]:
     texts = []
     if expected["seconds"]:
         low, high = expected["intervals"]["seconds"]
-        texts.append(f"about {expected['seconds']:,.0f} s ({low:,.0f} to {high:,.0f})")
+        texts.append(f"about {_seconds(expected['seconds'])} s ({_seconds(low)} to {_seconds(high)})")
     if plan["seconds_at_best"] is not None:
         texts.append(f"at least {plan['seconds_at_best']:,.0f} s at the given limits")
     if texts:
         yield f"time      {'; '.join(texts)}"
+
+
+def _requests(requests: int, rows: int) -> str:
+    """Said only where a row may take more than one."""
+    return "" if requests == rows else f"{requests:,} requests, "
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def _range(ends: Sequence[float]) -> str:
