@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from batchrun.call import Call, Input, kept_if_it_fails, open_call
 from batchrun.errors import EXIT_SIGTERM, UsageError
-from batchrun.estimate import plan_job
+from batchrun.estimate import plan_by_sample, plan_job
 from batchrun.evaluate import compare_jobs, evaluate_job
 from batchrun.interruption import Interruption
 from batchrun.job import Job, output_path
@@ -100,7 +100,7 @@ def run(
     already (`await batchrun.arun(...)` there); LockedError while another run of this output goes on;
     StorageError and JournalError for faults. Whatever is raised, answers that came are in the journal.
     """
-    _refuse_running_loop()
+    _refuse_running_loop("await batchrun.arun(...)")
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
         interruption = Interruption()
@@ -159,8 +159,11 @@ def plan(
     input: Input | None = None,  # noqa: A002
     settings: Mapping[str, Any] | None = None,
     journal: str | PathLike[str] | None = None,
-    sandbox: bool = False,
+    sample: int = 0,
+    sandbox: "bool | Settings" = False,
     local: bool = False,
+    api_key: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """What a run with the same parameters would send and cost, as `batchrun plan --json` says it.
 
@@ -174,11 +177,36 @@ def plan(
     >>> plan["rows"]["to_send"], plan["budget"]["rows_at_worst"]
     (3, 3)
 
-    Raises UsageError for whatever a run would refuse.
+    With a `sample`, so many random rows are asked for first, under the budget and as `run` asks: `expected`
+    then has 95 % intervals. They are in the journal, so that neither the next plan nor a run asks for them
+    again; the job has to name an output, or the call a journal. `stopped` says why the sampling ended early,
+    in a run's words; it is None where it didn't. `sandbox`, `local`, `api_key` and `progress` are those of
+    `run`, as are the signals.
+
+    Raises UsageError for whatever a run would refuse; with a sample, what `run` raises.
     """
-    call = open_call(job, input, settings, journal, sandbox=sandbox, local=local)
+    call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
-        return plan_job(call.job, sandbox=sandbox, table=call.table)
+        if not sample:
+            return plan_job(call.job, sandbox=bool(sandbox), table=call.table)
+        _refuse_running_loop("await asyncio.to_thread(batchrun.plan, ...)")
+        if call.temporary is not None:
+            raise UsageError(
+                "a sample is paid for, and this call would forget it: name an output.path or a journal"
+            )
+        interruption = Interruption()
+        with _target(call.job, sandbox, local, api_key) as target:
+            plan, _ = plan_by_sample(
+                call.job,
+                target,
+                sample,
+                table=call.table,
+                scratch=call.scratch,
+                watch=_watch(progress),
+                interruption=interruption,
+            )
+        _hand_on_signal(interruption)
+        return plan
 
 
 def status(
@@ -347,10 +375,10 @@ def _watch(progress: bool) -> Watch:
     return watching
 
 
-def _refuse_running_loop() -> None:
+def _refuse_running_loop(instead: str) -> None:
     with suppress(anyio.NoEventLoopError):
         anyio.get_current_task()
-        raise UsageError("an event loop runs in this thread already: use `await batchrun.arun(...)` here")
+        raise UsageError(f"an event loop runs in this thread already: use `{instead}` here")
 
 
 def _hand_on_signal(interruption: Interruption) -> None:

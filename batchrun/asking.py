@@ -18,6 +18,7 @@ import msgspec
 from batchrun.books import Books
 from batchrun.engine import DRAIN_SECONDS, Engine, Rules
 from batchrun.interruption import Interruption
+from batchrun.job import Job
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.ledger import Ledger
@@ -27,6 +28,7 @@ from batchrun.pricing import Tariff
 from batchrun.progress import Progress
 from batchrun.row_queue import RowWatch
 from batchrun.stops import Stop, at_cap_of, by_full_disk
+from batchrun.target import Target
 from batchrun.wire.endpoint import EndpointSettings, open_endpoint
 
 T = TypeVar("T")
@@ -117,6 +119,23 @@ async def _in_thread(chunks: Iterator[list[Row]]) -> AsyncIterator[Sequence[Row]
     """Reads, renders and looks up in a thread, so that requests in flight don't wait for it."""
     while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
         yield chunk
+
+
+def endpoint_settings(job: Job, target: Target) -> EndpointSettings:
+    """How the server of a run is spoken to."""
+    return EndpointSettings(
+        base_url=target.base_url,
+        api_key=target.api_key,
+        # A sandbox wants a key, also in the place of a server that wants none.
+        auth="bearer" if target.sandbox else job.endpoint.auth,
+        headers=job.endpoint.headers,
+        timeout=job.endpoint.timeout_seconds,
+        idle_timeout=job.endpoint.idle_timeout_seconds,
+        max_answer_bytes=job.endpoint.max_answer_bytes,
+        connections=job.limits.concurrency,
+        free_tier=job.request.free_tier,
+        stream=job.request.stream,
+    )
 
 
 def encoded_rows(progress: Progress) -> str:

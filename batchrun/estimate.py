@@ -1,139 +1,212 @@
-"""What a run would send and cost, without sending anything."""
+"""What a run would send and cost: without sending anything, or by asking for a random sample of the rows."""
 
-from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchrun.amounts import NOTHING, Amount, usd, usd_text
+from batchrun.amounts import usd
+from batchrun.books import milliseconds
 from batchrun.job import Job, output_path, run_folder
-from batchrun.journal import Journal, Totals, open_for_reading
-from batchrun.occurrences import OccurrenceCounter
-from batchrun.opening import opening_tariff
+from batchrun.journal import Totals, open_for_reading
+from batchrun.opening import open_ledger, opening_tariff
+from batchrun.output_columns import FAILED, INVALID, OK
+from batchrun.planning.counting import Counts, RowCounter
+from batchrun.planning.drawing import Draw, RandomOrder, random_order, random_runs
+from batchrun.planning.estimating import Expected, Figure, expected_of, least_seconds
 from batchrun.pricing import Tariff
-from batchrun.prompts import InvalidRow, Request
 from batchrun.run_folder import RunFolder
+from batchrun.summary import Summary
 from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
 from batchrun.workload import Workload, open_workload
 
-BYTES_PER_TOKEN = 4
-SHARE_OF_MAX_TOKENS = 0.5
-"""The guess before any answer: text has about four bytes a token, answers use half of max_tokens."""
+if TYPE_CHECKING:
+    from batchrun.interruption import Interruption
+    from batchrun.pipeline import Part, Target, Watch
+    from batchrun.sampling.sample import SampleTally
+
+MOST_SAMPLED = 10_000
+"""Rows of a random sample that are looked at: more would make an interval little narrower."""
+
+Plan = dict[str, Any]
 
 
-@dataclass(slots=True)
-class _Counts:
-    total: int = 0
-    answered: int = 0
-    failed: int = 0
-    duplicates: int = 0
-    invalid: int = 0
-    to_send: int = 0
-    worst: Amount = NOTHING
-    most_expensive: int = 0
-    input_guess: int = 0
-    output_bound: int = 0
-    first: Request | None = None
+@dataclass(frozen=True)
+class _Survey:
+    """The rows as they stand. `draw` has the first rows of the random order, `left` is in nano-USD."""
+
+    workload: Workload
+    counts: Counts
+    tariff: Tariff
+    before: Totals
+    order: RandomOrder | None
+    draw: Draw
+    tally: "SampleTally | None"
+    left: int | None
 
 
-def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None) -> dict[str, Any]:
+def plan_job(job: Job, *, sandbox: bool = False, table: Table | None = None, wanted: int = 0) -> Plan:
     """The plan as JSON-able values.
 
-    `expected` rests on the answers in the journal where there are any (`basis` says so), else on a guess;
-    `worst` is what a run reserves. A `table` takes the place of the job's input. Amounts are in USD and
-    tokens, times in seconds. Raises UsageError for whatever a run would refuse.
+    `expected` rests on a random sample in the journal (`intervals` are 95 % then), else on the answers in it,
+    else on a guess: `basis` says which. `worst` is what a run reserves at most. `wanted` rows were asked for
+    as a sample. A `table` takes the place of the job's input. Amounts are in USD and tokens, times in
+    seconds. Raises UsageError for whatever a run would refuse.
     """
+    return _plan(_survey(job, sandbox, table, wanted), wanted)
+
+
+def plan_by_sample(
+    job: Job,
+    target: "Target",
+    rows: int,
+    *,
+    table: Table | None = None,
+    scratch: Path | None = None,
+    watch: "Watch" = lambda _: nullcontext(),
+    interruption: "Interruption | None" = None,
+) -> tuple[Plan, Summary | None]:
+    """The plan, after the first `rows` rows of the random order have been asked for, as a run does it.
+
+    Those that have been asked for already are not sent again. Returns the summary of the run too, None where
+    none was needed; the plan's `stopped` is its reason, where it ended early. Parameters and what is raised
+    are those of `run_job`.
+    """
+    from batchrun.pipeline import run_job
+
+    part = _part(_survey(job, target.sandbox, table, rows), rows)
+    summary = None
+    if part is not None:
+        summary = run_job(
+            job, target, table=table, scratch=scratch, part=part, watch=watch, interruption=interruption
+        )
+    plan = plan_job(job, sandbox=target.sandbox, table=table, wanted=rows)
+    if summary is not None and summary["exit_code"]:
+        plan["stopped"] = summary["reason"]
+    return plan, summary
+
+
+def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int) -> _Survey:
     workload = open_workload(job, sandbox=sandbox, table=table)
     check_writable(output_path(job), workload.schema)
     path = RunFolder(run_folder(job)).journal
     journal = open_for_reading(path) if path.exists() else None
     try:
         before = journal.totals(sandbox) if journal is not None else Totals()
+        ledger = open_ledger(job, sandbox, journal, before, milliseconds(), topped_up=False)
+        runs = frozenset[int]() if journal is None else random_runs(workload, journal)
+        order = random_order(workload) if wanted or runs else None
+        tally = _open_tally(workload)
+        draw = Draw(max(wanted, MOST_SAMPLED))
         tariff = opening_tariff(job, sandbox, before)
-        counts = _count(workload, journal, tariff)
+        counts = RowCounter(workload, journal, tariff, order, draw, runs, tally).count()
+        return _Survey(workload, counts, tariff, before, order, draw, tally, ledger.left("nano_usd"))
     finally:
         if journal is not None:
             journal.close()
-    return _plan(job, counts, tariff, before)
 
 
-def _count(workload: Workload, journal: Journal | None, tariff: Tariff) -> _Counts:
-    counts = _Counts()
-    occurrences = OccurrenceCounter()
-    for chunk in workload.chunks([]):
-        requests = [request for request in chunk.requests if not isinstance(request, InvalidRow)]
-        counts.total += len(chunk.requests)
-        counts.invalid += len(chunk.requests) - len(requests)
-        digests = tuple({request.digest for request in requests})
-        settled = journal.settled_digests(digests) if journal is not None else {}
-        for request in requests:
-            if occurrences.count(request.digest) > 1:
-                counts.duplicates += 1
-            elif request.digest in settled:
-                counts.failed += settled[request.digest]
-                counts.answered += not settled[request.digest]
-            else:
-                _add(counts, request, tariff)
-    return counts
+def _open_tally(workload: Workload) -> "SampleTally | None":
+    if workload.metric is None:
+        return None
+    from batchrun.sampling.frame import sampling_frame
+    from batchrun.sampling.sample import SampleTally
+
+    return SampleTally(sampling_frame(workload), workload.metric, classes=False)
 
 
-def _add(counts: _Counts, request: Request, tariff: Tariff) -> None:
-    worst = tariff.worst_case(request.input_bound, request.output_bound or 0)
-    counts.to_send += 1
-    counts.worst = counts.worst.plus(worst)
-    counts.most_expensive = max(counts.most_expensive, worst.nano_usd)
-    # An image has far fewer tokens than bytes: the bound, which counts it as an image, says how few.
-    counts.input_guess += min(len(request.body) // BYTES_PER_TOKEN, request.input_bound)
-    counts.output_bound += request.output_bound or 0
-    counts.first = counts.first or request
+def _part(survey: _Survey, rows: int) -> "Part | None":
+    """The rows to ask for; None where all have been."""
+    from batchrun.pipeline import Part
+
+    if survey.order is None:
+        return None
+    drawn = survey.draw.rows()[:rows]
+    to_ask = [row.row for row in drawn if row.spend is None]
+    if not to_ask:
+        return None
+    note = survey.order.drawn | {"sample": rows}
+    return Part(to_ask, msgspec.json.encode(note).decode())
 
 
-def _plan(job: Job, counts: _Counts, tariff: Tariff, before: Totals) -> dict[str, Any]:
-    input_tokens, output_tokens, basis = _expected_tokens(counts, before)
-    expected = tariff.worst_case(input_tokens, output_tokens).nano_usd if tariff.priced else None
-    left = (
-        None if job.budget.nano_usd is None else max(0, job.budget.nano_usd - before.spend.committed.nano_usd)
+def _plan(survey: _Survey, wanted: int) -> Plan:
+    job, counts, tariff = survey.workload.job, survey.counts, survey.tariff
+    drawn = survey.draw.rows()[:wanted]
+    clustered = survey.order is not None and survey.order.cluster is not None
+    expected = expected_of(
+        counts,
+        survey.before,
+        tariff,
+        job.limits,
+        survey.draw.sample(),
+        sum(not row.duplicate for row in drawn),
+        clustered,
     )
+    cost = None if expected.nano_usd is None else round(expected.nano_usd.value)
+    cap = job.budget.nano_usd
+    left = None if cap is None else max(0, cap - survey.before.spend.committed.nano_usd)
+    tokens = expected.input_tokens.value + expected.output_tokens.value
+    at_best = least_seconds(job.limits, expected.requests.value, tokens)
     return {
         "rows": {
             "total": counts.total,
-            "answered": counts.answered,
-            "failed": counts.failed,
+            "answered": counts.by_status[OK],
+            "invalid_labels": counts.by_status[INVALID],
+            "failed": counts.by_status[FAILED],
             "duplicates": counts.duplicates,
-            "invalid": counts.invalid,
+            "invalid": counts.unsendable,
             "to_send": counts.to_send,
+            "half_done": counts.half_done,
         },
-        "expected": {
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "usd": None if expected is None else usd(expected),
-            "basis": basis,
-        },
+        "expected": _expected(expected),
         "worst": {
+            "requests": counts.requests_at_most,
             "tokens": counts.worst.tokens,
             "usd": usd(counts.worst.nano_usd) if tariff.priced else None,
-            "usd_per_row": usd(counts.most_expensive) if tariff.priced else None,
+            "usd_per_row": usd(counts.dearest_row) if tariff.priced else None,
+            "usd_per_request": usd(counts.dearest_request) if tariff.priced else None,
         },
         "budget": {
-            "usd": None if job.budget.nano_usd is None else usd(job.budget.nano_usd),
+            "usd": None if cap is None else usd(cap),
             "usd_left": None if left is None else usd(left),
-            "rows_expected": _rows_bought(left, expected, counts.to_send),
+            "rows_expected": _rows_bought(left, cost, counts.to_send),
             "rows_at_worst": _rows_bought(left, counts.worst.nano_usd, counts.to_send),
         },
-        "seconds_at_best": _seconds_at_best(job, counts.to_send, input_tokens + output_tokens),
+        "seconds_at_best": None if at_best is None else round(at_best, 1),
+        "evaluation": _evaluation(survey, cost),
+        "stopped": None,
         "first_request": None if counts.first is None else msgspec.json.decode(counts.first.body),
     }
 
 
-def _expected_tokens(counts: _Counts, before: Totals) -> tuple[int, int, str]:
-    if before.answered and counts.to_send:
-        share = counts.to_send / before.answered
-        basis = f"the {before.answered:,} answers in the journal"
-        return round(before.input_tokens * share), round(before.output_tokens * share), basis
-    guess = f"a guess: {BYTES_PER_TOKEN} bytes a token, answers of half of max_tokens"
-    return counts.input_guess, int(counts.output_bound * SHARE_OF_MAX_TOKENS), guess
+def _expected(expected: Expected) -> dict[str, Any]:
+    cost, seconds = expected.nano_usd, expected.seconds
+    intervals = None
+    if expected.sample:
+        intervals = {
+            "requests": _ends(expected.requests),
+            "input_tokens": _ends(expected.input_tokens),
+            "output_tokens": _ends(expected.output_tokens),
+            "usd": None if cost is None else [usd(end) for end in _ends(cost) or ()],
+            "seconds": None if seconds is None else _ends(seconds, 1),
+        }
+    return {
+        "requests": round(expected.requests.value),
+        "input_tokens": round(expected.input_tokens.value),
+        "output_tokens": round(expected.output_tokens.value),
+        "usd": None if cost is None else usd(round(cost.value)),
+        "seconds": None if seconds is None else round(seconds.value, 1),
+        "basis": expected.basis,
+        "sample": expected.sample,
+        "intervals": intervals,
+    }
+
+
+def _ends(figure: Figure, digits: int | None = None) -> list[Any] | None:
+    return None if figure.interval is None else [round(end, digits) for end in figure.interval]
 
 
 def _rows_bought(left: int | None, whole: int | None, rows: int) -> int | None:
@@ -142,57 +215,12 @@ def _rows_bought(left: int | None, whole: int | None, rows: int) -> int | None:
     return rows if whole <= left else rows * left // whole
 
 
-def _seconds_at_best(job: Job, requests: int, tokens: int) -> float | None:
-    limits = job.limits
-    minutes = [
-        amount / limit
-        for amount, limit in ((requests, limits.requests_per_minute), (tokens, limits.tokens_per_minute))
-        if limit is not None
-    ]
-    return round(max(minutes) * 60, 1) if minutes else None
+def _evaluation(survey: _Survey, cost: int | None) -> dict[str, Any] | None:
+    if survey.tally is None:
+        return None
+    from batchrun.planning.pilot import outlook
 
-
-def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """The plan for people."""
-    return list(_lines(plan))
-
-
-def _lines(plan: dict[str, Any]) -> Iterator[str]:
-    rows, expected, worst, budget = plan["rows"], plan["expected"], plan["worst"], plan["budget"]
-    yield (
-        f"rows      {rows['total']:,}: {rows['answered']:,} answered, {rows['failed']:,} failed, "
-        f"{rows['duplicates']:,} duplicates, {rows['invalid']:,} invalid, {rows['to_send']:,} to send"
-    )
-    tokens = f"{expected['input_tokens']:,} + {expected['output_tokens']:,} tokens"
-    yield f"expected  {_usd(expected['usd'])}, {tokens} ({expected['basis']})"
-    dearest = _usd(worst["usd_per_row"])
-    yield f"worst     {_usd(worst['usd'])}, {worst['tokens']:,} tokens; {dearest} for the dearest row"
-    if budget["usd"] is not None:
-        yield (
-            f"budget    {_usd(budget['usd_left'])} left of {_usd(budget['usd'])}: "
-            f"about {budget['rows_expected']:,} of {rows['to_send']:,} rows, "
-            f"{budget['rows_at_worst']:,} if every answer is as dear as it can be"
-        )
-    else:
-        yield "budget    no cap in USD; set one with budget.usd or --max-usd"
-    if plan["seconds_at_best"] is not None:
-        yield f"time      at least {plan['seconds_at_best']:,.0f} s at the given limits"
-    if plan["first_request"] is not None:
-        yield "first request, as it would be sent:"
-        shown = msgspec.json.encode(_without_image_data(plan["first_request"]))
-        yield from msgspec.json.format(shown, indent=2).decode().splitlines()
-
-
-def _without_image_data(value: Any) -> Any:
-    """A request for people: the base64 text of images would fill the screen."""
-    if isinstance(value, list):
-        return [_without_image_data(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.get("type") == "base64" and isinstance(value.get("data"), str):
-        return {**value, "data": f"({len(value['data']):,} characters)"}
-    return {key: _without_image_data(item) for key, item in value.items()}
-
-
-def _usd(amount: float | None) -> str:
-    return "unknown USD (no prices)" if amount is None else usd_text(round(amount * 10**9))
+    to_send = survey.counts.to_send
+    per_row = None if cost is None or not to_send else cost / to_send
+    worst_per_row = survey.counts.worst.nano_usd / max(to_send, 1)
+    return outlook(survey.workload, survey.tally, survey.left, per_row, worst_per_row)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from batchrun.conversation import FRAMING_TOKENS_PER_MESSAGE
 from batchrun.labels import Label, Unreadable
 from batchrun.labels.reading import Reader
-from batchrun.labels.repair import repair_body
+from batchrun.labels.repair import most_bytes_of_repair, repair_body
 from batchrun.labels.votes import Decided, decide
 from batchrun.prompts import Request, derived_digest
 
@@ -95,6 +95,22 @@ class Labelling:
     def follows_up(self) -> bool:
         """Whether a row may take more than one request."""
         return self.repair > 0 or self.votes > 1 or self.asks_again_before > 0
+
+    @property
+    def most_requests(self) -> int:
+        """How many requests a row can take, unless it is asked anew."""
+        return self.votes * (1 + self.repair)
+
+    @property
+    def first_requests(self) -> int:
+        """How many requests a row is sure to take."""
+        step = decide(self.votes, [])
+        return 0 if isinstance(step, Decided) else step.more
+
+    @property
+    def most_tokens_of_repair(self) -> int:
+        """Upper bound of the input tokens by which a repair is longer than what it follows."""
+        return most_bytes_of_repair(self.reader.allowed) + 2 * FRAMING_TOKENS_PER_MESSAGE
 
     def standing(self, request: Request, known: Known) -> Standing:
         """Where the row of `request` stands, by what is known."""

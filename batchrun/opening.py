@@ -1,8 +1,10 @@
-"""What a run begins with: its prices, and what earlier runs have spent."""
+"""What a run begins with: its prices, and what earlier runs have left of the budget."""
 
-from batchrun.amounts import Amount
+from batchrun.amounts import NOTHING, Amount
+from batchrun.books import MILLISECONDS_PER_DAY
 from batchrun.job import Job, prices
-from batchrun.journal import Totals
+from batchrun.journal import Journal, Totals
+from batchrun.ledger import Ledger, caps_of
 from batchrun.pricing import Tariff, credits_rate
 
 
@@ -25,3 +27,22 @@ def committed_spend(before: Totals, tariff: Tariff) -> Amount:
     spend = before.spend.committed
     unpriced = tariff.credit_bound(before.spend.uncertain.tokens) - before.spend.uncertain.credits
     return spend._replace(credits=spend.credits + max(0, unpriced))
+
+
+def open_ledger(
+    job: Job, sandbox: bool, journal: Journal | None, before: Totals, started_at: int, *, topped_up: bool
+) -> Ledger:
+    """The ledger of a run that starts at `started_at` (milliseconds since 1970 UTC) with `before` spent.
+
+    `journal` is None where there is none yet. Raises JournalError.
+    """
+    budget = job.budget
+    spent_today = NOTHING
+    if budget.usd_per_day is not None and journal is not None:
+        midnight = started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
+        spent_today = journal.totals(sandbox, since=midnight).spend.committed
+    known = None if topped_up else before.remaining_credits
+    if known is not None and budget.keep_credits is not None and journal is not None:
+        known = journal.lowest_balance(sandbox)
+    spent = committed_spend(before, opening_tariff(job, sandbox, before))
+    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)

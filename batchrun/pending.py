@@ -2,7 +2,7 @@
 
 import tempfile
 from array import array
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from batchrun.evaluation.places import key_of, place_of
+from batchrun.job import Job, asks_in_random_order
 from batchrun.journal import Journal
 from batchrun.labelling import Labelling, Reply
 from batchrun.open_rows import Row
@@ -187,6 +188,33 @@ def in_random_order(
             yield chunk
 
     return in_order(placed(), Row, lambda: _positions(places), rows_in_a_chunk)
+
+
+def random_order_of(job: Job) -> dict[str, Any]:
+    """What the seeded random order of a job's rows depends on, as the journal keeps it with a run."""
+    evaluation = job.evaluation if asks_in_random_order(job) else None
+    return {
+        "order": "random",
+        "seed": job.output.seed,
+        "cluster": None if evaluation is None else evaluation.cluster,
+        "stratify": None if evaluation is None else evaluation.stratify,
+    }
+
+
+def in_given_order(
+    chunks: Iterator[list[Row]], indexes: Sequence[int], rows_in_a_chunk: int
+) -> Generator[list[Row], None, None]:
+    """Those rows whose index is among `indexes`, in their order."""
+    places = {index: place for place, index in enumerate(indexes)}
+    found: list[int] = []
+
+    def wanted() -> Iterator[list[Row]]:
+        for chunk in chunks:
+            rows = [row for row in chunk if row.index in places]
+            found.extend(places[row.index] for row in rows)
+            yield rows
+
+    return in_order(wanted(), Row, lambda: sorted(range(len(found)), key=found.__getitem__), rows_in_a_chunk)
 
 
 def in_order(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchrun.amounts import NOTHING
-from batchrun.asking import Asking, ask, encoded_rows
+from batchrun.asking import Asking, ask, encoded_rows, endpoint_settings
 from batchrun.books import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine import Rules
 from batchrun.errors import EXIT_DONE, BatchrunError, InputError, StorageError, UsageError
@@ -18,13 +17,13 @@ from batchrun.interruption import EndedAtOnce, Interruption, heeding_signals
 from batchrun.job import Job, asks_in_random_order, fingerprint, output_path, prices, public_job, run_folder
 from batchrun.journal import Journal, Totals, create_or_open, open_for_reading
 from batchrun.journal.storage import check_whole
-from batchrun.ledger import Ledger, caps_of
+from batchrun.ledger import Ledger
 from batchrun.limits.limiter import Limiter
 from batchrun.log import Listener, RunLog, tell_of_failure, telling
 from batchrun.open_rows import Row
-from batchrun.opening import committed_spend, opening_tariff
+from batchrun.opening import open_ledger, opening_tariff
 from batchrun.output import Findings, output_metadata, write_output
-from batchrun.pending import in_random_order, pending_rows
+from batchrun.pending import in_given_order, in_random_order, pending_rows, random_order_of
 from batchrun.progress import Progress
 from batchrun.run_folder import RunFolder, locked, make_run_folder, refuse_half_salvaged, write_private
 from batchrun.stops import Stop
@@ -34,6 +33,7 @@ from batchrun.summary import (
     counted_rows,
     ending_of,
     ending_of_fault,
+    ending_of_part,
     summary_of,
     without_output,
 )
@@ -41,11 +41,10 @@ from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable
 from batchrun.target import Target
 from batchrun.version import __version__
-from batchrun.wire.endpoint import EndpointSettings
 from batchrun.wire.retry import RetryPolicy
 from batchrun.workload import Workload, endpoint_identity, open_workload
 
-__all__ = ["Target", "View", "Watch", "run_job"]
+__all__ = ["Part", "Target", "View", "Watch", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,14 @@ Watch = Callable[[View], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a job's rows: their indexes in the order of asking, and how they were drawn, as JSON."""
+
+    rows: Sequence[int]
+    drawn: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """A run that has begun. `number` is the journal's, `before` what it knew before."""
 
@@ -80,6 +87,7 @@ class _Run:
     before: Totals
     given_up: int
     topped_up: bool
+    part: Part | None
 
 
 def run_job(
@@ -88,6 +96,7 @@ def run_job(
     *,
     table: Table | None = None,
     scratch: Path | None = None,
+    part: Part | None = None,
     retry_failed: bool = False,
     topped_up: bool = False,
     watch: Watch = lambda _: nullcontext(),
@@ -97,7 +106,8 @@ def run_job(
     """Asks for every row that has no answer yet and writes the output; returns the summary.
 
     A `table` takes the place of the job's input. A file `scratch` is written in the place of its output,
-    which the summary doesn't name then. `topped_up` says that the account's balance last seen, to which
+    which the summary doesn't name then. With a `part`, only these rows are asked for, as far as they are
+    pending, and no output is written. `topped_up` says that the account's balance last seen, to which
     `budget.keep_credits` is held, is no longer true. `listeners` are told what the log in the run's folder is
     told. `interruption` is how other threads stop the run; signals stop it in the main thread. Raises
     BatchrunError: UsageError before anything was sent, LockedError while another run goes on, JournalError
@@ -113,7 +123,7 @@ def run_job(
         try:
             check_whole(journal)
             _refuse_made_up_answers(journal, target)
-            run = _begin(workload, target, folder, scratch, journal, started_at, topped_up)
+            run = _begin(workload, target, folder, scratch, journal, started_at, topped_up, part)
             with closing(RunLog(folder.log)) as log:
                 return _watched(run, watch, telling(log.event, *listeners), retry_failed, interruption)
         finally:
@@ -124,7 +134,9 @@ def _watched(
     run: _Run, watch: Watch, tell: Listener, retry_failed: bool, interruption: Interruption | None
 ) -> Summary:
     job, target, rows = run.workload.job, run.target, run.workload.table.row_count
-    ledger = _open_ledger(run)
+    ledger = open_ledger(
+        job, target.sandbox, run.journal, run.before, run.started_at, topped_up=run.topped_up
+    )
     limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
     progress = Progress(rows=rows, on_failure=partial(tell_of_failure, tell))
     tell("run started", run=run.number, sandbox=target.sandbox, rows=rows)
@@ -184,6 +196,7 @@ def _begin(
     journal: Journal,
     started_at: int,
     topped_up: bool,
+    part: Part | None,
 ) -> _Run:
     job = workload.job
     given_up = journal.give_up_intents(started_at, final=job.retry.in_doubt == "leave")
@@ -196,20 +209,9 @@ def _begin(
         fingerprint(job),
         _json(public_job(job)),
     )
-    return _Run(workload, target, folder, scratch, journal, number, started_at, before, given_up, topped_up)
-
-
-def _open_ledger(run: _Run) -> Ledger:
-    budget = run.workload.job.budget
-    spent_today = NOTHING
-    if budget.usd_per_day is not None:
-        midnight = run.started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
-        spent_today = run.journal.totals(run.target.sandbox, since=midnight).spend.committed
-    known = None if run.topped_up else run.before.remaining_credits
-    if known is not None and budget.keep_credits is not None:
-        known = run.journal.lowest_balance(run.target.sandbox)
-    spent = committed_spend(run.before, opening_tariff(run.workload.job, run.target.sandbox, run.before))
-    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)
+    return _Run(
+        workload, target, folder, scratch, journal, number, started_at, before, given_up, topped_up, part
+    )
 
 
 def _ask(
@@ -238,15 +240,15 @@ def _ask(
         ledger,
         opening_tariff(job, run.target.sandbox, run.before),
         limiter,
-        _endpoint_settings(job, run.target),
+        endpoint_settings(job, run.target),
         job.budget.seconds,
     )
     reader = open_for_reading(run.journal.path)
     try:
-        if run.workload.metric is not None:
+        if run.workload.metric is not None and run.part is None:
             return _ask_sample(run, asking, run.workload.metric, reader, progress, interruption, before)
         pending = pending_rows(run.workload, reader, progress, before, labelling)
-        chunks = _chunks(run.workload, pending)
+        chunks = _chunks(run, pending)
         return ask(asking, run.journal, chunks, progress, interruption)
     finally:
         reader.close()
@@ -279,27 +281,15 @@ def _ask_sample(
     return ask(asking, run.journal, rows, progress, interruption, monitor)
 
 
-def _endpoint_settings(job: Job, target: Target) -> EndpointSettings:
-    return EndpointSettings(
-        base_url=target.base_url,
-        api_key=target.api_key,
-        # A sandbox wants a key, also in the place of a server that wants none.
-        auth="bearer" if target.sandbox else job.endpoint.auth,
-        headers=job.endpoint.headers,
-        timeout=job.endpoint.timeout_seconds,
-        idle_timeout=job.endpoint.idle_timeout_seconds,
-        max_answer_bytes=job.endpoint.max_answer_bytes,
-        connections=job.limits.concurrency,
-        free_tier=job.request.free_tier,
-        stream=job.request.stream,
-    )
-
-
-def _chunks(workload: Workload, chunks: Generator[list[Row], None, None]) -> Generator[list[Row], None, None]:
+def _chunks(run: _Run, chunks: Generator[list[Row], None, None]) -> Generator[list[Row], None, None]:
     """The rows in the order of asking; the one that the free tier allows."""
-    job = workload.job
-    if asks_in_random_order(job):
-        chunks = in_random_order(chunks, job.output.seed, workload.rows_in_a_chunk)
+    job, at_once = run.workload.job, run.workload.rows_in_a_chunk
+    if run.part is not None:
+        run.journal.note_sampling(run.number, run.part.drawn)
+        chunks = in_given_order(chunks, run.part.rows, at_once)
+    elif asks_in_random_order(job):
+        run.journal.note_sampling(run.number, _json(random_order_of(job)))
+        chunks = in_random_order(chunks, job.output.seed, at_once)
     if job.request.free_tier:
         return _first_request(chunks)
     return chunks
@@ -317,6 +307,8 @@ def _finish(
 ) -> Summary:
     """Writes the output, the summary and the end of the run. Raises EndedAtOnce."""
     interruption.check()
+    if run.part is not None:
+        return _end_without_output(run, ending_of_part(stop), ledger, progress)
     job, journal = run.workload.job, run.journal
     journal.note_rows(run.number, encoded_rows(progress))
     summary_for = _summary_maker(run, ledger, progress)

@@ -49,6 +49,13 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
     return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
 
 
+def ending_of_part(stop: Stop | None) -> Ending:
+    """The ending of a run that was to ask for a sample alone, and to write no output."""
+    if stop is not None:
+        return Ending(stop.exit_code, _sentence(stop.reason), stop.go_on, stop.renews)
+    return Ending(EXIT_DONE, "The sample has been asked for.", "batchrun run asks for the other rows")
+
+
 def without_output(stop: Stop | None) -> Ending:
     """The ending of a run that was ended before its output was written."""
     stop = stop or interrupted(by_sigterm=False)

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.estimate import plan_job, plan_lines
+from batchrun.estimate import plan_job
 from batchrun.images import MOST_IMAGE_BYTES, ImageError, image_blocks, media_type
 from batchrun.job.file import make_job
+from batchrun.planning.words import plan_lines
 from batchrun.workload import ROWS_WITH_IMAGES_IN_A_CHUNK, open_workload
 from tests.sandbox.conftest import png
 

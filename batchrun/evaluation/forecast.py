@@ -71,18 +71,31 @@ def forecast_text(forecast: Forecast, budget: str, score: str) -> str:
     return f"{bought}: {score} +- {100 * forecast.half_width:.1f} points"
 
 
-def total_of(values: npt.NDArray[np.float64], population: int) -> Total | None:
+def total_of(values: npt.NDArray[np.float64], population: int, clusters: Codes | None = None) -> Total | None:
     """The sum of a quantity (cost, tokens, seconds) over all rows, from a random sample of them.
 
     Student's t with finite-population correction. The sum is no lower than what the sample itself
-    has. None for fewer than two values: they say nothing about the spread.
+    has. `clusters`: the codes of the rows' clusters, where clusters were drawn and not rows. None for fewer
+    than two values, or two clusters: they say nothing about the spread.
     """
     n = values.size
     if n < 2:
         return None
+    freedom, variance = float(n - 1), float(values.var(ddof=1)) / n
+    if clusters is not None:
+        spread = cluster_spread(values, clusters)
+        if spread.number < 2:
+            return None
+        freedom, variance = max(spread.effective - 1, 1), spread.variance
     value = population * float(values.mean())
-    half = population * t_quantile(n - 1) * sqrt(unsampled(n, population) * float(values.var(ddof=1)) / n)
+    half = population * t_quantile(freedom) * sqrt(unsampled(n, population) * variance)
     return Total(value, max(value - half, float(values.sum())), value + half)
+
+
+def widest_half_width(rows: int, population: int) -> float:
+    """How far the 95 % interval of a mean score from 0 to 1 can reach to either side, from so many rows."""
+    low, high = wilson(0.5, rows, population)
+    return (high - low) / 2
 
 
 def _half_width(

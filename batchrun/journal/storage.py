@@ -65,9 +65,14 @@ class Journal:
             self.connection.execute("UPDATE runs SET rows = ? WHERE run = ?", (rows, run))
 
     def note_sampling(self, run: int, plan: str) -> None:
-        """Writes down how the rows of an evaluation are drawn, as JSON, before the first one is asked for."""
+        """Writes down how the rows of a run are drawn, as JSON, before the first one is asked for."""
         with translated_errors(self.path):
             self.connection.execute("UPDATE runs SET sampling = ? WHERE run = ?", (plan, run))
+
+    def samplings(self) -> dict[int, str]:
+        """How the runs that drew their rows at random have done so, as JSON, by the number of the run."""
+        with translated_errors(self.path):
+            return dict(self.connection.execute("SELECT run, sampling FROM runs WHERE sampling NOTNULL"))
 
     def give_up_intents(self, finished_at: int, final: bool) -> int:
         """Books the intents that a dead run has left as uncertain, at their worst case; returns how many.

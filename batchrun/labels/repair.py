@@ -9,6 +9,14 @@ from batchrun.labels import Unreadable
 MOST_ANSWER_CHARACTERS = 2_000
 """Of an invalid answer, so much is sent back: the rest would be paid again with every repair."""
 
+MOST_REASON_CHARACTERS = 1_000
+
+MOST_JSON_BYTES_OF_A_CHARACTER = 6
+"""A control character is escaped by its number."""
+
+_FRAMING_BYTES = 300
+"""Of the JSON around two more turns and of the fixed words in them, rounded up."""
+
 _as_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -30,7 +38,16 @@ def repair_body(body: bytes, answer: str, wrong: Unreadable, allowed: str) -> by
 
 def request_for_repair(wrong: Unreadable, allowed: str) -> str:
     """What the model is told: the exact reason, then what is allowed."""
-    return f"That is not a valid answer: {wrong.reason}.\n{allowed}"
+    reason = wrong.reason
+    if len(reason) > MOST_REASON_CHARACTERS:
+        reason = f"{reason[: MOST_REASON_CHARACTERS - 3]}..."
+    return f"That is not a valid answer: {reason}.\n{allowed}"
+
+
+def most_bytes_of_repair(allowed: str) -> int:
+    """Upper bound of the bytes by which one repair makes a request longer."""
+    free = (MOST_ANSWER_CHARACTERS + MOST_REASON_CHARACTERS) * MOST_JSON_BYTES_OF_A_CHARACTER
+    return free + len(msgspec.json.encode(allowed)) + _FRAMING_BYTES
 
 
 def shortened(answer: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from batchrun.errors import EXIT_DONE
 from batchrun.evaluation.forecast import forecast, forecast_text
+from batchrun.evaluation.intervals import Codes
 from batchrun.evaluation.metrics import Metric, Unscored
 from batchrun.evaluation.sequences import InOrder
 from batchrun.job.evaluation import Evaluation
@@ -53,6 +54,7 @@ class Monitor:
         self._look_up = look_up
         self._spending = spending
         self._population = frame.population
+        self._clusters = _first_clusters(frame) if evaluation.cluster else None
         self._evidence = Evidence(frame, evaluation, metric.binary) if evaluation.stop else None
         self._in_order = InOrder(self._count)
         self._positions = 0
@@ -108,8 +110,21 @@ class Monitor:
             return
         per_row, left = spending
         costs = np.full(len(self._pilot), per_row)
-        bought = forecast(np.array(self._pilot), costs, left, self._population, self._metric.binary)
+        bought = forecast(
+            np.array(self._pilot),
+            costs,
+            left,
+            self._population,
+            self._metric.binary,
+            clusters=self._clusters,
+        )
         self._progress.notice = forecast_text(bought, "the budget", score_name(self._metric))
+
+
+def _first_clusters(frame: SamplingFrame) -> Codes:
+    """The clusters of the pilot's rows, which are the first of the population in the order of asking."""
+    scorable = frame.order[frame.scorable[frame.order]]
+    return frame.groups.codes[scorable[:PILOT_ROWS]]
 
 
 def _enough(name: str, decided: str, rows: int) -> Stop:

@@ -32,10 +32,12 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     assert before["rows"] == {
         "total": 5,
         "answered": 0,
+        "invalid_labels": 0,
         "failed": 0,
         "duplicates": 1,
         "invalid": 1,
         "to_send": 3,
+        "half_done": 0,
     }
     assert place.run(*settings).code == 3
     bill = place.bill()
@@ -48,10 +50,12 @@ def test_the_plan_s_numbers_are_those_of_the_run_that_follows(place: Place) -> N
     assert after["rows"] == {
         "total": 5,
         "answered": 3,
+        "invalid_labels": 0,
         "failed": 0,
         "duplicates": 1,
         "invalid": 1,
         "to_send": 0,
+        "half_done": 0,
     }
     assert after["budget"]["usd_left"] == round(1 - bill["usd"], 9)
     assert place.requests == 3
@@ -138,7 +142,8 @@ def test_rows_that_failed_for_good_are_no_answered_ones(place: Place) -> None:
     place.texts("one", "[sandbox:flag self-harm]", "two", "[sandbox:flag self-harm]")
     place.run()
     rows = plan(place)["rows"]
-    assert rows == {"total": 4, "answered": 2, "failed": 1, "duplicates": 1, "invalid": 0, "to_send": 0}
+    assert (rows["total"], rows["answered"], rows["failed"], rows["duplicates"]) == (4, 2, 1, 1)
+    assert (rows["invalid"], rows["to_send"]) == (0, 0)
     people = place.command("plan", "job.toml").out
     assert "4: 2 answered, 1 failed, 1 duplicates, 0 invalid, 0 to send" in people
 

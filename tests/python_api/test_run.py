@@ -341,6 +341,29 @@ def test_plan_sends_nothing_and_leaves_nothing(temporary_folder: Path) -> None:
     assert list(temporary_folder.iterdir()) == []
 
 
+def test_the_sample_of_a_plan_is_journaled_and_a_run_asks_for_the_others() -> None:
+    planned = batchrun.plan(JOB, input=reviews(), journal="a.run", sample=2, sandbox=True)
+    assert (planned["rows"]["answered"], planned["rows"]["to_send"]) == (2, 1)
+    assert planned["expected"]["basis"] == "a random sample of 2 rows"
+    assert planned["stopped"] is None
+    summary = batchrun.run(JOB, input=reviews(), journal="a.run", sandbox=True).summary
+    assert summary["this_run"]["requests"]["sent"] == 1
+
+
+def test_a_sample_that_would_be_forgotten_is_refused(temporary_folder: Path) -> None:
+    with pytest.raises(batchrun.UsageError, match=r"name an output\.path or a journal"):
+        batchrun.plan(JOB, input=reviews(), sample=2, sandbox=True)
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_a_sample_is_not_asked_for_inside_an_event_loop() -> None:
+    async def inside() -> None:
+        batchrun.plan(JOB, input=reviews(), journal="a.run", sample=2, sandbox=True)
+
+    with pytest.raises(batchrun.UsageError, match=r"asyncio\.to_thread"):
+        asyncio.run(inside())
+
+
 def test_status_needs_no_input_and_export_writes_where_it_is_told() -> None:
     with pytest.raises(batchrun.UsageError, match="Nothing has been run yet"):
         batchrun.status(JOB, journal="a.run")

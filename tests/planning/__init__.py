@@ -1,0 +1,1 @@
+"""What a plan counts, draws and estimates."""
