@@ -206,7 +206,7 @@ def plan(
                 interruption=interruption,
             )
         _hand_on_signal(interruption)
-        return plan
+        return plan or {}
 
 
 def status(

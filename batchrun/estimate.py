@@ -68,21 +68,25 @@ def plan_by_sample(
     scratch: Path | None = None,
     watch: "Watch" = lambda _: nullcontext(),
     interruption: "Interruption | None" = None,
-) -> tuple[Plan, Summary | None]:
+) -> tuple[Plan | None, Summary | None]:
     """The plan, after the first `rows` rows of the random order have been asked for, as a run does it.
 
     Those that have been asked for already are not sent again. Returns the summary of the run too, None where
-    none was needed; the plan's `stopped` is its reason, where it ended early. Parameters and what is raised
-    are those of `run_job`.
+    none was needed; the plan's `stopped` is its reason, where it ended early. A second signal leaves no time
+    for a plan: it is None then. Parameters and what is raised are those of `run_job`.
     """
+    from batchrun.interruption import Interruption
     from batchrun.pipeline import run_job
 
+    interruption = interruption or Interruption()
     part = _part(_survey(job, target.sandbox, table, rows), rows)
     summary = None
     if part is not None:
         summary = run_job(
             job, target, table=table, scratch=scratch, part=part, watch=watch, interruption=interruption
         )
+    if interruption.stop is not None and interruption.stop.at_once:
+        return None, summary
     plan = plan_job(job, sandbox=target.sandbox, table=table, wanted=rows)
     if summary is not None and summary["exit_code"]:
         plan["stopped"] = summary["reason"]

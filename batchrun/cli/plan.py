@@ -11,6 +11,7 @@ from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
 from batchrun.plain_text import on_one_line
 
 if TYPE_CHECKING:
+    from batchrun.estimate import Plan
     from batchrun.summary import Summary
 
 
@@ -63,6 +64,7 @@ def plan_command(
     from batchrun.estimate import plan_by_sample, plan_job
     from batchrun.planning.words import plan_lines
 
+    plan: Plan | None
     if not sample:
         plan, summary = plan_job(job, sandbox=sandbox), None
     else:
@@ -71,13 +73,12 @@ def plan_command(
         with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
             watch = (lambda _: nullcontext()) if quiet else watching
             plan, summary = plan_by_sample(job, target, sample, watch=watch)
-    if as_json:
+    if as_json and plan is not None:
         import msgspec
 
         click.echo(msgspec.json.encode(plan).decode())
-    else:
-        for line in plan_lines(plan):
-            click.echo(on_one_line(line))
+    for line in [] if as_json or plan is None else plan_lines(plan):
+        click.echo(on_one_line(line))
     if summary is not None:
         _tell_end(summary, quiet)
     return 0 if summary is None else summary["exit_code"]

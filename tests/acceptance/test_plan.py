@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,20 @@ def test_a_signal_drains_the_sampling_and_the_plan_is_said_all_the_same(slow_pla
     assert 4 <= answered < 30
     assert answered == slow_place.requests
     assert done.summary["stopped"] == "Interrupted by SIGINT."
+
+
+def test_a_second_signal_ends_the_sampling_without_a_plan(slow_place: Place) -> None:
+    slow_place.texts(*TEXTS)
+    command = ("plan", "job.toml", "--sample", "30", "--set", "limits.concurrency=4")
+    with slow_place.start(*command) as process:
+        until(lambda: slow_place.requests >= 4)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        done = ended(process)
+    assert (done.code, done.out) == (130, "")
+    assert "Ended at once by a second signal (SIGINT)." in done.err
+    assert slow_place.summary()["usd"]["uncertain"] > 0
 
 
 def test_a_sample_with_the_sandbox_needs_no_key(place: Place) -> None:
