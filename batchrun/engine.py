@@ -92,6 +92,7 @@ class Engine:
         self._sent_at_resize = 0
         self._refused_since: float | None = None
         self._stop: Stop | None = None
+        self._closed: Stop | None = None
         self._error: Exception | None = None
         self._drain_until: float | None = None
         self._admission = Wakeup()
@@ -120,7 +121,7 @@ class Engine:
             self._withdraw_prepared()
         if self._error is not None:
             raise self._error
-        return self._stop
+        return self._stop or self._closed
 
     def stop(self, stop: Stop, drain_seconds: float | None = None) -> None:
         """Starts nothing more and drains, for `drain_seconds` at most; the first reason counts."""
@@ -225,12 +226,20 @@ class Engine:
                 self._uncommitted.append((lease, self._sent))
                 return
             if not shortfall.may_pass:
-                self.stop(at_cap_of(shortfall.cap))
+                self._end_at(shortfall.cap, lease)
                 return
             if self._queue.gives_way(lease):
                 return
             self._progress.held_by = shortfall.cap
             await self._admission.wait()
+
+    def _end_at(self, cap: str, lease: Lease) -> None:
+        """No row is begun any more. Rows of several requests that are in progress go on, if they fit."""
+        stop = self._closed or at_cap_of(cap)
+        if self._queue.close(lease):
+            self._closed, self._progress.stopping = stop, stop.reason
+        else:
+            self.stop(stop)
 
     # Dispatch: whoever has just become free takes the next durable request, if limiter and brake let it go.
 

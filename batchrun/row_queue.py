@@ -33,6 +33,7 @@ class RowQueue:
 
     def __init__(self, labelling: Labelling | None, progress: Progress, watch: RowWatch | None) -> None:
         self._open = OpenRows(labelling)
+        self._follows_up = labelling is not None and labelling.follows_up
         self._progress = progress
         self._watch = watch
         self._rows: deque[Row] = deque()
@@ -81,9 +82,26 @@ class RowQueue:
 
         A cap that has no room for a new row may have room for these.
         """
-        if lease.number or lease.request.follows is not None or not self._following:
+        if lease.number or lease.request.follows is not None:
             return False
-        self._following.append(lease.request)
+        others = [request for request in self._following if request.row != lease.request.row]
+        if not others:
+            return False
+        own = [request for request in self._following if request.row == lease.request.row]
+        self._following = deque([*others, lease.request, *own])  # a row's first request goes first
+        return True
+
+    def close(self, lease: Lease) -> bool:
+        """Begins no new row any more, and gives up the one that `lease` begins; rows in progress go on.
+
+        False where it begins none, or no other row takes more requests.
+        """
+        if not self._follows_up or lease.request.follows is not None or len(self._open) == 1:
+            return False
+        self._open.drop(lease.request)
+        self._following = deque(request for request in self._following if request.row != lease.request.row)
+        self._rows.clear()
+        self._exhausted = True
         return True
 
     def ended(self, request: Request, reply: Reply) -> None:

@@ -60,6 +60,24 @@ class Labeller:
         return Answer(msgspec.json.encode(message), 60, 15, cost)
 
 
+class Hesitant(Labeller):
+    """Gives a label to a second repair only; all answers take the same time."""
+
+    async def send(self, body: bytes) -> Answer | Failure:
+        await anyio.sleep(0.005)
+        if self.draw.random() < self.troubles:
+            return failure()
+        text = "yes" if body.count(b"not a valid answer") == 2 else "either"
+        message = {
+            "type": "message",
+            "content": [{"type": "text", "text": text}],
+            "usage": {"input_tokens": 60, "output_tokens": 15},
+        }
+        cost = 75 * NANO_USD_PER_TOKEN
+        self.bill += cost
+        return Answer(msgspec.json.encode(message), 60, 15, cost)
+
+
 def rules(concurrency: int) -> Rules:
     return Rules(concurrency, RetryPolicy(max_attempts=6, max_wait_seconds=0.01), labelling=LABELLING)
 
@@ -110,6 +128,24 @@ async def test_the_cap_on_rows_counts_rows_and_not_requests(tmp_path: Path) -> N
     await run.asked(labeller, rows)  # type: ignore[arg-type]
     assert sum(decided(run, rows).values()) == 40
     assert labeller.sent.total() > 80
+
+
+@pytest.mark.parametrize("concurrency", [4, 8, 50])
+async def test_rows_in_progress_go_on_when_no_new_row_may_begin(tmp_path: Path, concurrency: int) -> None:
+    """Also where all of them wait for a repair at the moment at which the cap is met."""
+    labelling = Labelling(make_reader(Labels(choices=("yes", "no"))), repair=2)
+    policy = RetryPolicy(max_attempts=6, max_wait_seconds=0.01)
+    run = Run(
+        tmp_path / "journal.sqlite",
+        (Cap("budget.rows", "rows", 4),),
+        rules=Rules(concurrency, policy, labelling=labelling),
+    )
+    labeller = Hesitant(troubles=0.2)
+    stop = await run.asked(labeller, [row(number) for number in range(60)])  # type: ignore[arg-type]
+    assert stop is not None
+    assert stop.exit_code == 4
+    assert run.progress.answers == 4
+    assert run.ledger.settled.nano_usd == labeller.bill
 
 
 async def test_every_row_comes_to_its_end_and_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
