@@ -26,7 +26,7 @@ from batchrun.replies import read_reply
 from batchrun.row_queue import RowQueue, RowWatch
 from batchrun.stops import Stop, at_cap_of, by_endpoint
 from batchrun.wakeup import Wakeup
-from batchrun.wire.retry import RetryPolicy
+from batchrun.wire.retry import RetryPolicy, fate_unknown
 
 DRAIN_SECONDS = 30.0
 """How long an interrupted run waits for what is in flight."""
@@ -57,10 +57,7 @@ Going = tuple[Lease, Admission]
 
 
 class Engine:
-    """One run's fan-out. Faults are raised; every other end is a `Stop` or None.
-
-    `watch` is told of every row that comes to its end.
-    """
+    """One run's fan-out. Faults are raised; else it ends with a `Stop` or None. `watch` hears of rows' ends."""
 
     def __init__(
         self,
@@ -397,7 +394,5 @@ class Engine:
             await self._admission.wait(left)
 
 
-_FAULT = Failure("fault", "batchrun itself failed at this request.", Remedy.RETRY, Billed.UNKNOWN)
-_INTERRUPTED = Failure(
-    "interrupted", "The run was stopped before the answer came.", Remedy.RETRY, Billed.UNKNOWN
-)
+_FAULT = fate_unknown("fault", "batchrun itself failed at this request.", 0.0)
+_INTERRUPTED = fate_unknown("interrupted", "The run was stopped before the answer came.", 0.0)

@@ -295,7 +295,7 @@ def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -16000")  # KiB
     # Pages of the index by digest change again and again: the fewer checkpoints, the fewer copies of them.
-    connection.execute("PRAGMA wal_autocheckpoint = 8000")  # pages of 4 KiB
+    connection.execute("PRAGMA wal_autocheckpoint = 32000")  # pages of 4 KiB: 131 MB
 
 
 _GIVE_UP_INTENTS = """
