@@ -57,7 +57,7 @@ Going = tuple[Lease, Admission]
 
 
 class Engine:
-    """One run's fan-out. Faults are raised; else it ends with a `Stop` or None. `watch` hears of rows' ends."""
+    """One run's fan-out. Faults are raised; other ends are a `Stop` or None. `watch` hears of rows' ends."""
 
     def __init__(
         self,
