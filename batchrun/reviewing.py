@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-import batchrun
 from batchrun.errors import InputError, JobError, OutputError, UsageError
 from batchrun.evaluation.corrections import (
     Correction,
@@ -37,6 +36,7 @@ from batchrun.run_folder import open_journal_of
 from batchrun.tables.python_rows import python_rows
 from batchrun.tables.sheet import read_sheet, refuse_existing, write_sheet
 from batchrun.tables.writer import check_writable, replace_table
+from batchrun.version import __version__
 from batchrun.workload import Chunk, Workload, open_workload, output_schema
 
 Report = dict[str, Any]
@@ -350,7 +350,7 @@ def _write_corrected(
     """The output with the columns `reviewed` and `looked_at`. Rows with the same request are one."""
     rows = RowWriter(workload, journal)
     metadata = {
-        "batchrun.version": batchrun.__version__,
+        "batchrun.version": __version__,
         "batchrun.job": msgspec.json.encode(public_job(workload.job)).decode(),
         "batchrun.review": msgspec.json.encode(report).decode(),
     }
