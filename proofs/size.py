@@ -110,7 +110,9 @@ def _write_journal(job_file: Path, folder: Path) -> float:
     with closing(create_or_open(make_run_folder(folder / "answers.run").journal)) as journal:
         run = _start_run(journal, workload)
         cpu_seconds = _write_attempts(journal, _requests(workload), run)
-        rows = msgspec.json.encode({"total": ROWS, "ok": ROWS, "invalid": 0, "failed": 0, "pending": 0})
+        rows = msgspec.json.encode(
+            {"total": ROWS, "ok": ROWS, "invalid": 0, "failed": 0, "pending": 0, "shared": 0}
+        )
         journal.finish_run(run, milliseconds(), rows.decode(), 0, "Every row has an answer.")
     return cpu_seconds
 

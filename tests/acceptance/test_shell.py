@@ -35,7 +35,7 @@ def bash(script: str, folder: Path) -> str:
         ("batchrun ru", "run"),
         ("batchrun s", "sandbox schema status"),
         ("batchrun run --log", "--log-file"),
-        ("batchrun plan job.toml --sandb", "--sandbox"),
+        ("batchrun export job.toml --salv", "--salvage"),
     ],
 )
 def test_bash_completes_commands_and_options_as_the_docs_say(words: str, offers: str, tmp_path: Path) -> None:
