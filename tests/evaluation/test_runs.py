@@ -269,3 +269,18 @@ def test_a_job_without_an_evaluation_is_told_how_to_get_one(folder: Path) -> Non
     )
     with pytest.raises(UsageError, match=r"no \[evaluation\]"):
         evaluate_job(job)
+
+
+@pytest.mark.parametrize("rows", [0, 30])
+@pytest.mark.parametrize("cluster", [{}, {"cluster": "group"}])
+def test_a_table_with_nothing_to_score_is_asked_all_the_same(
+    folder: Path, sandbox: Sandbox, rows: int, cluster: dict[str, str]
+) -> None:
+    """No row is expected to be anything: there is nothing to decide, and no estimate."""
+    change(folder, gold=pl.lit(None, pl.String))
+    pl.read_parquet(folder / "in.parquet").head(rows).write_parquet(folder / "in.parquet")
+    summary = run(job_in(folder, evaluation={"stop": {"above": 0.5}} | cluster), sandbox)
+    assert summary["rows"]["total"] - summary["rows"]["pending"] == rows
+    report = summary["evaluation"]
+    assert (report["estimate"], report["interval"], report["decided"]) == (None, None, None)
+    assert (report["n"], report["of"], report["not_scorable"]) == (0, 0, rows)
