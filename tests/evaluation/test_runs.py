@@ -284,3 +284,14 @@ def test_a_table_with_nothing_to_score_is_asked_all_the_same(
     report = summary["evaluation"]
     assert (report["estimate"], report["interval"], report["decided"]) == (None, None, None)
     assert (report["n"], report["of"], report["not_scorable"]) == (0, 0, rows)
+
+
+def test_rates_of_classes_agree_with_the_score(folder: Path, sandbox: Sandbox) -> None:
+    """Case, marks and lists in the expected cells make no wrong answer of a right one."""
+    spelled = pl.Series("gold", [["Yes"], ["no", "yes."], ["YES", None]] * (ROWS // 3))
+    pl.read_parquet(folder / "in.parquet").with_columns(spelled).write_parquet(folder / "in.parquet")
+    report = run(job_in(folder), sandbox)["evaluation"]
+    confusion = report["confusion"]
+    right = sum(confusion["counts"][place][place] for place in range(len(confusion["labels"])))
+    assert right == round(report["estimate"] * ROWS)
+    assert [label.lower() for label in confusion["labels"]] == ["yes", "no"]
