@@ -83,7 +83,9 @@ def candidates(
         rows = {row.index: _with_known(row, records, retry_failed_before) for row in sendable}
         progress.looked_at += len(chunk.requests)
         progress.unsendable += len(chunk.requests) - len(sendable)
-        statuses = [status_of(records.get(row.request.digest)) for row in sendable]
+        # The others are to be asked, those that failed before too where they are to be asked again.
+        known = [row for row in sendable if rows[row.index].known]
+        statuses = [status_of(records.get(row.request.digest)) for row in known]
         progress.failed_before += statuses.count(FAILED)
         progress.answered_before += len(statuses) - statuses.count(FAILED) - statuses.count(PENDING)
         yield [
