@@ -4,6 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,25 @@ def test_rates_of_classes_agree_with_the_score(folder: Path, sandbox: Sandbox) -
     right = sum(confusion["counts"][place][place] for place in range(len(confusion["labels"])))
     assert right == round(report["estimate"] * ROWS)
     assert [label.lower() for label in confusion["labels"]] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
+        timedelta(seconds=5),
+        [datetime(2024, 1, 2, 3, 4, tzinfo=UTC)],
+        Decimal("1.50"),
+    ],
+)
+def test_a_run_scores_cells_of_any_type_as_its_report_does(folder: Path, cell: Any) -> None:
+    """It stops early where the report says that it could."""
+    text = str(cell[0] if isinstance(cell, list) else cell)
+    change(folder, gold=pl.lit(pl.Series([cell])).first())
+    replies = folder / "replies.toml"
+    replies.write_text(f'[[reply]]\npattern = "."\ntext = "{text}"\n')
+    job = job_in(folder, evaluation={"metric": "exact", "stop": {"above": 0.5}}, labels={"pattern": ".*"})
+    with background(Settings(replies=replies)) as sandbox:
+        summary = run(job, sandbox)
+    assert summary["evaluation"]["decided"] == "above 0.5"
+    assert summary["rows"]["pending"] > ROWS // 2
