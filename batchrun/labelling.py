@@ -113,7 +113,26 @@ class Labelling:
         return most_bytes_of_repair(self.reader.allowed) + 2 * FRAMING_TOKENS_PER_MESSAGE
 
     def standing(self, request: Request, known: Known) -> Standing:
-        """Where the row of `request` stands, by what is known."""
+        """Where the row of `request` stands, by what is known.
+
+        A row that had its label before is not asked anew, whatever some of its samples have come to.
+        """
+        if not self.asks_again_before:
+            return self._standing(request, known)
+        before = replace(self, asks_again_before=0).standing(request, self._before(known))
+        if before.verdict is not None and before.verdict.label is not None:
+            return before
+        now = self._standing(request, known)
+        return replace(now, asked=tuple(dict.fromkeys((*now.asked, *before.asked))))
+
+    def _before(self, known: Known) -> Known:
+        def known_before(digest: bytes) -> Reply | None:
+            reply = known(digest)
+            return reply if reply is not None and reply.run < self.asks_again_before else None
+
+        return known_before
+
+    def _standing(self, request: Request, known: Known) -> Standing:
         asked: list[bytes] = []
         samples: list[Sample] = []
         while True:
@@ -141,6 +160,8 @@ class Labelling:
             if reply is None:
                 return request
             if reply.text is None:
+                if reply.run < self.asks_again_before:
+                    return request
                 return Sample(None, last, problem is not None, problem)
             last = request.digest
             reading = self.reader.read(reply.text, reply.cut)

@@ -16,7 +16,7 @@ from batchrun.prompts import Request
 from batchrun.row_records import row_records
 from batchrun.run_folder import open_journal_of
 from batchrun.summary import Summary, as_it_stands, summary_of
-from batchrun.tables.python_rows import python_values
+from batchrun.tables.python_rows import expected_value, python_values
 from batchrun.tables.reader import Table
 from batchrun.tables.writer import check_writable, replace_table
 from batchrun.version import __version__
@@ -147,7 +147,8 @@ class RowWriter:
         evaluation = self._workload.job.evaluation
         if evaluation is None:
             return [None] * len(chunk.requests)
-        return python_values(evaluation.expected, chunk.batch.column(evaluation.expected))
+        cells = python_values(evaluation.expected, chunk.batch.column(evaluation.expected))
+        return [expected_value(cell) for cell in cells]
 
 
 def _open_tally(workload: Workload, metric: "Metric") -> "SampleTally":

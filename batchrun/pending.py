@@ -19,7 +19,7 @@ from batchrun.output_columns import FAILED, PENDING, status_of
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.row_records import RowRecord, row_records
-from batchrun.tables.python_rows import python_rows
+from batchrun.tables.python_rows import expected_value, python_rows
 from batchrun.workload import ROWS_IN_A_CHUNK, Chunk, Workload
 
 
@@ -83,11 +83,13 @@ def candidates(
         rows = {row.index: _with_known(row, records, retry_failed_before) for row in sendable}
         progress.looked_at += len(chunk.requests)
         progress.unsendable += len(chunk.requests) - len(sendable)
-        statuses = [status_of(records.get(row.request.digest)) for row in sendable]
+        # The others are to be asked, those that failed before too where they are to be asked again.
+        known = [row for row in sendable if rows[row.index].known]
+        statuses = [status_of(records.get(row.request.digest)) for row in known]
         progress.failed_before += statuses.count(FAILED)
         progress.answered_before += len(statuses) - statuses.count(FAILED) - statuses.count(PENDING)
         yield [
-            Candidate(chunk.first + place, cell[0], rows.get(chunk.first + place))
+            Candidate(chunk.first + place, expected_value(cell[0]), rows.get(chunk.first + place))
             for place, cell in enumerate(cells)
         ]
     progress.rows = progress.looked_at

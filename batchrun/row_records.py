@@ -69,14 +69,14 @@ def row_records(
     histories = _histories(journal, first)
     if labelling is None:
         return {digest: RowRecord(history) for digest, history in histories.items()}
-    replies = _replies(histories, labelling)
+    replies = _replies(histories)
     standings = {digest: labelling.standing(request, replies.get) for digest, request in first.items()}
     looked_up = set(first)
     while unknown := {digest for row in standings.values() for digest in row.asked} - looked_up:
         looked_up |= unknown
         found = _histories(journal, unknown)
         histories |= found
-        replies |= _replies(found, labelling)
+        replies |= _replies(found)
         for digest, standing in standings.items():
             if not found.keys().isdisjoint(standing.asked):
                 standings[digest] = labelling.standing(first[digest], replies.get)
@@ -91,12 +91,12 @@ def _histories(journal: Journal, digests: Collection[bytes]) -> dict[bytes, Requ
     return found
 
 
-def _replies(histories: dict[bytes, RequestHistory], labelling: Labelling) -> dict[bytes, Reply]:
+def _replies(histories: dict[bytes, RequestHistory]) -> dict[bytes, Reply]:
     replies = {}
     for digest, history in histories.items():
         if history.answer is not None:
             replies[digest] = read_reply(history.answer, history.run)
-        elif history.failed and history.run >= labelling.asks_again_before:
+        elif history.failed:
             replies[digest] = Reply(None, run=history.run)
     return replies
 

@@ -10,7 +10,7 @@ import pytest
 
 from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Journal, Outcome, create_or_open
-from batchrun.pending import in_random_order, pending_rows
+from batchrun.pending import candidates, in_random_order, pending_rows
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.workload import ROWS_IN_A_CHUNK, Workload, open_workload
@@ -27,13 +27,14 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def workload_of(folder: Path, texts: list[str]) -> Workload:
+def workload_of(folder: Path, texts: list[str], expected: str | None = None) -> Workload:
     pq.write_table(pa.table({"text": texts}), folder / "in.parquet")
     tables = {
         "input": {"path": "in.parquet"},
         "prompt": {"template": "{{ text }}"},
         "request": {"model": "m", "max_tokens": 5},
         "output": {"path": "out.parquet"},
+        **({"evaluation": {"expected": expected, "metric": "exact"}} if expected else {}),
     }
     return open_workload(make_job(tables, folder, sandbox=True), sandbox=True)
 
@@ -130,3 +131,17 @@ def test_a_random_order_holds_every_request_once_and_is_the_seeds(tmp_path: Path
 
     assert sorted(order(1)) == list(range(ROWS))
     assert order(1) == order(1) != order(2)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_rows_of_an_evaluation_are_counted_once_also_where_failed_ones_are_asked_again(
+    tmp_path: Path, journal: Journal, again: bool
+) -> None:
+    workload = workload_of(tmp_path, [str(row) for row in range(100)], expected="text")
+    settle(journal, digests_of(workload)[:60], "f")
+    progress = Progress(rows=100)
+    chunks = list(candidates(workload, journal, progress, None, retry_failed_before=2 if again else 0))
+    asked = [one.row for chunk in chunks for one in chunk if one.row is not None and not one.row.known]
+    counts = progress.rows_so_far()
+    assert (counts["ok"], counts["failed"], counts["pending"]) == (0, 0 if again else 60, len(asked))
+    assert len(asked) == (100 if again else 40)

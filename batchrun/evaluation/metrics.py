@@ -167,9 +167,25 @@ def _choice(answer: str, expected: object) -> Score:
     texts = _texts(expected)
     if isinstance(texts, Unscored):
         return texts
-    label, labels = _folded(answer), {_folded(text) for text in texts}
-    bare = label.strip(_AROUND_LABELS)
-    return float(label in labels or bool(bare and bare in {text.strip(_AROUND_LABELS) for text in labels}))
+    return float(bare_label(answer) in map(bare_label, texts))
+
+
+def bare_label(text: str) -> str:
+    """The label without case and marks around it, by which the metric `choice` tells labels apart."""
+    label = _folded(text)
+    return label.strip(_AROUND_LABELS) or label
+
+
+def choice_pair(answer: str | None, expected: object) -> tuple[str, str | None]:
+    """What was expected and what was said of a row that `choice` has scored: the same where it is right."""
+    cells = expected if isinstance(expected, list | tuple) else [expected]
+    found = (_texts(cell) for cell in cells if cell is not None)
+    choices = [texts for texts in found if not isinstance(texts, Unscored)]
+    if answer is None:
+        return choices[0][0], None
+    said = bare_label(answer)
+    right = next((texts for texts in choices if said in map(bare_label, texts)), None)
+    return (choices[0][0], answer) if right is None else (right[0], right[0])
 
 
 def _json(answer: str, expected: object) -> Score:

@@ -66,6 +66,7 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_key_source(job)
     _check_prices(job, sandbox)
     _check_caps(job)
+    _check_free_tier(job)
     _check_output(job)
     if job.labels is not None:
         check_labels(job.labels)
@@ -239,6 +240,18 @@ def _check_caps(job: Job) -> None:
                 f"[budget] {key}: without request.max_tokens a request has no worst case.\n"
                 "Set request.max_tokens: the cap can't hold without it."
             )
+
+
+def _check_free_tier(job: Job) -> None:
+    """What takes more than the one request that it allows."""
+    asks_more = {
+        "[evaluation]": job.evaluation is not None,
+        "labels.votes": job.labels is not None and job.labels.votes > 1,
+        "labels.repair": job.labels is not None and job.labels.repair > 0,
+    }
+    key = next((key for key, is_so in asks_more.items() if is_so), None)
+    if job.request.free_tier and key is not None:
+        raise JobError(f"[request] free_tier: allows one request; leave {key} out, or set a key instead")
 
 
 def _check_output(job: Job) -> None:

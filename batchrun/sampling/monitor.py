@@ -55,7 +55,8 @@ class Monitor:
         self._spending = spending
         self._population = frame.population
         self._clusters = _first_clusters(frame) if evaluation.cluster else None
-        self._evidence = Evidence(frame, evaluation, metric.binary) if evaluation.stop else None
+        stops = evaluation.stop is not None and frame.population > 0
+        self._evidence = Evidence(frame, evaluation, metric.binary) if stops else None
         self._in_order = InOrder(self._count)
         self._positions = 0
         self._waiting: dict[bytes, list[tuple[int, Any]]] = defaultdict(list)

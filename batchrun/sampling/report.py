@@ -56,6 +56,8 @@ def _estimate(
     workload: Workload, frame: SamplingFrame, sample: Sample, metric: Metric
 ) -> tuple[Estimate | None, str | None]:
     evaluation, population = evaluation_of(workload), frame.population
+    if not population:
+        return None, None
     if sample.scores.size == population and evaluation.target == "table" and evaluation.stop is None:
         return estimate_rows(sample.scores, population, metric.binary), None
     if not asks_in_random_order(workload.job) and sample.scores.size < population:

@@ -3,14 +3,13 @@
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from sys import intern
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from batchrun.evaluation.intervals import Codes, Scores
-from batchrun.evaluation.metrics import Metric, Score, Unscored
+from batchrun.evaluation.metrics import Metric, Score, Unscored, bare_label, choice_pair
 from batchrun.prompts import InvalidRow
 from batchrun.row_records import RowRecord
 from batchrun.sampling.frame import SamplingFrame
@@ -48,6 +47,7 @@ class SampleTally:
     _scores: "array[float]" = field(default_factory=lambda: array("d"))
     _costs: "array[float]" = field(default_factory=lambda: array("d"))
     _pairs: list[tuple[str, str | None] | None] = field(default_factory=list)
+    _spellings: dict[str, str] = field(default_factory=dict)
     _reasons: dict[int, str] = field(default_factory=dict)
 
     def add(self, record: RowRecord | InvalidRow | None, expected: Any, duplicate: bool) -> float | None:
@@ -67,8 +67,15 @@ class SampleTally:
         self._costs.append(0 if duplicate else _nano_usd(record))
         if self.classes:
             said = record.said if isinstance(record, RowRecord) else None
-            self._pairs.append(None if score is None else (intern(str(expected)), said and intern(said)))
+            self._pairs.append(None if score is None else self._pair(said, expected))
         return score
+
+    def _pair(self, said: str | None, expected: Any) -> tuple[str, str | None]:
+        wanted, given = choice_pair(said, expected)
+        return self._as_first_spelled(wanted), None if given is None else self._as_first_spelled(given)
+
+    def _as_first_spelled(self, label: str) -> str:
+        return self._spellings.setdefault(bare_label(label), label)
 
     def sample(self) -> Sample:
         """Up to the first row in the order of asking that was not asked."""

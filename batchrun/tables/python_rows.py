@@ -58,3 +58,15 @@ def _is_plain(value: pa.DataType) -> bool:
     if types.is_struct(value):
         return all(_is_plain(field.type) for field in value)
     return bool(value in _PLAIN)
+
+
+def expected_value(cell: Any) -> Any:
+    """A cell to score by: dates, times and amounts as texts.
+
+    A run keeps cells in a file on the way to their scores, the output doesn't: both have to see the same.
+    """
+    if isinstance(cell, list | tuple):
+        return [expected_value(item) for item in cell]
+    if isinstance(cell, dict):
+        return {name: expected_value(item) for name, item in cell.items()}
+    return cell if cell is None or isinstance(cell, str | int | float | bytes) else str(cell)

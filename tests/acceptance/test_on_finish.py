@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from batchrun.wire.webhook import post_json
 from tests.acceptance.command import Done, Place, until
 
 TELL = "cat > told.json; env > environment; echo from the hook"
@@ -163,3 +164,11 @@ def test_a_url_that_fails_is_said_without_itself(
     assert (done.code, place.column("status")) == (0, ["ok"])
     assert says in done.err
     assert "T0KEN" not in done.err
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_said_too(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    trouble = post_json("https://example.com/hook?token=s3cret", b"{}", 1.0)
+    assert trouble is not None
+    assert "s3cret" not in trouble

@@ -4,6 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,51 @@ def test_a_job_without_an_evaluation_is_told_how_to_get_one(folder: Path) -> Non
     )
     with pytest.raises(UsageError, match=r"no \[evaluation\]"):
         evaluate_job(job)
+
+
+@pytest.mark.parametrize("rows", [0, 30])
+@pytest.mark.parametrize("cluster", [{}, {"cluster": "group"}])
+def test_a_table_with_nothing_to_score_is_asked_all_the_same(
+    folder: Path, sandbox: Sandbox, rows: int, cluster: dict[str, str]
+) -> None:
+    """No row is expected to be anything: there is nothing to decide, and no estimate."""
+    change(folder, gold=pl.lit(None, pl.String))
+    pl.read_parquet(folder / "in.parquet").head(rows).write_parquet(folder / "in.parquet")
+    summary = run(job_in(folder, evaluation={"stop": {"above": 0.5}} | cluster), sandbox)
+    assert summary["rows"]["total"] - summary["rows"]["pending"] == rows
+    report = summary["evaluation"]
+    assert (report["estimate"], report["interval"], report["decided"]) == (None, None, None)
+    assert (report["n"], report["of"], report["not_scorable"]) == (0, 0, rows)
+
+
+def test_rates_of_classes_agree_with_the_score(folder: Path, sandbox: Sandbox) -> None:
+    """Case, marks and lists in the expected cells make no wrong answer of a right one."""
+    spelled = pl.Series("gold", [["Yes"], ["no", "yes."], ["YES", None]] * (ROWS // 3))
+    pl.read_parquet(folder / "in.parquet").with_columns(spelled).write_parquet(folder / "in.parquet")
+    report = run(job_in(folder), sandbox)["evaluation"]
+    confusion = report["confusion"]
+    right = sum(confusion["counts"][place][place] for place in range(len(confusion["labels"])))
+    assert right == round(report["estimate"] * ROWS)
+    assert [label.lower() for label in confusion["labels"]] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
+        timedelta(seconds=5),
+        [datetime(2024, 1, 2, 3, 4, tzinfo=UTC)],
+        Decimal("1.50"),
+    ],
+)
+def test_a_run_scores_cells_of_any_type_as_its_report_does(folder: Path, cell: Any) -> None:
+    """It stops early where the report says that it could."""
+    text = str(cell[0] if isinstance(cell, list) else cell)
+    change(folder, gold=pl.lit(pl.Series([cell])).first())
+    replies = folder / "replies.toml"
+    replies.write_text(f'[[reply]]\npattern = "."\ntext = "{text}"\n')
+    job = job_in(folder, evaluation={"metric": "exact", "stop": {"above": 0.5}}, labels={"pattern": ".*"})
+    with background(Settings(replies=replies)) as sandbox:
+        summary = run(job, sandbox)
+    assert summary["evaluation"]["decided"] == "above 0.5"
+    assert summary["rows"]["pending"] > ROWS // 2

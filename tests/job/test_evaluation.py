@@ -107,3 +107,16 @@ def test_missing_keys_are_missed_by_the_table_alone(refusal: Refusal) -> None:
     assert refusal('\n[evaluation]\nmetric = "exact"') == (
         "[evaluation] expected: missing; [evaluation] needs evaluation.expected"
     )
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        (EVALUATION, "[evaluation]"),
+        ('\n[labels]\nchoices = ["a", "b"]\nvotes = 3\n', "labels.votes"),
+        ('\n[labels]\nchoices = ["a", "b"]\nrepair = 1\n', "labels.repair"),
+    ],
+)
+def test_the_one_free_request_is_not_for_what_takes_more(refusal: Refusal, tables: str, key: str) -> None:
+    text = refusal(f"free_tier = true\n{tables}")
+    assert text == f"[request] free_tier: allows one request; leave {key} out, or set a key instead"

@@ -112,6 +112,19 @@ def test_an_invalid_row_is_asked_anew_only_by_a_run_that_wants_it() -> None:
     assert labelling(asks_again_before=3).standing(ROW, known.get).open
 
 
+@pytest.mark.parametrize("lacking", ["perhaps", None])
+def test_a_row_that_has_its_label_is_not_asked_anew_for_a_vote_that_has_none(lacking: str | None) -> None:
+    """It is paid for and answered. One without a label is asked for the vote that it lacks."""
+    rules, known = labelling(votes=3), {ROW.digest: Reply(lacking, run=1)}
+    for answer in ("yes", "yes"):
+        known[rules.standing(ROW, known.get).open[0].digest] = Reply(answer, run=1)
+    decided = rules.standing(ROW, known.get)
+    assert decided.verdict is not None
+    assert labelling(votes=3, asks_again_before=2).standing(ROW, known.get) == decided
+    known[decided.asked[-1]] = Reply("no", run=1)
+    assert len(labelling(votes=3, asks_again_before=2).standing(ROW, known.get).open) == 1
+
+
 @given(
     votes=st.integers(1, 7),
     repair=st.integers(0, 2),
