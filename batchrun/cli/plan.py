@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
+from batchrun.cli.lines import say
 from batchrun.plain_text import on_one_line
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def plan_command(
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     from batchrun.estimate import plan_by_sample, plan_job
-    from batchrun.planning.words import plan_lines
+    from batchrun.planning.words import plan_lines, request_lines
 
     if not sample:
         plan, summary = plan_job(job, sandbox=sandbox), None
@@ -77,6 +78,8 @@ def plan_command(
         click.echo(msgspec.json.encode(plan).decode())
     else:
         for line in plan_lines(plan):
+            say(line)
+        for line in request_lines(plan):
             click.echo(on_one_line(line))
     if summary is not None:
         _tell_end(summary, quiet)
@@ -92,5 +95,5 @@ def _tell_end(summary: "Summary", quiet: bool) -> None:
         "; no model answered" if summary["sandbox"] else "",
     )
     requests = summary["this_run"]["requests"]["sent"]
-    click.echo(f"sample    {requests:,} requests, {spent:.6g} USD{made_up}", err=True)
-    click.echo(on_one_line(f"{summary['reason']} To go on: {summary['go_on']}."), err=True)
+    say(f"sample    {requests:,} requests, {spent:.6g} USD{made_up}", err=True)
+    say(f"{summary['reason']} To go on: {summary['go_on']}.", err=True)
