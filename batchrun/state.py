@@ -29,6 +29,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     finally:
         journal.close()
     spend = amounts_of(life, job.budget.nano_usd)
+    spend["usd"]["reserved"] = life.open.nano_usd / 10**9
     spend["usd"]["left"] = _left(job, life)
     return {
         "running": last is not None and last["finished_at"] is None and is_locked(job),
@@ -46,12 +47,14 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
 def status_lines(status: dict[str, Any]) -> list[str]:
     """The status for people."""
     usd, last, rows = status["usd"], status["last_run"], status["rows"]
-    cap = "" if usd["budget"] is None else f" of {usd['budget']:g}, {usd['left']:.6g} left"
+    cap = "" if usd["budget"] is None else f" of {usd['budget']:g} USD, {usd['left']:.6g} left"
     lately = f"{status['answers_per_minute']:,} answered in the last minute"
     counts = f"{status['answered']:,} answered, {status['failed']:,} failed"
+    reserved = f" + {usd['reserved']:.6g} reserved" if usd["reserved"] else ""
+    uncertain = f" + {usd['uncertain']:.6g} uncertain" if usd["uncertain"] else ""
     lines = [
         f"requests  {counts}, {status['in_flight']:,} in flight, {lately}",
-        f"spent     {usd['settled']:.6g} USD settled, {usd['uncertain']:.6g} uncertain{cap}",
+        f"spent     {usd['settled']:.6g} USD{reserved}{uncertain}{cap}",
     ]
     if rows is not None:
         lines.insert(0, _rows_line(rows))
@@ -64,7 +67,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         end = last["reason"] or (
             "going on" if status["running"] else "ended without a word; what was in flight is in doubt"
         )
-        lines.append(f"last run  {last['started_at']}: {end}")
+        lines.append(f"last run  {last['started_at'][:19].replace('T', ' ')} UTC: {end}")
     return lines
 
 

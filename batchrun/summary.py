@@ -46,6 +46,8 @@ def ending_of(stop: Stop | None, rows: Mapping[str, int], *, free_tier: bool = F
         return Ending(
             EXIT_ROWS_FAILED, reason, f"see the column {columns}; --retry-failed asks for them again"
         )
+    if not rows["total"]:
+        return Ending(EXIT_DONE, "The input has no rows, so nothing was asked.", None)
     return Ending(EXIT_DONE, f"Every row has an answer ({_count(rows['total'], 'row')}).", None)
 
 

@@ -2,6 +2,8 @@
 
 import re
 import runpy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,11 +60,24 @@ def _anchors(page: Path) -> set[str]:
 
 def test_the_guide_shows_what_its_commands_print() -> None:
     """All but numbers, and the line of progress. After a change: python docs/run_guide.py"""
-    guide = runpy.run_path(str(DOCS / "run_guide.py"))
-    page = (DOCS / "guide.md").read_text(encoding="utf-8")
-    commands, shown = zip(*guide["commands_of"](page), strict=True)
+    script = runpy.run_path(str(DOCS / "run_guide.py"))
+    _compare("guide.md", script["commands_of"], script["guide_outputs"])
+
+
+def test_a_csv_and_a_key_become_labels_as_the_page_shows() -> None:
+    """Without the new environment, which `python docs/run_guide.py` makes and fills with pip."""
+    script = runpy.run_path(str(DOCS / "run_guide.py"))
+    _compare("first-labels.md", script["commands_of"], partial(script["first_labels_outputs"], set_up=False))
+
+
+def _compare(
+    name: str,
+    commands_of: Callable[[str], list[tuple[str, str]]],
+    outputs: Callable[[list[str]], list[str]],
+) -> None:
+    commands, shown = zip(*commands_of((DOCS / name).read_text(encoding="utf-8")), strict=True)
     assert len(commands) > 10
-    for command, text, printed in zip(commands, shown, guide["outputs"](list(commands)), strict=True):
+    for command, text, printed in zip(commands, shown, outputs(list(commands)), strict=True):
         assert (command, _without_numbers(printed)) == (command, _without_numbers(text))
 
 

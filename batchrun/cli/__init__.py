@@ -11,17 +11,26 @@ import click
 from batchrun.cli.evaluate import compare_command, evaluate_command
 from batchrun.cli.export import export_command
 from batchrun.cli.init import init_command, schema_command
+from batchrun.cli.lines import say
 from batchrun.cli.plan import plan_command
 from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
 from batchrun.cli.sandbox import sandbox_command
 from batchrun.cli.status import status_command
 from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, BatchrunError
-from batchrun.plain_text import on_one_line
 from batchrun.version import __version__
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class InOrderOfUse(click.Group):
+    """Lists its commands as they were added: from the first one that a person needs on."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=InOrderOfUse, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="batchrun")
 def batchrun_group() -> None:
     """Send every row of a table as a prompt to a Messages API, under a budget that holds.
@@ -76,7 +85,7 @@ def main() -> NoReturn:
 
 def _say(text: str) -> None:
     for line in f"batchrun: {text}".splitlines():
-        click.echo(on_one_line(line), err=True)
+        say(line, err=True)
 
 
 def _in_two_lines(error: click.ClickException) -> str:

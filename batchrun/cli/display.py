@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -17,10 +17,19 @@ REFRESHES_PER_SECOND = 2
 
 @contextmanager
 def watching(view: View) -> Iterator[None]:
-    """Shows the run's progress on stderr for as long as the block lasts."""
+    """Shows the run's progress on stderr for as long as the block lasts.
+
+    A terminal that goes away meanwhile is no reason for the run to end otherwise than it would have.
+    """
     show = _live if sys.stderr.isatty() and not _dumb() else watching_by_lines
-    with show(view):
+    display = show(view)
+    with suppress(OSError):
+        display.__enter__()
+    try:
         yield
+    finally:
+        with suppress(OSError):
+            display.__exit__(None, None, None)
 
 
 @contextmanager

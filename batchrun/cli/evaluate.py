@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from batchrun.cli.job_options import job_options, load
-from batchrun.plain_text import on_one_line
+from batchrun.cli.lines import say
 
 
-@click.command("evaluate")
+@click.command("evaluate", short_help="Say what the answers so far tell about all rows.")
 @job_options
 @click.option("--sandbox", is_flag=True, help="The answers of the sandbox instead of the endpoint's.")
 @click.option("--local", is_flag=True, help="The answers of the model on this machine instead.")
@@ -40,10 +40,10 @@ def evaluate_command(
     if report["decided"] is not None:
         lines.append(f"decided   the {report['score']} is {report['decided']}")
     for line in (*lines, *(["", *classes] if (classes := [*class_lines(report)]) else [])):
-        click.echo(on_one_line(line))
+        say(line)
 
 
-@click.command("compare")
+@click.command("compare", short_help="Compare two evaluations on the rows that both have asked.")
 @click.argument("job_a", metavar="A.toml", type=click.Path(path_type=Path))
 @click.argument("job_b", metavar="B.toml", type=click.Path(path_type=Path))
 @click.option("--sandbox", is_flag=True, help="The answers of the sandbox instead of the endpoint's.")
@@ -66,7 +66,7 @@ def compare_command(job_a: Path, job_b: Path, sandbox: bool, as_json: bool) -> N
         _print_json(comparison)
         return
     for line in comparison_lines(comparison, (job_a.name, job_b.name)):
-        click.echo(on_one_line(line))
+        say(line)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from batchrun.cli.job_options import job_options, load
 from batchrun.plain_text import on_one_line
 
 
-@click.command("export")
+@click.command("export", short_help="Write the output as it stands, also during a run.")
 @job_options
 @click.option("--sandbox", is_flag=True, help="The answers of the sandbox instead of the endpoint's.")
 @click.option("--local", is_flag=True, help="The answers of the model on this machine instead.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
+from batchrun.cli.lines import say
 from batchrun.plain_text import on_one_line
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def plan_command(
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     from batchrun.estimate import plan_by_sample, plan_job
-    from batchrun.planning.words import plan_lines
+    from batchrun.planning.words import plan_lines, request_lines
 
     plan: Plan | None
     if not sample:
@@ -77,8 +78,11 @@ def plan_command(
         import msgspec
 
         click.echo(msgspec.json.encode(plan).decode())
-    for line in [] if as_json or plan is None else plan_lines(plan):
-        click.echo(on_one_line(line))
+    elif plan is not None:
+        for line in plan_lines(plan):
+            say(line)
+        for line in request_lines(plan):
+            click.echo(on_one_line(line))
     if summary is not None:
         _tell_end(summary, quiet)
     return 0 if summary is None else summary["exit_code"]
@@ -93,5 +97,5 @@ def _tell_end(summary: "Summary", quiet: bool) -> None:
         "; no model answered" if summary["sandbox"] else "",
     )
     requests = summary["this_run"]["requests"]["sent"]
-    click.echo(f"sample    {requests:,} requests, {spent:.6g} USD{made_up}", err=True)
-    click.echo(on_one_line(f"{summary['reason']} To go on: {summary['go_on']}."), err=True)
+    say(f"sample    {requests:,} requests, {spent:.6g} USD{made_up}", err=True)
+    say(f"{summary['reason']} To go on: {summary['go_on']}.", err=True)

@@ -5,9 +5,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-import click
-
 from batchrun.cli.evaluation_lines import score_lines
+from batchrun.cli.lines import say
 from batchrun.job import Job
 from batchrun.plain_text import on_one_line
 from batchrun.summary import Summary
@@ -19,7 +18,7 @@ LONGEST_UNCUT = 14
 def print_end(summary: Summary) -> None:
     """The end of a run, on stderr; the last line says why it ended and what to do next."""
     for line in end_lines(summary):
-        click.echo(on_one_line(line), err=True)
+        say(line, err=True)
 
 
 def end_lines(summary: Summary) -> list[str]:
@@ -70,7 +69,8 @@ def _warnings(summary: Summary) -> list[str]:
     errors = summary["this_run"]["requests"]["by_error"]
     if errors:
         kinds = ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items(), key=lambda item: -item[1]))
-        lines.append(f"errors    {kinds}; the last one: {summary['last_error']}")
+        last = f"; the last one: {summary['last_error']}" if summary["last_error"] else ""
+        lines.append(f"errors    {kinds}{last}")
     if summary["given_up"]:
         lines.append(
             f"crash     {summary['given_up']:,} requests of an earlier run have no known outcome; "

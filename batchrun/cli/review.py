@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from batchrun.cli.job_options import job_options, load
-from batchrun.plain_text import on_one_line
+from batchrun.cli.lines import say
 
 
-@click.command("review")
+@click.command("review", short_help="Write rows for a person to check, and read the filled file.")
 @job_options
 @click.option("--rows", default=100, type=click.IntRange(1), metavar="N", help="Most rows.  [default: 100]")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Of the audit.  [default: 0]")
@@ -47,8 +47,8 @@ def review_command(
     """Write the rows whose labels are most worth a person's eye, and read the filled file back.
 
     \b
-    batchrun review reviews.toml                              writes labels-review.csv
-    batchrun review reviews.toml --read labels-review.csv     how many labels are right
+    batchrun review labels.toml                              writes labels-review.csv
+    batchrun review labels.toml --read labels-review.csv     how many labels are right
 
     Half of the rows are drawn at random, and they alone say how many labels are right; the others are
     invalid, or their votes disagree. The column `correct` is for the person: ok, the right label, none
@@ -88,4 +88,4 @@ def _check_options(to: Path | None, again: bool, filled: Path | None, corrected:
 
 def _tell(lines: Iterator[str], *, err: bool) -> None:
     for line in lines:
-        click.echo(on_one_line(line), err=err)
+        say(line, err=err)

@@ -27,7 +27,7 @@ def written_lines(report: dict[str, Any]) -> Iterator[str]:
     missing = [word for word in meanings if word not in report["words"]]
     if missing:
         yield f"{' and '.join(map(repr, missing))} can be a label of this job, and is read as that label."
-    yield f"Then: batchrun review JOB.toml --read {file}"
+    yield f"Then: the same command, with --read {file}"
 
 
 def precision_lines(report: dict[str, Any]) -> Iterator[str]:

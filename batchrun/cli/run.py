@@ -96,7 +96,7 @@ def run_command(
         click.echo(msgspec.json.encode(summary).decode())
     exit_code: int = summary["exit_code"]
     if not quiet or summary["needs_person"]:
-        with suppress(BrokenPipeError):  # whoever read it has gone; the exit code still counts
+        with suppress(OSError):  # whoever read it has gone, or the terminal; the exit code still counts
             print_end(summary)
     if preview and not as_json and summary["output_written"]:
         print_preview(job, output_path(job), preview)

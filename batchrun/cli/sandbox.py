@@ -15,7 +15,11 @@ class CommandError(click.ClickException):
     exit_code: ClassVar[int] = 2
 
 
-@click.command("sandbox", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "sandbox",
+    short_help="Serve the provider's API on this machine, to try jobs out.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: any free port."
 )

@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from batchrun.cli.job_options import job_options, load
-from batchrun.plain_text import on_one_line
+from batchrun.cli.lines import say
 
 
-@click.command("status")
+@click.command("status", short_help="Say where a job stands, also during a run.")
 @job_options
 @click.option("--sandbox", is_flag=True, help="The runs with the sandbox instead of the paid ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
@@ -32,4 +32,4 @@ def status_command(
         click.echo(msgspec.json.encode(status).decode())
         return
     for line in status_lines(status):
-        click.echo(on_one_line(line))
+        say(line)

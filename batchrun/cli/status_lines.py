@@ -63,8 +63,11 @@ def status_lines(view: View, speedometer: Speedometer, width: int) -> list[str]:
         at_once = "; Ctrl-C ends at once, and leaves it as it was" if progress.stopping else ""
         return [f"writing {view.job.output.path} ...{at_once}"]
     if progress.stopping and progress.in_flight:
-        waits = f"waiting for {progress.in_flight:,} in flight; Ctrl-C ends at once, and they may be billed"
-        return [f"{progress.stopping} {waits}", fitted(_money(view), width)]
+        return [
+            f"{progress.stopping} Waiting for {progress.in_flight:,} in flight.",
+            "Ctrl-C again ends at once; what is in flight may be billed.",
+            fitted(_money(view), width),
+        ]
     speed = speedometer.read()
     return [
         _rows_line(view, speed, width),

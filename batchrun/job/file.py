@@ -39,7 +39,7 @@ def load_job(path: Path | None, overrides: Sequence[str] = (), *, sandbox: bool 
     except JobError as error:
         if path is None:
             raise
-        raise JobError(f"{path}{' with --set' if overrides else ''}: {error}") from None
+        raise JobError(f"{path}{' with the options given' if overrides else ''}: {error}") from None
 
 
 def read_tables(path: Path) -> dict[str, Any]:

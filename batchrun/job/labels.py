@@ -81,6 +81,8 @@ def _check_choices(choices: tuple[str, ...]) -> None:
         key = choice_key(choice)
         if not key:
             raise JobError(f"[labels] choices: {choice!r} has no letter, digit or symbol to know it by")
+        if spelled.get(key) == choice:
+            raise JobError(f"[labels] choices: {choice!r} is there twice; leave one out")
         if key in spelled:
             raise JobError(
                 f"[labels] choices: {spelled[key]!r} and {choice!r} can't be told apart in an answer, "

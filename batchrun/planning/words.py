@@ -8,12 +8,8 @@ import msgspec
 from batchrun.amounts import NANO, usd_text
 
 
-def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """The plan for people, line by line."""
-    return list(_lines(plan))
-
-
-def _lines(plan: dict[str, Any]) -> Iterator[str]:
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """The plan for people, line by line, without the first request."""
     yield _rows(plan["rows"])
     yield from _expected(plan["expected"], plan["rows"]["to_send"])
     yield _worst(plan["worst"], plan["rows"]["to_send"])
@@ -21,6 +17,10 @@ def _lines(plan: dict[str, Any]) -> Iterator[str]:
     yield from _time(plan)
     if plan["evaluation"] is not None:
         yield f"outlook   {plan['evaluation']['text']}"
+
+
+def request_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """The first request as it would be sent, where there is one: JSON, and a line above it."""
     if plan["first_request"] is not None:
         yield "first request, as it would be sent:"
         shown = msgspec.json.encode(_without_image_data(plan["first_request"]))

@@ -4,9 +4,13 @@ import os
 import pty
 import re
 import resource
+import signal
 import subprocess
 import sys
 import termios
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,15 +30,18 @@ def on_a_terminal(
     *arguments: str,
     term: str = "xterm-256color",
     columns: int = 100,
-    then_columns: int | None = None,
+    once_shown: Callable[[subprocess.Popen[bytes], int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Done:
-    """The command on a pseudo-terminal, resized once the display is there; what it shows is in `err`."""
+    """The command on a pseudo-terminal; what it shows is in `err`. `once_shown` gets the process and the
+    terminal's descriptor when the display is there; if it closes the terminal, nothing more is read.
+    """
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, columns))
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=place.folder,
-        env={**place.environment, "TERM": term},
+        env={**place.environment, "TERM": term, **(environment or {})},
         stdin=end,
         stdout=end,
         stderr=end,
@@ -44,13 +51,23 @@ def on_a_terminal(
     try:
         while piece := os.read(terminal, 65536):
             shown += piece
-            if then_columns is not None and b"held back" in shown:
-                termios.tcsetwinsize(terminal, (24, then_columns))
+            if once_shown is not None and b"held back" in shown:
+                once_shown(process, terminal)
+                once_shown = None
     except OSError:  # Linux: the other end is closed
         pass
     finally:
-        os.close(terminal)
-    return Done(process.wait(20), "", shown.decode())
+        with suppress(OSError):  # `once_shown` may have closed it
+            os.close(terminal)
+        code = ended_with(process)
+    return Done(code, "", shown.decode(errors="replace"))
+
+
+def ended_with(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(40)
+    finally:
+        process.kill()
 
 
 def test_a_terminal_shows_progress_that_goes_away_and_then_the_end(slow_place: Place) -> None:
@@ -94,11 +111,95 @@ def test_the_display_fits_into_the_terminal(slow_place: Place, columns: int) -> 
 
 def test_the_display_follows_a_terminal_that_is_resized(slow_place: Place) -> None:
     slow_place.texts(*(f"text {n}" for n in range(16)))
-    done = on_a_terminal(slow_place, "run", "job.toml", "--concurrency", "2", columns=120, then_columns=60)
+    done = on_a_terminal(
+        slow_place,
+        *("run", "job.toml", "--concurrency", "2"),
+        columns=120,
+        once_shown=lambda _, terminal: termios.tcsetwinsize(terminal, (24, 60)),
+    )
     assert done.code == 0
     lengths = [len(line) for line in live_lines(done) if re.search(r"rows \(|rows/s", line)]
     assert max(lengths) > 60
     assert max(lengths[-4:]) <= 60
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_after_ctrl_c_the_display_says_what_is_waited_for_and_what_a_second_one_does(
+    place: Place, columns: int
+) -> None:
+    """Answers take longer than the display to follow."""
+    place.texts(*(f"text {n}" for n in range(40)))
+    done = on_a_terminal(
+        place,
+        *("run", "job.toml", "--concurrency", "4", "--sandbox", "--sandbox-latency", "1.5"),
+        columns=columns,
+        once_shown=lambda process, _: process.send_signal(signal.SIGINT),
+    )
+    assert done.code == 130
+    lines = live_lines(done)
+    assert re.search(r"^Interrupted by SIGINT. Waiting for [1-4] in flight.$", "\n".join(lines), re.MULTILINE)
+    assert "Ctrl-C again ends at once; what is in flight may be billed." in lines
+    assert max(map(len, lines)) <= columns
+
+
+def test_an_end_without_a_last_error_names_none(slow_place: Place) -> None:
+    def twice(process: subprocess.Popen[bytes], _: int) -> None:
+        for _number in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+
+    slow_place.texts(*(f"text {n}" for n in range(40)))
+    done = on_a_terminal(slow_place, *("run", "job.toml", "--concurrency", "4"), once_shown=twice)
+    assert done.code == 130
+    assert "errors    interrupted x" in done.err
+    assert "None" not in done.err
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_what_stays_is_broken_between_words(place: Place, columns: int, term: str) -> None:
+    """The end of a run, a plan's lines, the status and an error: none is wider than the terminal."""
+    place.texts("one", "two")
+    end = on_a_terminal(place, "run", "job.toml", "--max-usd", "0.0004", columns=columns, term=term)
+    assert end.code == 4
+    kept = end.err[end.err.index("rows      ") :].splitlines()
+    assert max(map(len, kept)) <= columns
+    assert "raise budget.usd, then run the same command." in " ".join(kept)
+    plan = on_a_terminal(place, "plan", "job.toml", "--max-usd", "1", columns=columns, term=term)
+    lines = plan.err.partition("first request")[0].splitlines()
+    assert max(map(len, lines)) <= columns
+    assert [line for line in lines if line.startswith(" " * 10)]
+    for command in (["status", "job.toml"], ["run", "job.toml", "--set", "labels.choices=['a', 'A']"]):
+        shown = on_a_terminal(place, *command, columns=columns, term=term).err
+        assert max(map(len, shown.splitlines())) <= columns
+
+
+def test_in_a_pipe_no_line_is_broken(place: Place) -> None:
+    place.texts("one")
+    done = place.command("run", "job.toml", "--max-usd", "0", environment={"COLUMNS": "60"})
+    assert done.last_line.startswith("Stopped at the cap budget.usd. 1 row pending. To go on: ")
+
+
+def test_a_terminal_that_goes_away_changes_nothing_but_what_is_seen(slow_place: Place) -> None:
+    """Without a signal, as for a process that its shell has disowned: writing to the terminal fails."""
+    slow_place.texts(*(f"text {n}" for n in range(12)))
+    done = on_a_terminal(
+        slow_place,
+        *("run", "job.toml", "--concurrency", "4"),
+        once_shown=lambda _, terminal: os.close(terminal),
+    )
+    assert done.code == 0
+    assert slow_place.column("status") == ["ok"] * 12
+    log = (slow_place.folder / "out.run" / "log.jsonl").read_text().splitlines()
+    assert "run ended" in log[-1]
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+def test_nothing_is_coloured(slow_place: Place, environment: dict[str, str]) -> None:
+    slow_place.texts("one", "two")
+    done = on_a_terminal(slow_place, "run", "job.toml", "--preview", "2", environment=environment)
+    assert done.code == 0
+    assert not re.search(r"\x1b\[(\d+;)*(3[0-8]|4[0-8]|9\d|10\d)[;m]", done.err)
 
 
 def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
@@ -175,8 +276,9 @@ def test_a_run_whose_reader_has_gone_still_asks_and_writes_everything(place: Pla
 def test_version_and_help_name_what_there_is(place: Place) -> None:
     assert place.command("--version").out.split()[-1] == __version__
     help_text = place.command("--help").out
-    commands = ("run", "plan", "status", "export", "sandbox", "init", "schema")
-    assert [name for name in commands if f"\n  {name} " not in help_text] == []
+    listed = help_text.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+) {2,}\S", listed, re.MULTILINE)[:3] == ["init", "plan", "run"]
+    assert "..." not in listed
     assert place.command("run", "-h").code == 0
 
 

@@ -40,6 +40,6 @@ def refusal(minimal: Path) -> Refusal:
         text = str(caught.value)
         assert text.startswith(str(minimal))
         assert len(text.splitlines()) <= 2
-        return text.removeprefix(str(minimal)).removeprefix(" with --set").removeprefix(": ")
+        return text.removeprefix(str(minimal)).removeprefix(" with the options given").removeprefix(": ")
 
     return refuse

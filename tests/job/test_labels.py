@@ -68,7 +68,7 @@ def test_from_python(tmp_path: Path) -> None:
         ),
         ('pattern = "a"\nchoices = ["a", "b"]', "the job has choices and pattern"),
         ('choices = ["a"]', "[labels] choices: give two or more labels"),
-        ('choices = ["a", "b", "a"]', "[labels] choices: 'a' and 'a' can't be told apart"),
+        ('choices = ["a", "b", "a"]', "[labels] choices: 'a' is there twice"),
         ('choices = ["very good", "VERY_GOOD"]', "'very good' and 'VERY_GOOD' can't be told apart"),
         ('choices = ["good", "good!"]', "'good' and 'good!' can't be told apart"),
         ('choices = ["a", ""]', "[labels] choices: '' has no letter, digit or symbol to know it by"),
