@@ -84,6 +84,8 @@ def open_workload(job: Job, *, sandbox: bool, table: Table | None = None) -> Wor
     added = AddedColumns(labelling, metric is not None)
     schema = output_schema(table.schema, added.schema, job.output.prefix)
     builder = RequestBuilder(job, table.schema.names, endpoint_identity(job, sandbox=sandbox))
+    if metric is not None:
+        _refuse_nothing_expected(job, table)
     workload = Workload(job, table, builder, labelling, metric, schema)
     _try_first_row(workload)
     return workload
@@ -128,6 +130,21 @@ def _metric_of(job: Job, columns: Sequence[str]) -> "Metric | None":
         if name is not None and name not in columns:
             raise JobError(no_such_column(f"[evaluation] {key}", name, columns))
     return make_metric(evaluation, job.base)
+
+
+def _refuse_nothing_expected(job: Job, table: Table) -> None:
+    """Rows that nothing is expected of would all be paid for in vain."""
+    expected = "" if job.evaluation is None else job.evaluation.expected
+    rows = 0
+    for batch in table.batches([expected]):
+        rows += batch.num_rows
+        if batch.column(0).null_count < batch.num_rows:
+            return
+    if rows:
+        raise JobError(
+            f"[evaluation] expected: the column {expected!r} is empty in all {rows:,} rows.\n"
+            "Fill it in, or leave [evaluation] out."
+        )
 
 
 def _try_first_row(workload: Workload) -> None:

@@ -14,7 +14,7 @@ from batchrun.pending import Candidate, candidates, in_order
 from batchrun.progress import Progress
 from batchrun.prompts import Request
 from batchrun.row_records import row_records
-from batchrun.sampling.frame import check_gold, evaluation_of, sampling_frame, sampling_plan
+from batchrun.sampling.frame import evaluation_of, sampling_frame, sampling_plan
 from batchrun.sampling.monitor import Monitor, Spending
 from batchrun.workload import Workload
 
@@ -32,7 +32,6 @@ def drawn_rows(
 ) -> tuple[Generator[list[Row], None, None], Monitor]:
     """All rows in the order of asking, which the journal knows before the first is asked for."""
     frame = sampling_frame(workload)
-    check_gold(workload, frame)
     journal.note_sampling(run, msgspec.json.encode(sampling_plan(workload, frame)).decode())
 
     def look_up(request: Request) -> Ended | None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchrun.errors import InputError
 from batchrun.evaluation.permutation import (
     Groups,
     Positions,
@@ -60,16 +59,6 @@ def sampling_frame(workload: Workload) -> SamplingFrame:
     rows = np.concatenate(scorable) if scorable else np.empty(0, np.bool_)
     groups = groups_of(cells) if by else NO_GROUPS
     return SamplingFrame(_order(workload, rows.size, groups), rows, groups)
-
-
-def check_gold(workload: Workload, frame: SamplingFrame) -> None:
-    """Raises InputError where there are rows, but none of which anything is expected."""
-    if frame.order.size and not frame.population:
-        expected = evaluation_of(workload).expected
-        raise InputError(
-            f"[evaluation] expected: the column {expected!r} is empty in all {frame.order.size:,} rows, "
-            "so nothing could be scored. Fill it in, or leave [evaluation] out."
-        )
 
 
 def sampling_plan(workload: Workload, frame: SamplingFrame) -> dict[str, Any]:

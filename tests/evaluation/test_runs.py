@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batchrun.errors import UsageError
+from batchrun.errors import JobError, UsageError
 from batchrun.evaluate import compare_jobs, evaluate_job
 from batchrun.job import Job
 from batchrun.job.file import make_job
@@ -273,19 +273,24 @@ def test_a_job_without_an_evaluation_is_told_how_to_get_one(folder: Path) -> Non
         evaluate_job(job)
 
 
-@pytest.mark.parametrize("rows", [0, 30])
 @pytest.mark.parametrize("cluster", [{}, {"cluster": "group"}])
-def test_a_table_with_nothing_to_score_is_asked_all_the_same(
-    folder: Path, sandbox: Sandbox, rows: int, cluster: dict[str, str]
+def test_an_empty_table_has_nothing_to_decide(
+    folder: Path, sandbox: Sandbox, cluster: dict[str, str]
 ) -> None:
-    """No row is expected to be anything: there is nothing to decide, and no estimate."""
-    change(folder, gold=pl.lit(None, pl.String))
-    pl.read_parquet(folder / "in.parquet").head(rows).write_parquet(folder / "in.parquet")
+    pl.read_parquet(folder / "in.parquet").head(0).write_parquet(folder / "in.parquet")
     summary = run(job_in(folder, evaluation={"stop": {"above": 0.5}} | cluster), sandbox)
-    assert summary["rows"]["total"] - summary["rows"]["pending"] == rows
     report = summary["evaluation"]
     assert (report["estimate"], report["interval"], report["decided"]) == (None, None, None)
-    assert (report["n"], report["of"], report["not_scorable"]) == (0, 0, rows)
+    assert (report["n"], report["of"], report["not_scorable"]) == (0, 0, 0)
+
+
+def test_a_table_of_which_nothing_is_expected_is_refused_before_anything_is_sent(
+    folder: Path, sandbox: Sandbox
+) -> None:
+    change(folder, gold=pl.lit(None, pl.String))
+    with pytest.raises(JobError, match="'gold' is empty in all 600 rows"):
+        run(job_in(folder), sandbox)
+    assert not (folder / "out.run").exists()
 
 
 def test_rates_of_classes_agree_with_the_score(folder: Path, sandbox: Sandbox) -> None:
