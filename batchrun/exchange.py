@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class Remedy(StrEnum):
     """What a failed attempt calls for. Decided once, where the failure is classified."""
@@ -35,8 +37,7 @@ class RateLimits:
     reset_tokens: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole message, as it came.
 
     `body` is the message as JSON, in one piece also where it was streamed. Token counts include

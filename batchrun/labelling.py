@@ -8,6 +8,8 @@ journal knows where a row stands: the engine, a resumed run, the output, the eva
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from batchrun.conversation import FRAMING_TOKENS_PER_MESSAGE
 from batchrun.labels import Label, Unreadable
 from batchrun.labels.reading import Reader
@@ -16,8 +18,7 @@ from batchrun.labels.votes import Decided, decide
 from batchrun.prompts import Request, derived_digest
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """How a request ended: with the answer's text, or None where it failed for good.
 
     `cut` says that the answer was cut off at max_tokens, `run` is the journal's number of the run.
@@ -207,7 +208,7 @@ def _again(request: Request, times: int) -> Request:
 def _repair(request: Request, answer: str, wrong: Unreadable, allowed: str) -> Request:
     """The next turn after an answer that is no label."""
     body = repair_body(request.body, answer, wrong, allowed)
-    longer = replace(
+    longer = msgspec.structs.replace(
         request,
         body=body,
         # JSON's escapes only make texts longer, so that the bytes that were added bound their tokens.
@@ -217,4 +218,4 @@ def _repair(request: Request, answer: str, wrong: Unreadable, allowed: str) -> R
 
 
 def _derived(request: Request, parent: Request, *what: bytes) -> Request:
-    return replace(request, digest=derived_digest(parent.digest, *what), follows=parent.row)
+    return msgspec.structs.replace(request, digest=derived_digest(parent.digest, *what), follows=parent.row)

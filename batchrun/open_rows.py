@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from batchrun.labelling import Labelling, Reply, Verdict
 from batchrun.prompts import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A row to ask for: its index in the input, its request, and how requests of it have ended already."""
 
     index: int

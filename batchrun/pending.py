@@ -3,7 +3,7 @@
 import tempfile
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -100,10 +100,12 @@ def _with_known(row: Row, records: dict[bytes, RowRecord], retry_failed_before: 
     if record is None or record.history is None:
         return row
     if record.standing is not None:
-        return replace(row, known=record.known)
+        return msgspec.structs.replace(row, known=record.known)
     if not record.ended or (record.history.failed and record.history.run < retry_failed_before):
         return row
-    return replace(row, known=((row.request.digest, Reply(record.said, run=record.history.run)),))
+    return msgspec.structs.replace(
+        row, known=((row.request.digest, Reply(record.said, run=record.history.run)),)
+    )
 
 
 def _sendable(chunk: Chunk) -> list[Row]:
@@ -134,7 +136,9 @@ def _without_verdict(journal: Journal, labelling: Labelling) -> Pending:
         ended = [(row, records[row.request.digest]) for row in rows]
         failed = sum(status_of(record) == FAILED for _, record in ended)
         return [
-            replace(row, known=record.known) for row, record in ended if status_of(record) == PENDING
+            msgspec.structs.replace(row, known=record.known)
+            for row, record in ended
+            if status_of(record) == PENDING
         ], failed
 
     return pending

@@ -1,7 +1,7 @@
 """From a row to its request: templates rendered, parameters set, the body encoded, its identity taken."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -34,8 +34,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 _text_encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What is sent for a row: `body` is JSON, `digest` (16 bytes) its identity.
 
     `input_bound` is an upper bound of its input tokens; `output_bound` is its `max_tokens`, or
@@ -138,7 +137,8 @@ class RequestBuilder:
             raise _RowError(
                 "no_max_tokens", "Without max_tokens this row has no worst case, and the budget has a cap."
             )
-        kind = unbounded_block(messages)
+        # A template makes texts and images, which have bounds.
+        kind = None if self._messages_column is None else unbounded_block(messages)
         if kind is not None:
             raise _RowError(
                 "no_worst_case",
@@ -212,7 +212,9 @@ def separate(request: Request, occurrence: int) -> Request:
     """The same request as one of its own: for rows whose duplicates are each to be asked."""
     if occurrence == 1:
         return request
-    return replace(request, digest=derived_digest(request.digest, occurrence.to_bytes(8, "big")))
+    return msgspec.structs.replace(
+        request, digest=derived_digest(request.digest, occurrence.to_bytes(8, "big"))
+    )
 
 
 def derived_digest(digest: bytes, *what: bytes) -> bytes:

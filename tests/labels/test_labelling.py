@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -171,6 +170,6 @@ def test_the_end_does_not_depend_on_the_order_in_which_answers_come(
 
 @pytest.mark.parametrize("follows", [None, b"f" * 16])
 def test_what_follows_belongs_to_the_row_that_it_follows(follows: bytes | None) -> None:
-    row = replace(ROW, follows=follows)
+    row = msgspec.structs.replace(ROW, follows=follows)
     requests = labelling(votes=3).standing(row, dict[bytes, Reply]().get).open
     assert {request.row for request in requests} == {row.row}
