@@ -139,6 +139,9 @@ class Labelling:
         while True:
             step = decide(self.votes, [sample.text for sample in samples])
             if isinstance(step, Decided):
+                # Votes that were bought before another one, asked anew, made them needless.
+                for number in range(len(samples) + 1, self.votes + 1):
+                    self._sample(_vote(request, number), known, asked)
                 return Standing(_verdict(step, samples), (), tuple(asked))
             first = len(samples) + 1
             wave = [

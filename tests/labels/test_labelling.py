@@ -111,6 +111,19 @@ def test_an_invalid_row_is_asked_anew_only_by_a_run_that_wants_it() -> None:
     assert labelling(asks_again_before=3).standing(ROW, known.get).open
 
 
+def test_votes_that_were_bought_are_the_rows_also_where_they_are_needed_no_more() -> None:
+    """A tie of yes, no and a failure; the failed vote, asked anew, says yes, and two votes decide."""
+    rules = labelling(votes=3)
+    known: dict[bytes, Reply] = {}
+    for answer in (None, "yes", "no"):
+        known[rules.standing(ROW, known.get).open[0].digest] = Reply(answer, run=1)
+    known[ROW.digest] = Reply("yes", run=2)
+    standing = rules.standing(ROW, known.get)
+    assert standing.verdict is not None
+    assert standing.verdict.labels == ("yes", "yes")
+    assert set(known) <= set(standing.asked)
+
+
 @pytest.mark.parametrize("lacking", ["perhaps", None])
 def test_a_row_that_has_its_label_is_not_asked_anew_for_a_vote_that_has_none(lacking: str | None) -> None:
     """It is paid for and answered. One without a label is asked for the vote that it lacks."""
