@@ -85,7 +85,7 @@ class Books:
             # Nobody knows what a request costs in credits: one at a time, until an answer has shown it.
             if self._ledger.in_flight:
                 return Shortfall("budget.credits", may_pass=True)
-            if self._ledger.settled.rows:
+            if any(self._ledger.settled):
                 return Shortfall(CREDITS_UNKNOWN, may_pass=False)
             worst_case = worst_case._replace(credits=1)
         if max(worst_case) >= BEYOND_COUNTING:

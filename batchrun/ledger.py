@@ -156,7 +156,7 @@ class Ledger:
         # Nobody knows the balance: one request at a time, until an answer has reported it.
         if self.in_flight:
             return Shortfall("budget.keep_credits", may_pass=True)
-        return Shortfall(BALANCE_UNKNOWN, may_pass=False) if self.settled.rows else None
+        return Shortfall(BALANCE_UNKNOWN, may_pass=False) if any(self.settled) else None
 
     def _lower_balance(self, credits_used: int) -> None:
         if self.remaining_credits is not None:

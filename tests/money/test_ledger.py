@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from batchrun.amounts import NOTHING, Amount
 from batchrun.ledger import UNITS, Cap, Ledger, Reservation, Shortfall
+from batchrun.stops import BALANCE_UNKNOWN
 
 AMOUNTS = st.builds(
     Amount,
@@ -177,3 +178,12 @@ def test_an_answer_that_may_have_been_charged_lowers_the_balance() -> None:
     ledger.keep_uncertain(reserved(ledger, Amount(0, 10, 1, 1)))
     assert isinstance(ledger.reserve(Amount(0, 10, 1, 1)), Shortfall)
     assert isinstance(ledger.reserve(Amount(0, 5, 1, 1)), Reservation)
+
+
+def test_answers_that_follow_up_a_row_show_as_well_that_no_balance_is_reported() -> None:
+    """A run that has nothing but repairs and votes to ask for counts no row."""
+    ledger = Ledger((), keep_credits=50)
+    reserved = ledger.reserve(Amount(0, 10, 5, 0))
+    assert isinstance(reserved, Reservation)
+    ledger.settle(reserved, Amount(0, 10, 5, 0), None)
+    assert ledger.reserve(Amount(0, 10, 5, 0)) == Shortfall(BALANCE_UNKNOWN, may_pass=False)
