@@ -265,8 +265,7 @@ def _ask_sample(
 ) -> Stop | None:
     from batchrun.sampling.drawing import drawn_rows, mean_cost
 
-    before = run.before
-    spending = mean_cost(asking.ledger, before.spend.committed.nano_usd, before.spend.settled.rows)
+    spending = mean_cost(asking.ledger, run.before.spend.committed.nano_usd, progress)
     rows, monitor = drawn_rows(
         run.workload,
         metric,

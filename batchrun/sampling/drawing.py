@@ -56,15 +56,15 @@ def _followed(rows: Iterator[list[Candidate]], monitor: Monitor) -> Generator[li
         yield monitor.expect(chunk)
 
 
-def mean_cost(ledger: Ledger, before_nano_usd: int, before_rows: int) -> Spending:
-    """The mean cost of a row, and what the caps in USD leave, for a run that has something behind it."""
+def mean_cost(ledger: Ledger, before_nano_usd: int, progress: Progress) -> Spending:
+    """By this run's ledger, what was spent before it, and the rows that had their answers then."""
 
     def spending() -> tuple[float, float] | None:
         left = ledger.left("nano_usd")
-        rows = before_rows + ledger.settled.rows
+        rows = progress.answered_before + ledger.settled.rows
         if left is None or not rows:
             return None
         spent = before_nano_usd + ledger.settled.nano_usd + ledger.uncertain.nano_usd
-        return spent / rows, left + ledger.reserved.nano_usd
+        return spent / rows, spent + left + ledger.reserved.nano_usd
 
     return spending

@@ -27,7 +27,8 @@ PILOT_ROWS = 50
 Lookup = Callable[[Request], Ended | None]
 """How the row of a request has ended, by the journal."""
 Spending = Callable[[], tuple[float, float] | None]
-"""The mean cost of a row so far, and what is left of the budget, in nano-USD; None where there is no cap."""
+"""The mean cost of a row so far, and what the budget has for all rows, those so far included, in nano-USD;
+None where there is no cap."""
 
 
 class Monitor:
@@ -109,12 +110,12 @@ class Monitor:
         spending = None if self._spending is None else self._spending()
         if spending is None:
             return
-        per_row, left = spending
+        per_row, for_all = spending
         costs = np.full(len(self._pilot), per_row)
         bought = forecast(
             np.array(self._pilot),
             costs,
-            left,
+            for_all - per_row * len(self._pilot),
             self._population,
             self._metric.binary,
             clusters=self._clusters,

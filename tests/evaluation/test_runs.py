@@ -1,9 +1,10 @@
 """Evaluations as whole runs against the sandbox: what is asked, what is said of it, and when it stops."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ from batchrun.errors import JobError, UsageError
 from batchrun.evaluate import compare_jobs, evaluate_job
 from batchrun.job import Job
 from batchrun.job.file import make_job
-from batchrun.pipeline import run_job
+from batchrun.pipeline import View, run_job
 from batchrun.sampling.frame import sampling_frame
 from batchrun.sandbox import Sandbox, Settings, background
 from batchrun.target import Target
@@ -324,3 +325,21 @@ def test_a_run_scores_cells_of_any_type_as_its_report_does(folder: Path, cell: A
         summary = run(job, sandbox)
     assert summary["evaluation"]["decided"] == "above 0.5"
     assert summary["rows"]["pending"] > ROWS // 2
+
+
+def test_a_resumed_run_foretells_what_the_budget_buys_in_all(folder: Path, sandbox: Sandbox) -> None:
+    """With votes, which count as no rows of their own."""
+    labels = {"choices": ["yes", "no"], "votes": 3}
+    first = run(job_in(folder, labels=labels, budget={"rows": 200}), sandbox)
+    cap = 1.5 * first["usd"]["settled"]
+    seen: list[View] = []
+
+    def watch(view: View) -> AbstractContextManager[None]:
+        seen.append(view)
+        return nullcontext()
+
+    job = job_in(folder, labels=labels, budget={"usd": round(cap, 6)})
+    run_job(job, Target(sandbox.base_url, "key", sandbox=True), watch=watch)
+    foretold = re.search(r"buys about (\d+) of", seen[0].progress.notice or "")
+    assert foretold is not None
+    assert 260 <= int(foretold[1]) <= 340
