@@ -61,6 +61,7 @@ class Monitor:
         self._in_order = InOrder(self._count)
         self._positions = 0
         self._waiting: dict[bytes, list[tuple[int, Any]]] = defaultdict(list)
+        self._unsendable: list[int] = []
         self._pilot: list[float] = []
         self._decided = False
 
@@ -74,13 +75,16 @@ class Monitor:
 
     def _expect(self, candidate: Candidate) -> None:
         if candidate.row is None:
-            self._in_order.arrived(self._positions, None)
+            self._unsendable.append(self._positions)
         else:
             self._waiting[candidate.row.request.row].append((self._positions, candidate.expected))
         self._positions += 1
 
     def ended(self, row: Ended) -> None:
         with self._lock:
+            # Not when they are expected: what is decided then would stop the run from the reader's thread.
+            while self._unsendable:
+                self._in_order.arrived(self._unsendable.pop(), None)
             for position, expected in self._waiting.pop(row.request.row, ()):
                 score = None if row.text is None else self._metric.score(row.said, expected)
                 self._in_order.arrived(position, None if isinstance(score, Unscored) else score)
