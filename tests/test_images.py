@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchrun.estimate import plan_job
 from batchrun.images import MOST_IMAGE_BYTES, ImageError, image_blocks, media_type
 from batchrun.job.file import make_job
-from batchrun.planning.words import plan_lines
+from batchrun.planning.words import request_lines
 from batchrun.workload import ROWS_WITH_IMAGES_IN_A_CHUNK, open_workload
 from tests.sandbox.conftest import png
 
@@ -162,7 +162,7 @@ def test_a_plan_shows_no_image_data_and_expects_no_more_than_the_worst(tmp_path:
     plan = plan_job(_job(tmp_path, 1), sandbox=True)
     assert plan["expected"]["input_tokens"] + plan["expected"]["output_tokens"] <= plan["worst"]["tokens"]
     assert 8_192 < plan["worst"]["tokens"] < 9_000
-    shown = "\n".join(plan_lines(plan))
+    shown = "\n".join(request_lines(plan))
     encoded = plan["first_request"]["messages"][0]["content"][0]["source"]["data"]
     assert b64decode(encoded) == PICTURE + bytes(200_000)
     assert f'"data": "({len(encoded):,} characters)"' in shown

@@ -49,7 +49,7 @@ def end_lines(summary: Summary) -> list[str]:
 
 def _amounts(part: dict[str, Any]) -> str:
     requests, tokens, usd, used = part["requests"], part["tokens"], part["usd"], part["credits"]
-    texts = [f"{requests['sent']:,} requests"]
+    texts = [_count(requests["sent"], "request")]
     if requests["retried"]:
         texts.append(f"{requests['retried']:,} of them retries")
     texts.append(f"{tokens['input']:,} + {tokens['output']:,} tokens")
@@ -60,8 +60,12 @@ def _amounts(part: dict[str, Any]) -> str:
         texts.append(f"at most {usd['uncertain']:.6g} USD more uncertain")
     if used["used"]:
         left = f" ({used['remaining']:,} left)" if used["remaining"] is not None else ""
-        texts.append(f"{used['used']:,} credits{left}")
+        texts.append(f"{_count(used['used'], 'credit')}{left}")
     return ", ".join(texts)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _warnings(summary: Summary) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ def test_status_and_export_look_at_a_run_that_goes_on(slow_place: Place) -> None
     assert rows["ok"] <= status["answered"]
     assert rows["pending"] == 40 - rows["ok"]
     assert "pending of 40 so far" in people.out
+    spent = re.search(r"(\S+) USD \+ (\S+) reserved of 1 USD, (\S+) left", people.out)
+    assert spent is not None
+    assert sum(map(float, spent.groups())) == pytest.approx(1)
     assert people.code == 0
     assert "going on" in people.out
     assert export.code == 0
