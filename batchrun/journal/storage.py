@@ -213,18 +213,15 @@ class Journal:
         return rest if 0 <= rest <= bound else None
 
     def answers_since(self, instant: int) -> int:
-        """The answers that came at or after an instant, counted from the newest attempt back."""
-        answers = 0
+        """The answers that came at or after an instant, among the attempts that can have ended since."""
         with translated_errors(self.path):
-            newest_first = self.connection.execute(
-                "SELECT started_at, finished_at, outcome = 'answered' FROM attempts ORDER BY attempt DESC"
-            )
-            for started_at, finished_at, answered in newest_first:
-                if started_at < instant - LONGEST_ATTEMPT_MS:
-                    break
-                answers += answered and finished_at >= instant
-            newest_first.close()
-        return answers
+            (answers,) = self.connection.execute(
+                "SELECT count(*) FROM attempts WHERE outcome = 'answered' AND finished_at >= ?1"
+                " AND attempt > ifnull("
+                "(SELECT attempt FROM attempts WHERE started_at < ?2 ORDER BY attempt DESC LIMIT 1), 0)",
+                (instant, instant - LONGEST_ATTEMPT_MS),
+            ).fetchone()
+        return int(answers)
 
     def last_row_counts(self, sandbox: bool) -> str | None:
         """The counts of rows by status, as JSON, when a run last ended in order."""
