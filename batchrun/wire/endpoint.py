@@ -1,49 +1,35 @@
-"""The wire on the client's side: the one place that speaks HTTP.
-
-httpx supplies the types, the errors and the seam for other transports. The bytes are moved by reqwest (Rust),
-since httpx's own transport walks all of its connections on every request.
-"""
+"""The client's side of `POST /v1/messages`: one request, and its answer or what has kept it from coming."""
 
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from copy import copy
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
 import anyio
 import httpx
-from anyio.lowlevel import checkpoint_if_cancelled
-from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
-from pyreqwest.http import HeaderMap, Url
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response as WireResponse
+from pyreqwest.http import Url
 
 from batchrun.errors import JobError
 from batchrun.exchange import Answer, Failure, RateLimits
-from batchrun.job.presets import is_loopback
 from batchrun.version import __version__
 from batchrun.wire.error_body import displayable
 from batchrun.wire.messages import AnswerTooLargeError, MessageError, read_answer
 from batchrun.wire.response_headers import rate_limits
 from batchrun.wire.retry import broken_answer, classify_status, fate_unknown, never_sent
 from batchrun.wire.stream import MessageAssembler
+from batchrun.wire.transport import ReqwestTransport
 
 # A refusal's body is read for its message alone.
 _MOST_ERROR_BYTES = 65_536
-_LONGEST_IDLE = _LONGEST_CONNECT = timedelta(seconds=30)
 # A connection is kept only if its stream was read to the end, which is awaited this long after message_stop.
 _DRAIN_SECONDS = 0.5
 _MOST_DRAINED_CHUNKS = 16
 # rustls' words for a certificate that doesn't prove the server's name: no repetition heals it.
 _DISTRUSTED = "invalid peer certificate"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token of RFC 9110, in lower case
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,7 @@ async def open_endpoint(
     """
     url = _messages_url(settings.base_url)
     headers = _request_headers(settings, url)
-    async with transport or ReqwestTransport(settings, url) as wire:
+    async with transport or ReqwestTransport(url, settings.timeout, settings.connections) as wire:
         yield Endpoint(settings, url, headers, wire)
 
 
@@ -95,9 +81,10 @@ class Endpoint:
         self._url = url
         self._transport = transport
         extensions = {"timeout": httpx.Timeout(settings.timeout).as_dict()}
-        self._template = httpx.Request(
+        request = httpx.Request(
             "POST", url, headers=headers, stream=httpx.ByteStream(b""), extensions=extensions
         )
+        self._attributes = vars(request)
 
     async def send(self, body: bytes) -> Answer | Failure:
         """Send one request once (`body` is its JSON) and read the answer. Raises nothing but cancellation.
@@ -126,16 +113,16 @@ class Endpoint:
             return self._lost(error, started)
 
     def _request(self, body: bytes) -> httpx.Request:
-        # A copy, since a new one costs five times as much. Its headers are the same object every time, which
-        # spares the transport a look at them; the length of the body is the transport's to add.
-        request = copy(self._template)
-        request.stream = httpx.ByteStream(body)
+        # Made of a template, since a new one costs ten times as much. Its headers are the same object every
+        # time, which spares the transport a look at them; the length of the body is the transport's to add.
+        request = httpx.Request.__new__(httpx.Request)
+        vars(request).update(self._attributes, stream=httpx.ByteStream(body))
         return request
 
     async def _read(
         self, response: httpx.Response, started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
-        limits = rate_limits(response.headers.multi_items(), time.time())
+        limits = _stated_limits(response.headers)
         if not response.is_success:
             return await self._refusal(response, started, limits)
         try:
@@ -219,118 +206,6 @@ class Endpoint:
         return fate_unknown("idle_timeout", message, _since(started))
 
 
-class ReqwestTransport(httpx.AsyncBaseTransport):
-    """Moves the bytes with reqwest: HTTP/1.1, TLS verified, bodies decompressed, no cookies, no redirects.
-
-    No retries either: a request goes to a second connection only where an idle one turned out closed before
-    a byte of the request was written. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured, but never
-    for this machine's own address. Its errors say what is proved: ConnectError and ConnectTimeout mean that
-    nothing was sent.
-
-    pyreqwest lets an exchange whose reader was cancelled before the response began run on, unheard, until
-    its answer or the time-out.
-    """
-
-    def __init__(self, settings: EndpointSettings, url: httpx.URL) -> None:
-        timeout = timedelta(seconds=settings.timeout)
-        builder = (
-            ClientBuilder()
-            .http1_only()
-            .follow_redirects(enable=False)
-            .timeout(timeout)
-            # Shorter than the whole, so that a time-out while connecting is known for one.
-            .connect_timeout(min(timeout / 2, _LONGEST_CONNECT))
-            .pool_idle_timeout(_LONGEST_IDLE)
-            .pool_max_idle_per_host(settings.connections)
-        )
-        self._client = (builder.no_proxy() if is_loopback(url.host) else builder).build()
-        self._url = Url(str(url))
-        self._headers: tuple[httpx.Headers, list[tuple[str, str]]] = (httpx.Headers(), [])
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Post `request` to the address that this was made for; the body of the response is read as it comes.
-
-        Raises httpx.TransportError.
-        """
-        exchange, response = await _translated(self._start(request))
-        headers = _readable_headers(response.headers)
-        return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
-
-    async def _start(self, request: httpx.Request) -> tuple[StreamRequest, WireResponse]:
-        if request.headers is not self._headers[0]:
-            self._headers = request.headers, request.headers.multi_items()
-        body = b"".join(cast("httpx.ByteStream", request.stream))
-        builder = self._client.post(self._url).headers(self._headers[1]).body_bytes(body)
-        # Else nothing is seen of a response until 64 KiB of its body or the end are there.
-        exchange = builder.streamed_read_buffer_limit(0).build_streamed()
-        return exchange, await exchange.__aenter__()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.close()
-
-
-class _ReqwestBody(httpx.AsyncByteStream):
-    def __init__(self, exchange: StreamRequest, response: WireResponse) -> None:
-        self._exchange = exchange
-        self._reader = response.body_reader
-        self._at_end = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await _translated(self._reader.read_chunk())
-        if chunk is None:
-            self._at_end = True
-            raise StopAsyncIteration
-        return chunk.to_bytes()
-
-    async def aclose(self) -> None:
-        # No wait after the end, and none that a cancellation could break: the answer would be lost with it.
-        if not self._at_end:
-            with anyio.CancelScope(shield=True):
-                await self._exchange.__aexit__(None, None, None)
-
-
-async def _translated(work: Awaitable[_T]) -> _T:
-    """Await work of pyreqwest: its errors become httpx's, its cancellation that of the scope around it."""
-    try:
-        return await work
-    except PyreqwestError as error:
-        raise _proved_error(error) from None
-    except anyio.get_cancelled_exc_class():
-        # pyreqwest raises a cancellation of its own, which an anyio scope doesn't know and would let through.
-        await checkpoint_if_cancelled()
-        raise
-
-
-def _proved_error(error: PyreqwestError) -> httpx.TransportError:
-    """What an error of pyreqwest proves.
-
-    Its class doesn't tell: a reset after sending is a ConnectError, too. Its causes do: hyper says
-    "client error (Connect)" for what happens before a connection can take a request.
-    """
-    details = getattr(error, "details", None) or {}
-    causes = [cause["message"] for cause in details.get("causes") or ()]
-    text = causes[-1] if causes else error.message
-    timed_out = isinstance(error, RequestTimeoutError)
-    if "client error (Connect)" in causes:
-        return httpx.ConnectTimeout(text) if timed_out else httpx.ConnectError(text)
-    return httpx.ReadTimeout(text) if timed_out else httpx.ReadError(text)
-
-
-def _readable_headers(headers: HeaderMap) -> list[tuple[str, str]]:
-    try:
-        return list(headers.items())
-    except ValueError:  # a header that is not ASCII must not cost a paid answer
-        readable = []
-        for name in set(headers.keys()):
-            with suppress(ValueError):
-                readable += [(name, value) for value in headers.getall(name)]
-        return readable
-
-
 def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     return aiter(cast("httpx.AsyncByteStream", response.stream))
 
@@ -354,6 +229,13 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
                 await anext(chunks)
             except (StopAsyncIteration, httpx.TransportError):
                 return
+
+
+def _stated_limits(headers: httpx.Headers) -> RateLimits | None:
+    # Decoding the headers of a response costs more than all else about them: not for those that say nothing.
+    if any(b"ratelimit" in name.lower() for name, _ in headers.raw):
+        return rate_limits(headers.multi_items(), time.time())
+    return None
 
 
 def _is_event_stream(response: httpx.Response) -> bool:
