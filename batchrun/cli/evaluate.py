@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import job_options, load
 from batchrun.cli.lines import say
 
@@ -29,8 +30,9 @@ def evaluate_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.cli.evaluation_lines import class_lines, score_lines
-    from batchrun.evaluate import evaluate_job
+    with heavy_imports():
+        from batchrun.cli.evaluation_lines import class_lines, score_lines
+        from batchrun.evaluate import evaluate_job
 
     report = evaluate_job(job, sandbox=sandbox)
     if as_json:
@@ -58,8 +60,9 @@ def compare_command(job_a: Path, job_b: Path, sandbox: bool, as_json: bool) -> N
 
     jobs = [load_job(path, sandbox=sandbox) for path in (job_a, job_b)]
 
-    from batchrun.cli.evaluation_lines import comparison_lines
-    from batchrun.evaluate import compare_jobs
+    with heavy_imports():
+        from batchrun.cli.evaluation_lines import comparison_lines
+        from batchrun.evaluate import compare_jobs
 
     comparison = compare_jobs(*jobs, sandbox=sandbox)
     if as_json:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import job_options, load
 from batchrun.plain_text import on_one_line
 
@@ -40,8 +41,9 @@ def export_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.output import export_job
-    from batchrun.run_folder import salvage_journal_of
+    with heavy_imports():
+        from batchrun.output import export_job
+        from batchrun.run_folder import salvage_journal_of
 
     if salvage:
         salvaged, damaged = salvage_journal_of(job)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
 from batchrun.cli.lines import say
 from batchrun.plain_text import on_one_line
@@ -62,8 +63,9 @@ def plan_command(
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.estimate import plan_by_sample, plan_job
-    from batchrun.planning.words import plan_lines, request_lines
+    with heavy_imports():
+        from batchrun.estimate import plan_by_sample, plan_job
+        from batchrun.planning.words import plan_lines, request_lines
 
     plan: Plan | None
     if not sample:

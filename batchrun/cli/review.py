@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import job_options, load
 from batchrun.cli.lines import say
 
@@ -58,8 +59,9 @@ def review_command(
     _check_options(to, again, filled, corrected)
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.cli.review_lines import precision_lines, written_lines
-    from batchrun.reviewing import read_review, review_path, write_review
+    with heavy_imports():
+        from batchrun.cli.review_lines import precision_lines, written_lines
+        from batchrun.reviewing import read_review, review_path, write_review
 
     if filled is None:
         path = to or review_path(job)

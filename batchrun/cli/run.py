@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli.events import listening
+from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
 from batchrun.plain_text import on_one_line
 
@@ -72,10 +73,11 @@ def run_command(
         raise click.UsageError("give --quiet or --verbose, not both")
     job = load(job_file, settings, shortcuts, sandbox, local)
 
-    from batchrun.cli.report import print_end, print_preview
-    from batchrun.job import output_path
-    from batchrun.on_finish import run_and_tell
-    from batchrun.target import LOCAL_MODEL
+    with heavy_imports():
+        from batchrun.cli.report import print_end, print_preview
+        from batchrun.job import output_path
+        from batchrun.on_finish import run_and_tell
+        from batchrun.target import LOCAL_MODEL
 
     with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
         if local and not quiet:

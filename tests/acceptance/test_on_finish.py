@@ -50,6 +50,16 @@ def test_the_key_is_kept_from_it_whatever_variable_holds_it(place: Place) -> Non
     assert place.key not in (place.folder / "environment").read_text()
 
 
+@pytest.mark.parametrize("given", [{}, {"OPENBLAS_NUM_THREADS": "3"}])
+def test_what_batchrun_sets_for_itself_alone_does_not_reach_it(place: Place, given: dict[str, str]) -> None:
+    place.texts("one")
+    command = ["run", "job.toml", "--set", f"on_finish.command={json.dumps(TELL)}"]
+    assert place.command(*command, environment=given).code == 0
+    lines = (place.folder / "environment").read_text().splitlines()
+    expected = [f"{name}={value}" for name, value in given.items()]
+    assert [line for line in lines if line.startswith("OPENBLAS")] == expected
+
+
 def test_a_list_is_run_as_it_is(place: Place) -> None:
     place.texts("one")
     write = "import sys; open('told.json', 'w').write(sys.stdin.read() if sys.argv[1] == '$HOME *' else '')"
