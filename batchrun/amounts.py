@@ -1,12 +1,12 @@
 """What requests cost, in integers that add up exactly."""
 
-from typing import NamedTuple
+import msgspec
 
 NANO = 10**9
 """Nano-USD in a USD."""
 
 
-class Amount(NamedTuple):
+class Amount(msgspec.Struct, frozen=True, gc=False):
     """Spend in every unit that a budget can cap.
 
     `nano_usd` is 10^-9 USD, `credits` the provider's credits, `tokens` input and output together,

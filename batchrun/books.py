@@ -1,8 +1,10 @@
 """Ledger and journal in step: every attempt is booked in both, and in the order that keeps the budget."""
 
 import time
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from batchrun.amounts import NOTHING
 from batchrun.exchange import Answer, Billed, Failure
@@ -28,8 +30,7 @@ class AttemptLog(Protocol):
     def withdraw(self, attempt: int) -> None: ...
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(msgspec.Struct, gc=False):
     """One row's request on its way, and the part of the budget that is set aside for it.
 
     `number` counts its attempts in this run; `used_attempts` those of them that use up the row's
@@ -80,15 +81,15 @@ class Books:
         self._turn_of_the_day()
         worst_case = self._tariff.worst_case(lease.request.input_bound, lease.output_bound)
         if lease.request.follows is not None:
-            worst_case = worst_case._replace(rows=0)  # its row counts once, with its first request
+            worst_case = replace(worst_case, rows=0)  # its row counts once, with its first request
         if self._ledger.caps_credits and self._tariff.credits_per_token is None:
             # Nobody knows what a request costs in credits: one at a time, until an answer has shown it.
             if self._ledger.in_flight:
                 return Shortfall("budget.credits", may_pass=True)
-            if any(self._ledger.settled):
+            if self._ledger.settled != NOTHING:
                 return Shortfall(CREDITS_UNKNOWN, may_pass=False)
-            worst_case = worst_case._replace(credits=1)
-        if max(worst_case) >= BEYOND_COUNTING:
+            worst_case = replace(worst_case, credits=1)
+        if max(worst_case.nano_usd, worst_case.credits, worst_case.tokens) >= BEYOND_COUNTING:
             return Shortfall(NO_WORST_CASE, may_pass=False)
         reserved = self._ledger.reserve(worst_case)
         if isinstance(reserved, Shortfall):
@@ -111,7 +112,7 @@ class Books:
         """Books an answer; returns the tokens that it used."""
         cost = self._tariff.cost(answer, lease.reservation.amount)
         if lease.request.follows is not None:
-            cost = cost._replace(rows=0)
+            cost = replace(cost, rows=0)
         priced = answer.cost_nano_usd is not None or self._tariff.priced
         self._log.record(
             Attempt(

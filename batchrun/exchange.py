@@ -22,8 +22,7 @@ class Billed(StrEnum):
     UNKNOWN = "unknown"  # may have been billed: its reservation is kept as uncertain spend
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimits:
+class RateLimits(msgspec.Struct, frozen=True, gc=False):
     """What the rate-limit headers of a response said; None where a header was missing.
 
     Limits are per minute. `reset_requests` and `reset_tokens` are seconds from now.
@@ -37,7 +36,7 @@ class RateLimits:
     reset_tokens: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A whole message, as it came.
 
     `body` is the message as JSON, in one piece also where it was streamed. Token counts include

@@ -7,12 +7,14 @@ no answer costs more than its reservation. One that does is booked in full, and 
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import msgspec
+from msgspec.structs import replace
+
 from batchrun.amounts import NOTHING, Amount
 from batchrun.job import Budget
 from batchrun.stops import BALANCE_UNKNOWN
 
 Unit = Literal["nano_usd", "credits", "tokens", "rows"]
-UNITS: tuple[Unit, ...] = ("nano_usd", "credits", "tokens", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,7 @@ class Cap:
     per_day: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     amount: Amount
 
 
@@ -59,15 +60,14 @@ class Ledger:
         self.overruns = 0
         self.remaining_credits = remaining_credits
         self._keep_credits = keep_credits
-        self._limits = [_RunLimit(cap, UNITS.index(cap.unit), cap.limit - cap.before) for cap in caps]
+        self._limits = [_RunLimit(cap, cap.limit - cap.before) for cap in caps]
         self.caps_credits = keep_credits is not None or any(cap.unit == "credits" for cap in caps)
 
     def reserve(self, worst_case: Amount) -> Reservation | Shortfall:
         """Sets the worst case aside, or says which cap it would pass."""
         for limit in self._limits:
-            unit = limit.unit
-            committed = self.settled[unit] + self.uncertain[unit] + self.reserved[unit]
-            if committed + worst_case[unit] > limit.amount:
+            unit = limit.cap.unit
+            if self._committed(unit) + getattr(worst_case, unit) > limit.amount:
                 return Shortfall(limit.cap.name, self.in_flight > 0)
         if shortfall := self._below_floor(worst_case.credits):
             return shortfall
@@ -77,9 +77,15 @@ class Ledger:
 
     def left(self, unit: Unit) -> int | None:
         """What the caps on a unit leave; None where there is none."""
-        place = UNITS.index(unit)
-        committed = self.settled[place] + self.uncertain[place] + self.reserved[place]
-        return min((limit.amount - committed for limit in self._limits if limit.unit == place), default=None)
+        committed = self._committed(unit)
+        return min(
+            (limit.amount - committed for limit in self._limits if limit.cap.unit == unit), default=None
+        )
+
+    def _committed(self, unit: Unit) -> int:
+        committed: int = getattr(self.settled, unit) + getattr(self.uncertain, unit)
+        committed += getattr(self.reserved, unit)
+        return committed
 
     def settle(self, reservation: Reservation, cost: Amount, remaining_credits: int | None = None) -> None:
         """Books what an answer cost, above its reservation too.
@@ -106,20 +112,20 @@ class Ledger:
     def keep_uncertain(self, reservation: Reservation) -> None:
         """Keeps the worst case of an attempt that may have been billed. It has answered no row."""
         self.release(reservation)
-        self.uncertain = self.uncertain.plus(reservation.amount._replace(rows=0))
+        self.uncertain = self.uncertain.plus(replace(reservation.amount, rows=0))
         # The next report may be older than this charge. A later one that knows of it is no lower.
         self._lower_balance(reservation.amount.credits)
 
     def raise_uncertain_credits(self, least: int) -> None:
         """Puts right what was reserved before the first answer had shown what a token costs."""
         if least > self.uncertain.credits:
-            self.uncertain = self.uncertain._replace(credits=least)
+            self.uncertain = replace(self.uncertain, credits=least)
 
     def new_day(self) -> None:
         """Starts a UTC day: what is booked so far no longer counts against its caps."""
         spent = self.settled.plus(self.uncertain)
         self._limits = [
-            _RunLimit(limit.cap, limit.unit, limit.cap.limit + spent[limit.unit])
+            _RunLimit(limit.cap, limit.cap.limit + getattr(spent, limit.cap.unit))
             if limit.cap.per_day
             else limit
             for limit in self._limits
@@ -133,14 +139,11 @@ class Ledger:
         answered = self.settled.rows
         if not answered:
             return None
-        left = [
-            (
-                (limit.amount - self.uncertain[limit.unit]) * answered / self.settled[limit.unit],
-                limit.cap.name,
-            )
-            for limit in self._limits
-            if self.settled[limit.unit]
-        ]
+        left = []
+        for limit in self._limits:
+            if settled := getattr(self.settled, limit.cap.unit):
+                most = limit.amount - getattr(self.uncertain, limit.cap.unit)
+                left.append((most * answered / settled, limit.cap.name))
         if not left:
             return None
         bought, name = min(left)
@@ -156,7 +159,7 @@ class Ledger:
         # Nobody knows the balance: one request at a time, until an answer has reported it.
         if self.in_flight:
             return Shortfall("budget.keep_credits", may_pass=True)
-        return Shortfall(BALANCE_UNKNOWN, may_pass=False) if any(self.settled) else None
+        return Shortfall(BALANCE_UNKNOWN, may_pass=False) if self.settled != NOTHING else None
 
     def _lower_balance(self, credits_used: int) -> None:
         if self.remaining_credits is not None:
@@ -168,7 +171,6 @@ class _RunLimit:
     """A cap in terms of what this run alone may book."""
 
     cap: Cap
-    unit: int
     amount: int
 
 

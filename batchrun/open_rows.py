@@ -9,7 +9,7 @@ from batchrun.labelling import Labelling, Reply, Verdict
 from batchrun.prompts import Request
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A row to ask for: its index in the input, its request, and how requests of it have ended already."""
 
     index: int
@@ -24,8 +24,7 @@ class _OpenRow:
     begun: set[bytes] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """A row has come to its end. `text` is the answer that stands for it, None where it has failed; `verdict`
     is None for a row without labels."""
 

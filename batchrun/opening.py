@@ -1,5 +1,7 @@
 """What a run begins with: its prices, and what earlier runs have left of the budget."""
 
+from msgspec.structs import replace
+
 from batchrun.amounts import NOTHING, Amount
 from batchrun.books import MILLISECONDS_PER_DAY
 from batchrun.job import Job, prices
@@ -26,7 +28,7 @@ def committed_spend(before: Totals, tariff: Tariff) -> Amount:
     """
     spend = before.spend.committed
     unpriced = tariff.credit_bound(before.spend.uncertain.tokens) - before.spend.uncertain.credits
-    return spend._replace(credits=spend.credits + max(0, unpriced))
+    return replace(spend, credits=spend.credits + max(0, unpriced))
 
 
 def open_ledger(

@@ -1,7 +1,9 @@
 """What the journal holds of rows: where each stands, and the sums over its requests."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from batchrun.journal import Journal, RequestHistory
 from batchrun.labelling import Labelling, Reply, Standing
@@ -13,8 +15,7 @@ LOOKED_UP_AT_ONCE = 4_096
 """Digests in one query: SQLite takes 32,766 question marks."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowRecord:
+class RowRecord(msgspec.Struct, frozen=True, gc=False):
     """`history` sums up the requests of the row, with the answer that stands for it; None: never asked.
 
     `standing` is None for rows without labels. `known` has the requests that have ended.

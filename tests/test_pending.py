@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Journal, Outcome, create_or_open
@@ -57,7 +58,7 @@ def settle(journal: Journal, digests: list[bytes], outcomes: str = "a") -> None:
     writer = writer_of(journal, reports)
     attempts = range(journal.next_attempt(), journal.next_attempt() + len(digests))
     for attempt, digest in zip(attempts, digests, strict=True):
-        writer.intend(intent(attempt)._replace(digest=digest))
+        writer.intend(replace(intent(attempt), digest=digest))
     for _ in attempts:
         assert reports.committed.acquire(timeout=20)
     for place, attempt in enumerate(attempts):

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import NamedTuple
+
+import msgspec
 
 from batchrun.amounts import NOTHING, Amount
 
@@ -16,7 +17,7 @@ class Outcome(StrEnum):
     UNCERTAIN = "uncertain"  # nobody knows; its worst case counts as spent
 
 
-class Intent(NamedTuple):
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """A request about to be sent. `digest` (16 bytes) identifies the request by its content.
 
     `number` counts the attempts of this request in this run, from 1. `started_at` is milliseconds
@@ -33,7 +34,7 @@ class Intent(NamedTuple):
     tokens: int
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """How an intent ended. The amounts are what is booked: 0 where nothing was billed, the whole
     reservation where that is unknown, and `nano_usd` None where an answer's cost can't be computed.
 
@@ -58,8 +59,7 @@ class Attempt(NamedTuple):
     response: bytes | None = None
 
 
-@dataclass(slots=True)
-class RequestHistory:
+class RequestHistory(msgspec.Struct, gc=False):
     """All attempts of one request, summed up for its row of the output. `run` is that of the last one."""
 
     run: int = 0

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from msgspec.structs import astuple
+
 from batchrun.errors import StorageError
 from batchrun.journal.connection import transaction, translate
 from batchrun.journal.records import Attempt, Intent
@@ -150,10 +152,11 @@ class JournalWriter:
         ]
         connection = self._journal.connection
         with transaction(connection):
-            connection.executemany(_INSERT_ATTEMPT, (end[:-1] for end in ends))
+            connection.executemany(_INSERT_ATTEMPT, (_values(end) for end in ends))
             connection.executemany(_INSERT_RESPONSE, answers)
             connection.executemany(_DELETE_INTENT, ((end.attempt,) for end in ends))
-            inserted = connection.executemany(_INSERT_INTENT, intents).rowcount if intents else 0
+            new = map(astuple, intents)
+            inserted = connection.executemany(_INSERT_INTENT, new).rowcount if intents else 0
             refused = frozenset() if inserted == len(intents) else self._not_needed(intents)
             connection.executemany(_DELETE_INTENT, withdrawn)
             if (row_counts := self._row_counts()) is not None:
@@ -167,6 +170,12 @@ class JournalWriter:
             "SELECT attempt FROM intents WHERE attempt >= ?", (first,)
         )
         return frozenset(intent.attempt for intent in intents) - {row[0] for row in inserted}
+
+
+def _values(end: Attempt) -> tuple[int | float | str | None, ...]:
+    """All but the response. Of plain types, since any other costs a look through SQLite's adapters."""
+    attempt, outcome, final, *others, _response = astuple(end)
+    return (attempt, outcome.value, int(final), *others)
 
 
 def _checksum(body: bytes, end: Attempt) -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+import msgspec
+
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.limits.gcra import Gcra
 from batchrun.limits.rate_search import FIRST_RATE, STEADY, RateSearch
@@ -32,8 +34,7 @@ LONGEST_OWN_WAIT = 4.0
 """Seconds between two tries at a server that refuses everything and names no wait."""
 
 
-@dataclass(slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """One request that was let go. `paced_tokens` is what it was counted at in the pace of tokens."""
 
     sent_at: float

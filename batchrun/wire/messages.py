@@ -41,7 +41,7 @@ class AnswerTooLargeError(MessageError):
         )
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts as the server states them: cache reads and writes come beside `input_tokens`."""
 
     input_tokens: int | None = None
@@ -50,14 +50,14 @@ class Usage(msgspec.Struct, frozen=True):
     cache_creation_input_tokens: int | None = None
 
 
-class ContentBlock(msgspec.Struct, frozen=True):
+class ContentBlock(msgspec.Struct, frozen=True, gc=False):
     """A block of an answer. `text` has a meaning for blocks of type "text" alone, where it is a string."""
 
     type: str
     text: Any = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A whole message as the endpoint sends it."""
 
     type: Literal["message"]

@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from batchrun.errors import StorageError
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
 from batchrun.journal.records import RequestHistory
@@ -120,7 +122,7 @@ def everything(journal: Journal, rows: int) -> tuple[dict[bytes, RequestHistory]
     """
     digests = [digest_of(number) for number in range(1, rows + 1)]
     histories = {
-        digest: replace(history, error_code=None, error=None)
+        digest: msgspec.structs.replace(history, error_code=None, error=None)
         for digest, history in journal.histories(digests).items()
     }
     totals = replace(journal.totals(sandbox=False), by_error={})

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from batchrun.amounts import NOTHING, Amount, usd_text
 from batchrun.exchange import Answer
@@ -51,7 +52,7 @@ def test_no_answer_within_its_bounds_costs_more_than_the_worst_case(
     worst = tariff.worst_case(input_bound, output_bound)
     given_answer = answer(data.draw(st.integers(0, input_bound)), data.draw(st.integers(0, output_bound)))
     cost = tariff.cost(given_answer, worst)
-    assert all(part <= most for part, most in zip(cost, worst, strict=True))
+    assert all(part <= most for part, most in zip(astuple(cost), astuple(worst), strict=True))
     assert tariff.after(given_answer, cost, input_bound, output_bound) == tariff
 
 

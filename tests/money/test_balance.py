@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from msgspec.structs import replace
+
 from batchrun.job.file import make_job
 from batchrun.journal import Outcome, create_or_open
 from batchrun.pipeline import Target, run_job
@@ -26,11 +28,11 @@ def test_the_balance_to_begin_with_is_the_lowest_of_the_last_run_less_what_may_h
         writer.intend(intent(attempt, run=start_run(journal) if attempt < 3 else 2))
         assert reports.committed.acquire(timeout=20)
     for attempt, balance in reported.items():
-        writer.record(answer_to(attempt)._replace(remaining_credits=balance))
+        writer.record(replace(answer_to(attempt), remaining_credits=balance))
     lost = failure_of(6, Outcome.UNCERTAIN, final=False)
     before_the_lowest, after_it = (answer_to(4).finished_at + step for step in (-1, 1))
-    writer.record(lost._replace(finished_at=before_the_lowest))
-    writer.record(lost._replace(attempt=7, finished_at=after_it))
+    writer.record(replace(lost, finished_at=before_the_lowest))
+    writer.record(replace(lost, attempt=7, finished_at=after_it))
     writer.close()
     assert journal.totals(sandbox=False).remaining_credits == 290
     assert journal.lowest_balance(sandbox=False) == 280 - lost.credits

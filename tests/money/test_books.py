@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import astuple
 
 from batchrun.amounts import Amount
 from batchrun.books import Books, Lease
@@ -186,7 +187,8 @@ class MoneyMachine(RuleBasedStateMachine):
         ledger = self.ledger
         counted = ledger.settled.plus(ledger.uncertain).plus(ledger.reserved).nano_usd
         assert self.before + counted <= self.bound
-        assert min(*ledger.settled, *ledger.uncertain, *ledger.reserved, ledger.in_flight) >= 0
+        sums = (ledger.settled, ledger.uncertain, ledger.reserved)
+        assert min(ledger.in_flight, *(part for amount in sums for part in astuple(amount))) >= 0
         assert ledger.in_flight == len(self.uncommitted) + len(self.durable) + len(self.in_flight)
         totals = self.journal.totals(sandbox=False)
         settled, uncertain = totals.spend.settled.nano_usd, totals.spend.uncertain.nano_usd

@@ -5,9 +5,10 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import astuple, replace
 
 from batchrun.amounts import NOTHING, Amount
-from batchrun.ledger import UNITS, Cap, Ledger, Reservation, Shortfall
+from batchrun.ledger import Cap, Ledger, Reservation, Shortfall
 from batchrun.stops import BALANCE_UNKNOWN
 
 AMOUNTS = st.builds(
@@ -21,7 +22,7 @@ CAPS = st.lists(
     st.builds(
         Cap,
         name=st.just("budget.any"),
-        unit=st.sampled_from(UNITS),
+        unit=st.sampled_from(Amount.__struct_fields__),
         limit=st.integers(0, 400),
         before=st.integers(0, 450),
         per_day=st.booleans(),
@@ -62,7 +63,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, reports: bool) -> None:
         reservation = self.take(data)
         worst = reservation.amount
-        nano_usd, credits_used, tokens = (data.draw(st.integers(0, most)) for most in worst[:3])
+        nano_usd, credits_used, tokens = (data.draw(st.integers(0, most)) for most in astuple(worst)[:3])
         cost = Amount(nano_usd, credits_used, tokens, 1)
         self.balance -= cost.credits
         self.ledger.settle(reservation, cost, self.balance if reports else None)
@@ -80,7 +81,7 @@ class LedgerMachine(RuleBasedStateMachine):
         reservation = self.take(data)
         self.balance -= data.draw(st.integers(0, reservation.amount.credits))
         self.ledger.keep_uncertain(reservation)
-        self.uncertain = self.uncertain.plus(reservation.amount._replace(rows=0))
+        self.uncertain = self.uncertain.plus(replace(reservation.amount, rows=0))
 
     @rule()
     def new_day(self) -> None:
@@ -97,8 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def no_cap_is_passed(self) -> None:
         for cap, forgotten, before in zip(self.caps, self.forgotten, self.before, strict=True):
-            unit = UNITS.index(cap.unit)
-            counted = self.counted()[unit] - forgotten[unit]
+            counted = getattr(self.counted(), cap.unit) - getattr(forgotten, cap.unit)
             assert counted == 0 or before + counted <= cap.limit
 
     @invariant()
