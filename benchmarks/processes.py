@@ -58,7 +58,7 @@ class Measured:
         self._process.wait()
 
 
-def measure(command: Sequence[str], log: Path, most_seconds: float = 3600.0) -> Usage:
+def measure(command: Sequence[str], log: Path, most_seconds: float = 4 * 3600.0) -> Usage:
     """Runs a command to its end. Raises BenchmarkError where it fails or takes longer than that."""
     process = Measured(command, log)
     try:
