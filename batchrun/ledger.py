@@ -83,8 +83,9 @@ class Ledger:
         )
 
     def _committed(self, unit: Unit) -> int:
-        committed: int = getattr(self.settled, unit) + getattr(self.uncertain, unit)
-        committed += getattr(self.reserved, unit)
+        committed: int = (
+            getattr(self.settled, unit) + getattr(self.uncertain, unit) + getattr(self.reserved, unit)
+        )
         return committed
 
     def settle(self, reservation: Reservation, cost: Amount, remaining_credits: int | None = None) -> None:

@@ -12,15 +12,16 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 def heavy_imports() -> Iterator[None]:
     """Around a command's imports.
 
-    numpy's linear algebra, which nothing here needs, starts a thread for each core when it is imported, at
-    0.1 s of CPU. The variable that forbids it is gone again before a command of the user could inherit it.
+    numpy's linear algebra starts a thread for each core when it is imported, at 0.1 s of CPU, unless a
+    variable says otherwise. A user's own stands; ours is gone before a command of the user could inherit it.
     """
-    given = os.environ.get(_BLAS_THREADS)
-    os.environ.setdefault(_BLAS_THREADS, "1")
+    own = _BLAS_THREADS not in os.environ
+    if own:
+        os.environ[_BLAS_THREADS] = "1"
     try:
         yield
     finally:
-        if given is None:
-            del os.environ[_BLAS_THREADS]
+        if own:
+            os.environ.pop(_BLAS_THREADS, None)
     # What has been imported stays: no collection of garbage has to look at it again.
     gc.freeze()

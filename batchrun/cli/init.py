@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from batchrun.cli.imports import heavy_imports
+
 
 @click.command("init")
 @click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
@@ -18,7 +20,9 @@ def init_command(table: Path, job_file: Path | None) -> None:
 
     from batchrun.errors import UsageError
     from batchrun.job.starter import starter_job
-    from batchrun.tables.reader import open_table
+
+    with heavy_imports():
+        from batchrun.tables.reader import open_table
 
     columns = open_table(str(table), Path.cwd()).schema.names
     path = job_file or Path(table.name.partition(".")[0] + ".toml")

@@ -122,7 +122,7 @@ class Endpoint:
     async def _read(
         self, response: httpx.Response, started: float, deadline: anyio.CancelScope | None
     ) -> Answer | Failure:
-        limits = _stated_limits(response.headers)
+        limits = rate_limits(response.headers.raw, time.time())
         if not response.is_success:
             return await self._refusal(response, started, limits)
         try:
@@ -229,13 +229,6 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
                 await anext(chunks)
             except (StopAsyncIteration, httpx.TransportError):
                 return
-
-
-def _stated_limits(headers: httpx.Headers) -> RateLimits | None:
-    # Decoding the headers of a response costs more than all else about them: not for those that say nothing.
-    if any(b"ratelimit" in name.lower() for name, _ in headers.raw):
-        return rate_limits(headers.multi_items(), time.time())
-    return None
 
 
 def _is_event_stream(response: httpx.Response) -> bool:

@@ -1,7 +1,4 @@
-"""What the headers of a response say about limits and waiting. No I/O.
-
-Header names are expected in lower case.
-"""
+"""What the headers of a response say about limits and waiting. No I/O."""
 
 import math
 import re
@@ -30,14 +27,17 @@ _WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 _EARLIEST_INSTANT = 1e9
 
 
-def rate_limits(headers: Iterable[tuple[str, str]], now: float) -> RateLimits | None:
+def rate_limits(headers: Iterable[tuple[bytes, bytes]], now: float) -> RateLimits | None:
     """The rate limits that a response states, or None where it states none that can be read.
 
-    `now` is the time in seconds since 1970: instants are turned into seconds from now.
+    `headers` are as they came, since to decode them all costs more than all else about them. `now` is the
+    time in seconds since 1970: instants are turned into seconds from now.
     """
     stated: dict[str, int | float] = {}
-    for name, text in headers:
-        if "ratelimit" in name and (field := _FIELD_BY_HEADER.get(name)):
+    for raw_name, raw_value in headers:
+        name = raw_name.lower()
+        if b"ratelimit" in name and (field := _FIELD_BY_HEADER.get(name.decode("latin-1"))):
+            text = raw_value.decode("latin-1")
             value = _seconds_until(text, now) if field.startswith("reset") else _whole_number(text)
             if value is not None:
                 stated[field] = value

@@ -3,7 +3,6 @@
 httpx's own transport walks all of its connections on every request.
 """
 
-import math
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from datetime import timedelta
@@ -16,11 +15,10 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 from pyreqwest.http import HeaderMap, Url
 from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response as WireResponse
+from pyreqwest.response import ResponseBodyReader
 
 from batchrun.job.presets import is_loopback
 
-_MOST_BYTES_AT_ONCE = 65_536
 _LONGEST_IDLE = _LONGEST_CONNECT = timedelta(seconds=30)
 
 _T = TypeVar("_T")
@@ -66,8 +64,8 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         # Else nothing is seen of a response until 64 KiB of its body or the end are there.
         exchange = builder.streamed_read_buffer_limit(0).build_streamed()
         response = await _translated(exchange.__aenter__())
-        headers = _readable_headers(response.headers)
-        return httpx.Response(response.status, headers=headers, stream=_ReqwestBody(exchange, response))
+        stream = _ReqwestBody(exchange, response.body_reader, _body_length(response.headers))
+        return httpx.Response(response.status, headers=_readable_headers(response.headers), stream=stream)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -75,28 +73,27 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
 
 
 class _ReqwestBody(httpx.AsyncByteStream):
-    def __init__(self, exchange: StreamRequest, response: WireResponse) -> None:
+    """A body, piece by piece. `length` in bytes, where it is known, spares a call that would find the end."""
+
+    def __init__(self, exchange: StreamRequest, reader: ResponseBodyReader, length: int | None) -> None:
         self._exchange = exchange
-        self._response = response
-        # A call costs as much as all else about a response: one where that is sure to suffice.
-        self._at_once = _length(response) <= _MOST_BYTES_AT_ONCE
+        self._reader = reader
+        self._left = length
         self._at_end = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._at_end:
-            raise StopAsyncIteration
-        if self._at_once:
-            whole = await _translated(self._response.bytes())
-            self._at_end = True
-            return whole.to_bytes()
-        chunk = await _translated(self._response.body_reader.read_chunk())
+        chunk = None if self._at_end else await _translated(self._reader.read_chunk())
         if chunk is None:
             self._at_end = True
             raise StopAsyncIteration
-        return chunk.to_bytes()
+        piece = chunk.to_bytes()
+        if self._left is not None:
+            self._left -= len(piece)
+            self._at_end = not self._left
+        return piece
 
     async def aclose(self) -> None:
         # No wait after the end, and none that a cancellation could break: the answer would be lost with it.
@@ -105,10 +102,12 @@ class _ReqwestBody(httpx.AsyncByteStream):
                 await self._exchange.__aexit__(None, None, None)
 
 
-def _length(response: WireResponse) -> float:
-    """Bytes of the body; infinite where that isn't known, as for one that was compressed."""
-    length = response.get_header("content-length")
-    return int(length) if length is not None and length.isdigit() else math.inf
+def _body_length(headers: HeaderMap) -> int | None:
+    """Bytes of the body, where they are certain: `transfer-encoding` overrides what a server states."""
+    if "transfer-encoding" not in headers:
+        with suppress(ValueError):
+            return int(headers.get("content-length", ""))
+    return None
 
 
 async def _translated(work: Awaitable[_T]) -> _T:

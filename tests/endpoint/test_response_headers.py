@@ -10,6 +10,10 @@ from batchrun.wire.response_headers import rate_limits, retry_after, should_retr
 NOON = 1_776_686_400.0  # 2026-04-20T12:00:00Z
 
 
+def raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), text.encode()) for name, text in headers]
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -87,7 +91,8 @@ def test_should_retry_is_true_or_false_or_not_said(text: str, told: bool | None)
     ],
 )
 def test_rate_limits_of_both_styles(headers: list[tuple[str, str]], limits: RateLimits | None) -> None:
-    assert rate_limits(headers, NOON) == limits
+    assert rate_limits(raw(headers), NOON) == limits
+    assert rate_limits(raw([(name.title(), text) for name, text in headers]), NOON) == limits
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,8 @@ def test_rate_limits_of_both_styles(headers: list[tuple[str, str]], limits: Rate
     ],
 )
 def test_reset_is_seconds_from_now(text: str, seconds: float | None) -> None:
-    limits = rate_limits([("x-ratelimit-limit-requests", "1"), ("x-ratelimit-reset-requests", text)], NOON)
+    headers = [("x-ratelimit-limit-requests", "1"), ("x-ratelimit-reset-requests", text)]
+    limits = rate_limits(raw(headers), NOON)
     assert limits == RateLimits(limit_requests=1, reset_requests=seconds)
 
 
@@ -120,5 +126,5 @@ def test_reset_is_seconds_from_now(text: str, seconds: float | None) -> None:
 def test_any_text_is_a_wait_of_zero_or_more_or_nothing(text: str) -> None:
     wait = retry_after({"retry-after": text, "retry-after-ms": text}, NOON)
     assert wait is None or wait >= 0
-    limits = rate_limits([("x-ratelimit-reset-tokens", text)], NOON)
+    limits = rate_limits(raw([("x-ratelimit-reset-tokens", text)]), NOON)
     assert limits is None or (limits.reset_tokens is not None and 0 <= limits.reset_tokens < float("inf"))
