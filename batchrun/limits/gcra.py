@@ -22,6 +22,11 @@ class Gcra:
     def admit(self, now: float, units: float) -> None:
         self.arrival = max(self.arrival, now) + units * self.interval
 
+    def at_interval(self, interval: float, now: float) -> "Gcra":
+        """The same at another interval: units that have gone ahead of their time keep it."""
+        ahead = max(0.0, self.arrival - now) / self.interval if self.interval else 0.0
+        return Gcra(interval, self.tolerance, now + ahead * interval)
+
     def correct(self, units: float) -> None:
         """Takes units that an admitted request used beyond its count; gives back, if negative."""
         self.arrival += units * self.interval

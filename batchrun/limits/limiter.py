@@ -74,7 +74,7 @@ class KnownLimit:
         if lowest == self.per_minute:
             return False
         self.per_minute = lowest
-        self.pace = Gcra(SPREAD / lowest, self.pace.tolerance, now)
+        self.pace = self.pace.at_interval(SPREAD / lowest, now)
         return True
 
 

@@ -24,6 +24,7 @@ from batchrun.wire.transport import ReqwestTransport
 
 # A refusal's body is read for its message alone.
 _MOST_ERROR_BYTES = 65_536
+_ERROR_SECONDS = 5.0
 # A connection is kept only if its stream was read to the end, which is awaited this long after message_stop.
 _DRAIN_SECONDS = 0.5
 _MOST_DRAINED_CHUNKS = 16
@@ -124,6 +125,10 @@ class Endpoint:
     ) -> Answer | Failure:
         limits = rate_limits(response.headers.raw, time.time())
         if not response.is_success:
+            if deadline is not None:
+                deadline.deadline = (
+                    math.inf
+                )  # its own bound is on the page: the status must not be lost with it
             return await self._refusal(response, started, limits)
         try:
             if deadline is not None and _is_event_stream(response):
@@ -212,8 +217,8 @@ def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
 
 async def _start_of_body(chunks: AsyncIterator[bytes]) -> bytes:
     start = b""
-    # The status has come and counts, even where its page breaks off.
-    with suppress(httpx.TransportError):
+    # The status has come and counts, even where its page breaks off or never ends.
+    with suppress(httpx.TransportError), anyio.move_on_after(_ERROR_SECONDS):
         async for chunk in chunks:
             start += chunk
             if len(start) > _MOST_ERROR_BYTES:

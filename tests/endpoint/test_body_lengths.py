@@ -66,14 +66,26 @@ async def test_endless_chunks_beside_a_short_length_are_cut_at_the_bound() -> No
     assert failure.code == "answer_too_large"
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("ending", [once, then_silent])
 async def test_refusal_that_is_shorter_than_its_length_is_taken_at_its_word(
-    ending: Callable[[bytes], Script],
+    ending: Callable[[bytes], Script], stream: bool
 ) -> None:
     page = b'{"type":"error","error":{"type":"api_error","message":"try later"}}'
     raw = with_length(page, len(page) + 50, status=b"503 Service Unavailable")
-    failure = await failure_from(ending(raw), timeout=1)
+    failure = await failure_from(ending(raw), timeout=1, stream=stream)
     assert (failure.remedy, failure.billed, failure.message) == (Remedy.RETRY, Billed.NO, "try later")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refusal_whose_page_never_ends_is_heeded_long_before_the_time_out(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr("batchrun.wire.endpoint._ERROR_SECONDS", 0.2)
+    raw = with_length(b"slow", 500, b"retry-after: 7\r\n", b"429 Too Many Requests")
+    failure = await failure_from(then_silent(raw), timeout=20, stream=stream)
+    assert (failure.remedy, failure.retry_after) == (Remedy.SLOW_DOWN, 7)
+    assert failure.latency < 2
 
 
 async def test_answer_that_is_shorter_than_its_length_may_have_been_billed() -> None:

@@ -116,6 +116,17 @@ def test_limits_in_headers_are_followed_down_and_up() -> None:
     assert log.used(600, 800) / 200 >= 0.99 * 100
 
 
+def test_headers_that_waver_do_not_loosen_the_pace() -> None:
+    """Two servers behind one address may state limits that differ by a little."""
+    limiter, sent = Limiter(), 0
+    for millisecond in range(10_000):
+        now = millisecond / 1_000
+        if limiter.delay(now, 100) <= 0:
+            sent += 1
+            limiter.answered(limiter.admit(now, 100), now, 100, RateLimits(limit_requests=600 - sent % 2))
+    assert 99 <= sent <= 102
+
+
 def test_refusals_by_a_window_that_a_lower_limit_finds_too_full_cut_no_rate() -> None:
     """For 3 seconds nothing fits. The few that get through by and by don't measure what the server takes."""
     world = World(states_limit=True, latency=0.1, changes=((6, 2_400),))
