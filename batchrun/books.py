@@ -114,6 +114,8 @@ class Books:
         if lease.request.follows is not None:
             cost = replace(cost, rows=0)
         priced = answer.cost_nano_usd is not None or self._tariff.priced
+        bounds = lease.request.input_bound, lease.output_bound
+        raised = self._tariff.raised_by(cost.nano_usd, cost.tokens, *bounds)
         self._log.record(
             Attempt(
                 lease.attempt,
@@ -130,10 +132,11 @@ class Books:
                 first_token_ms=_in_milliseconds(answer.first_token_latency),
                 http_status=200,
                 response=answer.body,
+                passed_bounds=None if raised is self._tariff else bounds,
             )
         )
         self._ledger.settle(lease.reservation, cost, answer.remaining_credits)
-        self._tariff = self._tariff.after(answer, cost, lease.request.input_bound, lease.output_bound)
+        self._tariff = raised.at_rate_of(answer, cost.tokens)
         if uncertain := self._ledger.uncertain.tokens:
             self._ledger.raise_uncertain_credits(self._tariff.credit_bound(uncertain))
         return cost.tokens

@@ -11,14 +11,20 @@ from batchrun.pricing import Tariff, credits_rate
 
 
 def opening_tariff(job: Job, sandbox: bool, before: Totals) -> Tariff:
-    """The job's prices, and its rate of credits or else the highest that the journal has seen."""
+    """The job's prices, and its rate of credits or else the highest that the journal has seen.
+
+    Raised by the answers of earlier runs that cost more than these allow for.
+    """
     known = prices(job, sandbox)
     given = credits_rate(job.pricing.credits_per_million_tokens)
-    return Tariff(
+    tariff = Tariff(
         None if known is None else known.input_nano_usd_per_million,
         None if known is None else known.output_nano_usd_per_million,
         before.credits_per_token if given is None else given,
     )
+    for overrun in before.overruns:
+        tariff = tariff.raised_by(*overrun)
+    return tariff
 
 
 def committed_spend(before: Totals, tariff: Tariff) -> Amount:

@@ -19,13 +19,15 @@ class Tariff:
 
     Prices are nano-USD per million tokens, None where unknown. `credits_per_token` is the highest
     rate known or seen, None before the first. `usd_surcharge` is the highest ratio of an
-    answer's cost to its worst case by price, 1 as long as the prices are a true upper bound.
+    answer's cost to its worst case by price, 1 as long as the prices are a true upper bound;
+    `token_surcharge` that of its tokens to their bounds.
     """
 
     input_price: int | None = None
     output_price: int | None = None
     credits_per_token: Fraction | None = None
     usd_surcharge: Fraction = Fraction(1)
+    token_surcharge: Fraction = Fraction(1)
 
     @property
     def priced(self) -> bool:
@@ -40,6 +42,8 @@ class Tariff:
         nano_usd = self._price(input_bound, output_bound) or 0
         if self.usd_surcharge != 1:
             nano_usd = ceil(nano_usd * self.usd_surcharge)
+        if self.token_surcharge != 1:
+            tokens = ceil(tokens * self.token_surcharge)
         return Amount(nano_usd, self.credit_bound(tokens), tokens, 1)
 
     def credit_bound(self, tokens: int) -> int:
@@ -62,28 +66,42 @@ class Tariff:
             1,
         )
 
-    def after(self, answer: Answer, cost: Amount, input_bound: int, output_bound: int) -> "Tariff":
-        """The tariff for what follows: an answer above its worst case raises the bound."""
-        tariff = self
-        by_price, surcharge = self._price(input_bound, output_bound), self.usd_surcharge
-        if by_price == 0 and cost.nano_usd > 0:
-            price = -(-cost.nano_usd * MILLION // (input_bound + output_bound))
+    def raised_by(self, nano_usd: int, tokens: int, input_bound: int, output_bound: int) -> "Tariff":
+        """The tariff after an answer of this cost, the same object where its worst case was one."""
+        tariff, bound = self, input_bound + output_bound
+        by_price = self._price(input_bound, output_bound)
+        if by_price == 0 and nano_usd > 0:
+            price = -(-nano_usd * MILLION // bound)
             tariff = replace(tariff, input_price=price, output_price=price)
-        # By its integers: a product with a Fraction takes a microsecond more.
-        elif by_price and cost.nano_usd * surcharge.denominator > by_price * surcharge.numerator:
-            tariff = replace(tariff, usd_surcharge=Fraction(cost.nano_usd, by_price))
-        if answer.credits_used is not None and cost.tokens > 0:
-            known = self.credits_per_token
-            # An answer for nothing doesn't prove that the next one is free.
-            used = answer.credits_used if known is not None else max(answer.credits_used, 1)
-            if known is None or used > self.credit_bound(cost.tokens):
-                tariff = replace(tariff, credits_per_token=Fraction(used, cost.tokens))
+        elif by_price and _passes(nano_usd, by_price, self.usd_surcharge):
+            tariff = replace(tariff, usd_surcharge=Fraction(nano_usd, by_price))
+        if bound and _passes(tokens, bound, self.token_surcharge):
+            tariff = replace(tariff, token_surcharge=Fraction(tokens, bound))
         return tariff
+
+    def at_rate_of(self, answer: Answer, tokens: int) -> "Tariff":
+        """The tariff after an answer for so many tokens has shown what it cost in credits."""
+        if answer.credits_used is None or not tokens:
+            return self
+        known = self.credits_per_token
+        # An answer for nothing doesn't prove that the next one is free.
+        used = answer.credits_used if known is not None else max(answer.credits_used, 1)
+        if known is not None and used <= self.credit_bound(tokens):
+            return self
+        return replace(self, credits_per_token=Fraction(used, tokens))
 
     def _price(self, input_tokens: int, output_tokens: int) -> int | None:
         if self.input_price is None or self.output_price is None:
             return None
         return -(-(input_tokens * self.input_price + output_tokens * self.output_price) // MILLION)
+
+
+def _passes(amount: int, bound: int, surcharge: Fraction) -> bool:
+    """Whether an amount is above its bound with the surcharge, rounded up.
+
+    By integers: a product with a Fraction takes a microsecond more.
+    """
+    return (amount - 1) * surcharge.denominator >= bound * surcharge.numerator
 
 
 def credits_rate(per_million_tokens: int | None) -> Fraction | None:

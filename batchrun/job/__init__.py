@@ -140,7 +140,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     tokens_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=_MOST)] | None,
-        Meta(description="Tokens in any 60 seconds, input and output together."),
+        Meta(
+            description="Tokens in any 60 seconds, input and output together. Requests in flight count at"
+            " what the latest answers used: where answers suddenly grow, these can pass it once."
+        ),
     ] = None
     concurrency: Annotated[
         int,
@@ -156,7 +159,14 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is tried again, and for how long."""
 
     max_attempts: Annotated[
-        int, Meta(ge=1, le=1000, description="Attempts for one row, the first included.")
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="Attempts for one row, the first included. Those that may have been billed (502, 504,"
+            " a time-out, a lost connection) always count, in an outage too. Those that cost nothing count"
+            " where the row is to blame and not the endpoint; until that is clear, there may be more.",
+        ),
     ] = 6
     max_wait_seconds: Annotated[
         float,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,7 +39,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """How an intent ended. The amounts are what is booked: 0 where nothing was billed, the whole
     reservation where that is unknown, and `nano_usd` None where an answer's cost can't be computed.
 
-    `final` says that this failure ended its row. Latencies are in milliseconds.
+    `final` says that this failure ended its row. Latencies are in milliseconds. `passed_bounds` are the upper
+    bounds of the input's and the output's tokens, where the answer cost more than they allowed for.
     """
 
     attempt: int
@@ -57,6 +59,16 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     error_code: str | None = None
     error: str | None = None
     response: bytes | None = None
+    passed_bounds: tuple[int, int] | None = None
+
+
+class Overrun(NamedTuple):
+    """What an answer cost, and the upper bounds of its input's and output's tokens that this has passed."""
+
+    nano_usd: int
+    tokens: int
+    input_bound: int
+    output_bound: int
 
 
 class RequestHistory(msgspec.Struct, gc=False):
@@ -94,7 +106,8 @@ class Totals:
     """Sums over the journal's life, or over a part of it.
 
     `open` is what intents without an outcome have reserved: in flight while a run goes on.
-    `credits_per_token` is the highest rate that an answer has shown, None before the first.
+    `credits_per_token` is the highest rate that an answer has shown, None before the first; `overruns` are
+    the answers that have raised the worst case, in the order of asking.
     """
 
     spend: Spend = Spend()
@@ -109,6 +122,7 @@ class Totals:
     output_tokens: int = 0
     remaining_credits: int | None = None
     credits_per_token: Fraction | None = None
+    overruns: tuple[Overrun, ...] = ()
     by_error: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -29,6 +29,7 @@ _COLUMNS = {
         " error_code, error, control"
     ),
     "responses": "attempt, crc32, body",
+    "overruns": "attempt, input_bound, output_bound, control",
 }
 _Record = tuple[Any, ...]
 _UNREADABLE = (sqlite3.Error, OverflowError, MemoryError)
@@ -102,7 +103,7 @@ def _copy_records(source: sqlite3.Connection, target: sqlite3.Connection, last_a
     """One by one, since a damaged record must not take others along."""
     fates: Counter[str] = Counter()
     with transaction(target):
-        for table in ("runs", "intents"):
+        for table in ("runs", "intents", "overruns"):
             for record in _records(source, table, last_attempt):
                 _insert(target, table, record)
         for attempt in _records(source, "attempts", last_attempt):

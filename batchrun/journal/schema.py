@@ -12,7 +12,7 @@ from pathlib import Path
 from batchrun.errors import JournalError
 from batchrun.journal.connection import damaged
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools know the format
 
 INTENT_CONTROL = "attempt + run + number + started_at + nano_usd + credits + tokens"
@@ -20,6 +20,7 @@ INTENT_CONTROL = "attempt + run + number + started_at + nano_usd + credits + tok
 # What the budget rests on. NULL counts as -1, since a flipped bit can make a 0 of it.
 ATTEMPT_CONTROL = "attempt + run + started_at + final + ifnull(nano_usd, -1) + credits + tokens"
 RUN_CONTROL = "run + started_at + sandbox"
+OVERRUN_CONTROL = "attempt + input_bound + output_bound"
 
 TABLES = f"""
 CREATE TABLE runs (
@@ -76,6 +77,12 @@ CREATE TABLE responses (                -- the answers as they came
     attempt INTEGER PRIMARY KEY,
     crc32 INTEGER NOT NULL,             -- of the body and of the numbers that go with it
     body BLOB NOT NULL
+);
+CREATE TABLE overruns (                 -- answers that cost more than had been thought possible
+    attempt INTEGER PRIMARY KEY,
+    input_bound INTEGER NOT NULL,       -- of tokens, as the worst case was reckoned with them
+    output_bound INTEGER NOT NULL,
+    control INTEGER NOT NULL CHECK (control = {OVERRUN_CONTROL})
 );
 """
 

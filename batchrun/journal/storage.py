@@ -13,7 +13,7 @@ import msgspec
 from batchrun.amounts import Amount
 from batchrun.errors import StorageError
 from batchrun.journal.connection import connect, damaged, transaction, translated_errors
-from batchrun.journal.records import Outcome, RequestHistory, Spend, Totals
+from batchrun.journal.records import Outcome, Overrun, RequestHistory, Spend, Totals
 from batchrun.journal.schema import check_contents, check_format, create
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -376,6 +376,10 @@ def _sum_up(connection: sqlite3.Connection, where: str) -> Totals:
         f"SELECT remaining_credits FROM attempts WHERE {where} AND outcome = 'answered'"
         " ORDER BY attempt DESC LIMIT 1"
     ).fetchone()
+    overruns = connection.execute(
+        "SELECT ifnull(nano_usd, 0), tokens, input_bound, output_bound"
+        f" FROM overruns JOIN attempts USING (attempt) WHERE {where} ORDER BY attempt"
+    )
     return Totals(
         spend=Spend(Amount(answered[1], answered[2], answered[3], answered[0]), Amount(*uncertain[1:4])),
         open=Amount(*in_flight[1:4]),
@@ -389,5 +393,6 @@ def _sum_up(connection: sqlite3.Connection, where: str) -> Totals:
         output_tokens=answered[5],
         remaining_credits=remaining[0] if remaining else None,
         credits_per_token=Fraction(credits_of_dearest, tokens_of_dearest) if rate else None,
+        overruns=tuple(map(Overrun._make, overruns)),
         by_error=dict(errors),
     )

@@ -25,6 +25,7 @@ INSERT INTO attempts SELECT attempt, run, digest, number, started_at,
     attempt + run + started_at + ?3 + ifnull(?5, -1) + ?6 + ?7
 FROM intents WHERE attempt = ?1
 """
+_INSERT_OVERRUN = "INSERT INTO overruns VALUES (?1, ?2, ?3, ?1 + ?2 + ?3)"
 _NOTE_ROWS = "UPDATE runs SET rows = ? WHERE run = ?"
 _DELETE_INTENT = "DELETE FROM intents WHERE attempt = ?"
 _INSERT_RESPONSE = "INSERT INTO responses VALUES (?, ?, ?)"
@@ -150,10 +151,12 @@ class JournalWriter:
             for end in ends
             if end.response is not None
         ]
+        overruns = [(end.attempt, *end.passed_bounds) for end in ends if end.passed_bounds is not None]
         connection = self._journal.connection
         with transaction(connection):
             connection.executemany(_INSERT_ATTEMPT, (_values(end) for end in ends))
             connection.executemany(_INSERT_RESPONSE, answers)
+            connection.executemany(_INSERT_OVERRUN, overruns)
             connection.executemany(_DELETE_INTENT, ((end.attempt,) for end in ends))
             new = map(astuple, intents)
             inserted = connection.executemany(_INSERT_INTENT, new).rowcount if intents else 0
@@ -173,8 +176,8 @@ class JournalWriter:
 
 
 def _values(end: Attempt) -> tuple[int | float | str | None, ...]:
-    """All but the response. Of plain types, since any other costs a look through SQLite's adapters."""
-    attempt, outcome, final, *others, _response = astuple(end)
+    """The attempt's own. Of plain types, since any other costs a look through SQLite's adapters."""
+    attempt, outcome, final, *others, _response, _passed_bounds = astuple(end)
     return (attempt, outcome.value, int(final), *others)
 
 

@@ -26,7 +26,7 @@ def intent(attempt: int, *, run: int = 1, number: int = 1, nano_usd: int = 500) 
 
 
 def answer_to(attempt: int, body: bytes | None = None) -> Attempt:
-    """An answer of its own for each attempt, about 450 bytes long."""
+    """An answer of its own for each attempt, about 450 bytes long. Every fortieth cost too much."""
     return Attempt(
         attempt,
         Outcome.ANSWERED,
@@ -42,6 +42,7 @@ def answer_to(attempt: int, body: bytes | None = None) -> Attempt:
         first_token_ms=None,
         http_status=200,
         response=body or (f'{{"id":"msg_{attempt}","text":"' + f"{attempt} " * 90 + '"}').encode(),
+        passed_bounds=(20 + attempt, 5) if attempt % 40 == 1 else None,
     )
 
 

@@ -228,6 +228,23 @@ async def test_an_answer_above_its_worst_case_raises_the_bound_for_what_follows(
     assert run.journal().totals(sandbox=False).spend.settled.nano_usd == provider.bill
 
 
+async def test_tokens_above_their_bound_raise_it_for_what_follows(run: Run) -> None:
+    """A cap on tokens is passed by no more than what was in flight before the first answer."""
+
+    async def serve(number: int, attempt: int) -> Reply:
+        await anyio.sleep(0.002)
+        return answer(1_000, 200, nano_usd=NANO_USD_PER_TOKEN)
+
+    provider = Provider(serve)
+    run.caps = (Cap("budget.tokens", "tokens", 120_000),)
+    with anyio.fail_after(20):
+        await run.asked(provider, [request(number) for number in range(1, 2_000)])
+    assert run.ledger.overruns > 0
+    assert 118_800 <= run.ledger.settled.tokens <= 120_000
+    (overrun,) = run.journal().totals(sandbox=False).overruns
+    assert TARIFF.raised_by(*overrun).worst_case(100, 20).tokens >= 1_200
+
+
 # Ends of a run.
 
 

@@ -105,3 +105,20 @@ def test_a_salvage_that_was_broken_off_keeps_a_run_from_starting(tmp_path: Path,
     (tmp_path / "out.run" / "salvaged.sqlite").touch()
     with pytest.raises(StorageError, match="broken off"):
         run(tmp_path, sandbox, [{"text": "one"}])
+
+
+def test_what_answers_cost_above_their_worst_case_is_known_to_later_runs(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """The prices are a thousand times too low. Each run knows better from its first request on."""
+    rows = [{"text": f"number {number}"} for number in range(6)]
+    more = {
+        "limits": {"concurrency": 1},
+        "pricing": {"input_usd_per_million": 0.005, "output_usd_per_million": 0.005},
+    }
+    first = run(tmp_path, sandbox, rows, paid=True, budget={"rows": 1}, **more)
+    cap = 3.5 * first["usd"]["settled"]
+    for upto in range(2, 6):
+        last = run(tmp_path, sandbox, rows, paid=True, budget={"rows": upto, "usd": cap}, **more)
+    assert (last["exit_code"], last["rows"]["ok"]) == (4, 3)
+    assert "budget.usd" in last["reason"]
