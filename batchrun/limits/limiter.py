@@ -18,7 +18,7 @@ import msgspec
 
 from batchrun.exchange import Billed, Failure, RateLimits, Remedy
 from batchrun.limits.gcra import Gcra
-from batchrun.limits.rate_search import FIRST_RATE, STEADY, RateSearch
+from batchrun.limits.rate_search import BETA, FIRST_RATE, STEADY, RateSearch
 from batchrun.limits.send_log import MINUTE, Bucket, SendLog
 from batchrun.limits.token_estimate import TokenEstimate
 
@@ -141,7 +141,7 @@ class Limiter:
             self.paused_until = max(self.paused_until, now + (failure.retry_after or 0.0))
             if newly_known:
                 # The server's window holds more than the new limit: what follows says nothing about the rate.
-                self._cut_at, self._waited, self._refused_since_cut = now, failure.retry_after or 0.0, 1
+                self._begin_again(now, failure.retry_after or 0.0)
             elif admission.epoch == self._search.epoch:
                 self._slow_down(now, failure.retry_after or 0.0)
             return
@@ -188,7 +188,11 @@ class Limiter:
             # A known limit that was kept to for so long is about right: the server counts it otherwise.
             accepted = max(accepted, (self._requests.per_minute or 0) / MINUTE)
         self._search.cut(accepted, seconds, now - self._cut_at, now + wait)
+        self._begin_again(now, wait)
+
+    def _begin_again(self, now: float, wait: float) -> None:
         self._cut_at, self._waited, self._refused_since_cut = now, wait, 1
+        self._sent.begin_anew()
 
     @property
     def _least_measured(self) -> float:
@@ -212,7 +216,8 @@ class Limiter:
         What it took in the last minute is its limit, whatever it counts by. A run that is younger sees by a
         long `wait` that a window was full, and by a short one that a bucket is empty. Since the last cut, a
         bucket gave its rate, or that and what came in during the pause. Which, can't be seen: the geometric
-        mean lies between.
+        mean lies between. While the rate grew it is too low, and the last second tells more. What came
+        through in less than a second tells little: the ceiling falls by one cut at most.
         """
         age = now + wait - (now if self._began is None else self._began)
         since_cut = now - self._cut_at
@@ -220,4 +225,9 @@ class Limiter:
             seconds = max(0.001, min(MINUTE, age))
             return self._sent.sent_since(now - MINUTE) / seconds, seconds
         sending = max(0.001, since_cut - self._waited)
-        return self._sent.sent_since(self._cut_at) / sqrt(since_cut * sending), since_cut
+        accepted = self._sent.sent_since(self._cut_at) / sqrt(since_cut * sending)
+        if self._requests.per_minute:
+            return accepted, since_cut
+        if sending < 1.0:
+            return max(accepted, BETA * self._search.ceiling), since_cut
+        return max(accepted, self._sent.sent_since(now - 1.0)), since_cut

@@ -86,6 +86,11 @@ class RateSearch:
         self._send_rate = 0.0
         self._held = False
 
+    @property
+    def ceiling(self) -> float:
+        """What the server took at the last cut, in requests per second; 0 before the first."""
+        return 0.0 if self._recovery is None else self._recovery.ceiling
+
     def delay(self, now: float) -> float:
         """Seconds until the next request may go; 0 or less: now."""
         if self.rate is None:

@@ -32,6 +32,7 @@ class SendLog:
 
     def __init__(self) -> None:
         self._buckets: deque[Bucket] = deque()
+        self._begins_anew = True
         self.requests = 0
         self.tokens = 0
         self.open_tokens = 0
@@ -41,6 +42,7 @@ class SendLog:
         """Forgets what has left the window. The sums hold as of the latest call."""
         while self._buckets and self._buckets[0].last <= now - WINDOW:
             gone = self._buckets.popleft()
+            self._begins_anew = self._begins_anew or not self._buckets
             gone.in_window = False
             self.requests -= gone.requests
             self.tokens -= gone.tokens
@@ -49,14 +51,18 @@ class SendLog:
 
     def add(self, now: float, worst_tokens: int) -> Bucket:
         """Counts a request that is sent now; the bucket is needed to count its end."""
-        bucket = self._buckets[-1] if self._buckets else None
-        if bucket is None or now - bucket.opened >= BUCKET:
+        if self._begins_anew or now - self._buckets[-1].opened >= BUCKET:
             self.expire(now)
-            bucket = Bucket(now, now)
-            self._buckets.append(bucket)
+            self._buckets.append(Bucket(now, now))
+            self._begins_anew = False
+        bucket = self._buckets[-1]
         bucket.last = now
         self._count(bucket, 1, 0, worst_tokens, 1)
         return bucket
+
+    def begin_anew(self) -> None:
+        """Keeps what was sent so far apart from what follows, so that `sent_since` can tell them."""
+        self._begins_anew = True
 
     def settle(self, bucket: Bucket, worst_tokens: int, used_tokens: int) -> None:
         """Puts what a request used in the place of its worst case."""

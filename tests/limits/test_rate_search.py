@@ -43,6 +43,19 @@ def test_a_limit_is_found_without_retry_after(server: str) -> None:
     assert log.refused_share() <= 0.02
 
 
+@pytest.mark.parametrize("per_minute", [1_200, 6_000])
+@pytest.mark.parametrize("latency", [0.05, 0.5])
+def test_a_limit_that_counts_by_the_second_is_found_without_retry_after(
+    per_minute: int, latency: float
+) -> None:
+    """The window is full until its second is over, and empty then."""
+    world = World(latency=latency, states_wait=False)
+    log = simulate(Limiter(), SlidingWindow(per_minute, seconds=1.0), 120.0, world)
+    assert log.refused_share(0, 60) <= 0.05
+    assert log.refused_share(60, 120) <= 0.01
+    assert log.used(20, 120) / 100 >= 0.88 * per_minute / 60
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_limit_that_drops_to_40_percent_and_comes_back_is_followed(server: str) -> None:
     world = World(changes=((200, 1_200), (500, 3_000)))
