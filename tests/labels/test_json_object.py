@@ -178,4 +178,4 @@ def test_other_properties_stay_in_the_text() -> None:
 def test_hostile_answer_takes_little_time(text: str) -> None:
     begin = time.process_time()
     assert isinstance(READER.read(text), Unreadable)
-    assert time.process_time() - begin < 1
+    assert time.process_time() - begin < 4  # on a busy machine; quadratic would be hours
