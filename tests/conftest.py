@@ -1,7 +1,10 @@
-"""Settings of all tests."""
+"""What holds for all tests."""
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import strategies as st
 
-# On a busy machine a first draw takes seconds: in a fresh clone Hypothesis makes its table of characters.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machine")
+
+@pytest.fixture(scope="session", autouse=True)
+def _table_of_characters() -> None:
+    """In a fresh clone Hypothesis makes one, for seconds that no test is to be blamed for."""
+    st.text().validate()

@@ -4,17 +4,16 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from batchrun.amounts import Amount
 from batchrun.errors import StorageError
 from batchrun.journal.connection import connect, damaged, transaction, translated_errors
-from batchrun.journal.records import Outcome, Overrun, RequestHistory, Spend, Totals
+from batchrun.journal.records import Outcome, RequestHistory, Totals
 from batchrun.journal.schema import check_contents, check_format, create
+from batchrun.journal.totals import sum_up
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -162,7 +161,7 @@ class Journal:
                 conditions.append(f"run = {run:d}")
             if since is not None:
                 conditions.append(f"started_at >= {since:d}")
-            return _sum_up(self.connection, " AND ".join(conditions))
+            return sum_up(self.connection, " AND ".join(conditions))
 
     def lowest_balance(self, sandbox: bool) -> int | None:
         """The credits that the account has at least, if nobody else spends on the key. None: no answer said.
@@ -344,55 +343,3 @@ def _of_kind(connection: sqlite3.Connection, sandbox: bool) -> str:
     """A condition on the attempts of one kind of runs; a short one where there is no other kind."""
     others = connection.execute("SELECT run FROM runs WHERE sandbox <> ?", (int(sandbox),)).fetchall()
     return f"run NOT IN ({', '.join(str(run) for (run,) in others)})" if others else "true"
-
-
-def _sum_up(connection: sqlite3.Connection, where: str) -> Totals:
-    """Plain scans, since a GROUP BY over a million answers would sort them."""
-    *answered, credits_of_dearest, tokens_of_dearest, rate = connection.execute(
-        # SQLite takes the other columns of a lone max() from the row that has the maximum.
-        "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
-        " ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(number > 1), 0),"
-        " credits, tokens, max(CAST(credits AS REAL) / tokens)"
-        f" FROM attempts WHERE outcome = 'answered' AND {where}"
-    ).fetchone()
-    others = {
-        row[0]: row[1:]
-        for row in connection.execute(
-            "SELECT outcome, count(*), ifnull(sum(nano_usd), 0), sum(credits), sum(tokens),"
-            " sum(number > 1), sum(final)"
-            f" FROM attempts WHERE outcome <> 'answered' AND {where} GROUP BY outcome"
-        )
-    }
-    refused, uncertain = (others.get(outcome, (0,) * 6) for outcome in (Outcome.REFUSED, Outcome.UNCERTAIN))
-    in_flight = connection.execute(
-        "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
-        f" ifnull(sum(number > 1), 0) FROM intents WHERE {where}"
-    ).fetchone()
-    errors = connection.execute(
-        "SELECT error_code, count(*) FROM attempts"
-        f" WHERE outcome <> 'answered' AND {where} GROUP BY error_code"
-    )
-    remaining = connection.execute(
-        f"SELECT remaining_credits FROM attempts WHERE {where} AND outcome = 'answered'"
-        " ORDER BY attempt DESC LIMIT 1"
-    ).fetchone()
-    overruns = connection.execute(
-        "SELECT ifnull(nano_usd, 0), tokens, input_bound, output_bound"
-        f" FROM overruns JOIN attempts USING (attempt) WHERE {where} ORDER BY attempt"
-    )
-    return Totals(
-        spend=Spend(Amount(answered[1], answered[2], answered[3], answered[0]), Amount(*uncertain[1:4])),
-        open=Amount(*in_flight[1:4]),
-        open_intents=in_flight[0],
-        requests=answered[0] + refused[0] + uncertain[0] + in_flight[0],
-        retried=answered[6] + refused[4] + uncertain[4] + in_flight[4],
-        answered=answered[0],
-        failed=refused[5] + uncertain[5],
-        uncertain=uncertain[0],
-        input_tokens=answered[4],
-        output_tokens=answered[5],
-        remaining_credits=remaining[0] if remaining else None,
-        credits_per_token=Fraction(credits_of_dearest, tokens_of_dearest) if rate else None,
-        overruns=tuple(map(Overrun._make, overruns)),
-        by_error=dict(errors),
-    )

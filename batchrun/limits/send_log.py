@@ -32,7 +32,7 @@ class SendLog:
 
     def __init__(self) -> None:
         self._buckets: deque[Bucket] = deque()
-        self._begins_anew = True
+        self._begins_anew = False
         self.requests = 0
         self.tokens = 0
         self.open_tokens = 0
@@ -42,7 +42,6 @@ class SendLog:
         """Forgets what has left the window. The sums hold as of the latest call."""
         while self._buckets and self._buckets[0].last <= now - WINDOW:
             gone = self._buckets.popleft()
-            self._begins_anew = self._begins_anew or not self._buckets
             gone.in_window = False
             self.requests -= gone.requests
             self.tokens -= gone.tokens
@@ -51,7 +50,7 @@ class SendLog:
 
     def add(self, now: float, worst_tokens: int) -> Bucket:
         """Counts a request that is sent now; the bucket is needed to count its end."""
-        if self._begins_anew or now - self._buckets[-1].opened >= BUCKET:
+        if self._begins_anew or not self._buckets or now - self._buckets[-1].opened >= BUCKET:
             self.expire(now)
             self._buckets.append(Bucket(now, now))
             self._begins_anew = False

@@ -10,7 +10,7 @@ from batchrun.exchange import RateLimits
 
 # OpenAI's style and Anthropic's; their `-input-tokens` and `-output-tokens` are parts of `-tokens`.
 _FIELD_BY_HEADER = {
-    style: f"{what}_{unit}"
+    style.encode(): f"{what}_{unit}"
     for what in ("limit", "remaining", "reset")
     for unit in ("requests", "tokens")
     for style in (f"x-ratelimit-{what}-{unit}", f"anthropic-ratelimit-{unit}-{what}")
@@ -34,10 +34,9 @@ def rate_limits(headers: Iterable[tuple[bytes, bytes]], now: float) -> RateLimit
     time in seconds since 1970: instants are turned into seconds from now.
     """
     stated: dict[str, int | float] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.lower()
-        if b"ratelimit" in name and (field := _FIELD_BY_HEADER.get(name.decode("latin-1"))):
-            text = raw_value.decode("latin-1")
+    for name, raw in headers:
+        if field := _FIELD_BY_HEADER.get(name.lower()):
+            text = raw.decode("latin-1")
             value = _seconds_until(text, now) if field.startswith("reset") else _whole_number(text)
             if value is not None:
                 stated[field] = value

@@ -59,3 +59,15 @@ def test_after_the_delay_so_many_requests_have_left(steps: Steps, excess: int) -
     delay = log.delay(now, excess, lambda bucket: bucket.requests)
     log.expire(now + delay + 1e-6)
     assert before - log.requests >= min(excess, before)
+
+
+def test_what_was_sent_before_a_cut_is_not_counted_after_it() -> None:
+    """Though it was sent within the same tenth of a second."""
+    log = SendLog()
+    for _ in range(20):
+        log.add(10.00, 1)
+    log.begin_anew()
+    assert log.sent_since(10.01) == 0
+    log.add(10.02, 1)
+    assert log.sent_since(10.01) == 1
+    assert log.requests == 21

@@ -42,19 +42,16 @@ def test_given_requests_are_kept_over_minutes(tmp_path: Path) -> None:
     assert 0.99 <= arrived.share_used(6_000) <= 1.005
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a late wake-up is made good at once: nothing else may take the processor
 @pytest.mark.timeout(400)
 def test_given_tokens_are_kept_over_minutes(tmp_path: Path) -> None:
-    """Answers have 8 to 64 tokens, and nobody knows beforehand how many.
-
-    The server refuses what its 60 seconds have no room for. Two seconds may be caught up, 1.4 % of this run.
-    """
+    """Answers have 8 to 64 tokens, and nobody knows beforehand how many."""
     limits = {"tokens_per_minute": 200_000}
     with background(Settings(tpm=200_000, limit_headers=False, latency=0.5, latency_sigma=0.5)) as sandbox:
         run(tmp_path, sandbox, 15_000, max_tokens=64, limits=limits)
     arrived = arrivals(sandbox)
     assert arrived.refused == 0
-    assert 0.99 <= arrived.share_used(200_000, tokens=True) <= 1.02
+    assert 0.99 <= arrived.share_used(200_000, tokens=True) <= 1.005
 
 
 # Limits that the job doesn't name.
