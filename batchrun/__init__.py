@@ -20,9 +20,9 @@ from batchrun.version import __version__
 
 if TYPE_CHECKING:
     from batchrun.api import arun, compare, evaluate, export, plan, run, status
-    from batchrun.job import Job
     from batchrun.job.file import load_job
-    from batchrun.result import Result
+    from batchrun.job.spec import Job
+    from batchrun.runs.result import Result
     from batchrun.sandbox import Settings as SandboxSettings
 
 __all__ = [
@@ -50,8 +50,8 @@ __all__ = [
 
 # Imported at their first use: the command line's help must not wait for polars and pyarrow.
 _HOMES = {
-    "Job": ("batchrun.job", "Job"),
-    "Result": ("batchrun.result", "Result"),
+    "Job": ("batchrun.job.spec", "Job"),
+    "Result": ("batchrun.runs.result", "Result"),
     "SandboxSettings": ("batchrun.sandbox", "Settings"),
     "arun": ("batchrun.api", "arun"),
     "compare": ("batchrun.api", "compare"),

@@ -1,9 +1,8 @@
 """batchrun from Python: what `import batchrun` offers, over the code that the command line runs.
 
-Exceptions are `batchrun.BatchrunError` and its kinds, as batchrun/errors.py draws them: a job, an input or
-an output that is wrong (UsageError: nothing was sent), another run of the same output (LockedError), a
-fault of this machine (StorageError, JournalError). A run that a cap or the endpoint stopped is a result,
-not an error.
+Exceptions are subclasses of `batchrun.BatchrunError` (batchrun/errors.py): UsageError for a wrong job, input
+or output (nothing was sent), LockedError while another run has the same output, StorageError and JournalError
+for faults of this machine. A run that a cap or the endpoint stopped is a result, not an error.
 """
 
 import os
@@ -20,28 +19,28 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from batchrun.call import Call, Input, kept_if_it_fails, open_call
-from batchrun.errors import EXIT_SIGTERM, UsageError
-from batchrun.estimate import plan_by_sample, plan_job
-from batchrun.evaluate import compare_jobs, evaluate_job
-from batchrun.interruption import Interruption
-from batchrun.job import Job, output_path
-from batchrun.job.given import Given
-from batchrun.on_finish import run_and_tell
-from batchrun.output import export_job
-from batchrun.pipeline import Watch
-from batchrun.result import Result, read_table
-from batchrun.state import status_of
-from batchrun.stops import cancelled
-from batchrun.summary import Summary
-from batchrun.target import Target, endpoint_of, local_model, sandbox_for
+from batchrun.client.server import Server, endpoint_of, local_model, sandbox_for
+from batchrun.engine.shutdown import ShutdownRequest
+from batchrun.errors import UsageError
+from batchrun.job.sources import JobSource
+from batchrun.job.spec import Job, output_path
+from batchrun.runs.call import Call, Input, kept_if_it_fails, open_call
+from batchrun.runs.evaluate import compare_jobs, evaluate_job
+from batchrun.runs.notify import run_and_notify
+from batchrun.runs.observers.view import MakeObserver
+from batchrun.runs.output import export_job
+from batchrun.runs.plan.plan import plan_by_sample, plan_job
+from batchrun.runs.result import Result, Source, read_table
+from batchrun.runs.status import status_of
+from batchrun.runs.summary import Summary
+from batchrun.stops import AT_ONCE, DRAINING, EXIT_BY_SIGNAL, cancelled
 
 if TYPE_CHECKING:
     from batchrun.sandbox import Settings
 
 
 def run(
-    job: Given,
+    job: JobSource,
     *,
     input: Input | None = None,  # noqa: A002  # the job file's word
     settings: Mapping[str, Any] | None = None,
@@ -53,13 +52,13 @@ def run(
     topped_up: bool = False,
     progress: bool = False,
 ) -> Result:
-    """Asks for every row that has no answer yet, and returns the output.
+    """Sends every row that has no answer yet, and returns the output.
 
     >>> import batchrun, polars
     >>> reviews = polars.DataFrame({"id": [1, 2], "text": ["Broke at once.", "Lovely."]})
     >>> job = {
     ...     "prompt": {"template": "Sentiment of this review, one word: {{ text }}"},
-    ...     "request": {"model": "abliterated-model", "max_tokens": 16},
+    ...     "request": {"model": "abliterated-model", "max_tokens": 256},
     ...     "budget": {"usd": 2.5},
     ... }
     >>> result = batchrun.run(job, input=reviews, sandbox=True)
@@ -68,49 +67,49 @@ def run(
     >>> result.to_polars().select("id", "status", "output_tokens").height
     2
 
-    `job` is the path of a job file, a dict of its tables (docs/job-file.md; paths relative to the present
-    folder) or a `batchrun.Job`. `settings` are put on top: `{"budget.usd": 2.5, "limits.concurrency": 64}`;
+    `job` is the path of a job file, a dict of its tables (docs/job-file.md; paths relative to the current
+    folder) or a `batchrun.Job`. `settings` override it: `{"budget.usd": 2.5, "limits.concurrency": 64}`;
     amounts are in USD, times in seconds.
 
-    `input` takes the place of `input.path`: a table of polars, pandas, pyarrow or another library that speaks
-    Arrow, or a path. A table's rows are asked like a file's: rows of the same request share one answer.
+    `input` replaces `input.path`: a path, or a table of polars, pandas, pyarrow or another library that
+    speaks Arrow. A table's rows are sent like a file's: rows with the same request share one response.
 
     Where the output goes:
 
     - the job has an `output.path`: there, with the journal beside it, as on the command line;
     - else `journal="labels.run"`, a folder: no file is written, `Result.table` holds the output, and the next
-      call with the same journal asks only for what has no answer in it;
+      call with the same journal sends only the rows that have no answer in it;
     - else the output is in memory and the journal in a temporary folder, which is removed when the call
-      returns. Then nothing can be resumed: the next call pays for every row again. Only where the call
-      raises, the folder stays, and a note on the exception says where.
+      returns. Nothing can be resumed then: the next call pays for every row again. If the call raises, the
+      folder is kept, and a note on the exception says where.
 
     `sandbox` runs against a sandbox in this process: True, or `batchrun.SandboxSettings` with scripted
-    replies, limits, faults. `local` runs a small model on this machine. `api_key` takes the place of the
-    key that the job names. `retry_failed` asks again for rows that failed for good, `topped_up` says that
-    the account has more credits than when last seen (budget.keep_credits), `progress` shows the command
-    line's display on stderr.
+    replies, limits, faults. `local` runs a small model on this machine. `api_key` replaces the key that the
+    job names. `retry_failed` sends rows again that failed permanently. `topped_up` says that the account has
+    more credits than when last seen (budget.keep_credits). `progress` shows the command line's display on
+    stderr.
 
-    Where the job's `on_finish` can't be told, a RuntimeWarning says so.
+    A RuntimeWarning says so if the job's `on_finish` fails.
 
-    In the main thread the first SIGINT (Ctrl-C) or SIGTERM drains what is in flight, the second ends at
-    once; once journal and output are written, the signal goes on to the handler that was there before,
-    which raises KeyboardInterrupt for Ctrl-C. In other threads no signal is seen.
+    In the main thread the first SIGINT (Ctrl-C) or SIGTERM drains the requests in flight, the second ends the
+    run at once. Once journal and output are written, the signal is passed to the previous handler, which
+    raises KeyboardInterrupt for Ctrl-C. Calls in other threads handle no signals.
 
-    Raises UsageError where job, input or output are wrong, or where an event loop runs in this thread
-    already (`await batchrun.arun(...)` there); LockedError while another run of this output goes on;
-    StorageError and JournalError for faults. Whatever is raised, answers that came are in the journal.
+    Raises UsageError if job, input or output are wrong, or if an event loop already runs in this thread
+    (use `await batchrun.arun(...)` there); LockedError while another run of this output is active;
+    StorageError and JournalError for faults. Whatever is raised, the responses received are in the journal.
     """
     _refuse_running_loop("await batchrun.arun(...)")
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
-        interruption = Interruption()
-        result = _run(call, sandbox, local, api_key, retry_failed, topped_up, progress, interruption)
-        _hand_on_signal(interruption)
+        shutdown = ShutdownRequest()
+        result = _run(call, sandbox, local, api_key, retry_failed, topped_up, progress, shutdown)
+        _hand_on_signal(shutdown)
     return result
 
 
 async def arun(
-    job: Given,
+    job: JobSource,
     *,
     input: Input | None = None,  # noqa: A002
     settings: Mapping[str, Any] | None = None,
@@ -122,110 +121,110 @@ async def arun(
     topped_up: bool = False,
     progress: bool = False,
 ) -> Result:
-    """`run`, for code that is asynchronous itself: under asyncio (uvloop too) or trio.
+    """The asynchronous form of `run`, for asyncio (uvloop too) and trio.
 
     >>> import asyncio, batchrun
     >>> job = {
     ...     "input": {"path": "reviews.csv"},
     ...     "prompt": {"template": "Sentiment of this review, one word: {{ text }}"},
-    ...     "request": {"model": "abliterated-model", "max_tokens": 16},
+    ...     "request": {"model": "abliterated-model", "max_tokens": 256},
     ...     "output": {"path": "labels.parquet"},
     ... }
     >>> result = asyncio.run(batchrun.arun(job, sandbox=True))
     >>> result.output.name, result.table.num_rows, result.summary["requests"]["sent"]
     ('labels.parquet', 3, 3)
 
-    Parameters, result and exceptions are those of `run`. The run has an event loop of its own in a thread
-    of its own, so that neither loop waits for the other, and hears no signals.
+    Has the parameters, result and exceptions of `run`. The run has its own event loop in its own thread, so
+    that neither loop waits for the other, and handles no signals.
 
-    Cancelling it drains what is in flight, for 30 seconds at most, and writes the output before the
-    cancellation goes on: no answer is lost. An asyncio task that is cancelled a second time ends the run at
-    once; what was in flight counts as spent.
+    Cancelling it drains the requests in flight, for 30 seconds at most, and writes the output before the
+    cancellation continues: no response is lost. An asyncio task that is cancelled a second time ends the run
+    at once; the requests in flight count as spent.
     """
     arguments = (job, input, settings, journal)
     opening = partial(open_call, *arguments, sandbox=bool(sandbox), local=local)
     call = await anyio.to_thread.run_sync(opening)
     with kept_if_it_fails(call.temporary):
-        interruption = Interruption()
-        running = partial(
-            _run, call, sandbox, local, api_key, retry_failed, topped_up, progress, interruption
-        )
-        return await _drained_when_cancelled(running, interruption)
+        shutdown = ShutdownRequest()
+        running = partial(_run, call, sandbox, local, api_key, retry_failed, topped_up, progress, shutdown)
+        return await _drained_when_cancelled(running, shutdown)
 
 
 def plan(
-    job: Given,
+    job: JobSource,
     *,
     input: Input | None = None,  # noqa: A002
     settings: Mapping[str, Any] | None = None,
     journal: str | PathLike[str] | None = None,
     sample: int = 0,
+    show: int = 0,
     sandbox: "bool | Settings" = False,
     local: bool = False,
     api_key: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """What a run with the same parameters would send and cost, as `batchrun plan --json` says it.
+    """Returns what a run with the same parameters would send and cost, as `batchrun plan --json` prints it.
 
     >>> import batchrun
     >>> job = {
     ...     "input": {"path": "reviews.csv"},
     ...     "prompt": {"template": "Sentiment of this review, one word: {{ text }}"},
-    ...     "request": {"model": "abliterated-model", "max_tokens": 16},
+    ...     "request": {"model": "abliterated-model", "max_tokens": 256},
     ... }
     >>> plan = batchrun.plan(job, settings={"budget.usd": 1.0})
     >>> plan["rows"]["to_send"], plan["budget"]["rows_at_worst"]
     (3, 3)
 
-    With a `sample`, so many random rows are asked for first, under the budget and as `run` asks: `expected`
-    then has 95 % intervals. They are in the journal, so that neither the next plan nor a run asks for them
-    again; the job has to name an output, or the call a journal. `stopped` says why the sampling ended early,
-    in a run's words; it is None where it didn't. `sandbox`, `local`, `api_key` and `progress` are those of
-    `run`, as are the signals.
+    `sample` is a number of random rows to send first, under the budget and as `run` sends them: `expected`
+    then has 95 % intervals. Their responses are in the journal, so that neither the next plan nor a run sends
+    them again; the job has to name an output, or the call a journal. `stopped` says why the sampling ended
+    early, in a run's words, and is None if it didn't. `show` is a number of random rows whose requests are in
+    `shown`, with the longest. `sandbox`, `local`, `api_key`, `progress` and signals work as in `run`.
 
     Raises UsageError for whatever a run would refuse; with a sample, what `run` raises.
     """
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
         if not sample:
-            return plan_job(call.job, sandbox=bool(sandbox), table=call.table)
+            return plan_job(call.job, sandbox=bool(sandbox), table=call.table, show=show)
         _refuse_running_loop("await asyncio.to_thread(batchrun.plan, ...)")
         if call.temporary is not None:
             raise UsageError(
-                "a sample is paid for, and this call would forget it: name an output.path or a journal"
+                "a sample is paid for, and this call would discard it: name an output.path or a journal"
             )
-        interruption = Interruption()
-        with _target(call.job, sandbox, local, api_key) as target:
+        shutdown = ShutdownRequest()
+        with _target(call.job, sandbox, local, api_key) as server:
             plan, _ = plan_by_sample(
                 call.job,
-                target,
+                server,
                 sample,
                 table=call.table,
-                scratch=call.scratch,
-                watch=_watch(progress),
-                interruption=interruption,
+                temporary_output=call.temporary_output,
+                observers=_observers(progress),
+                shutdown=shutdown,
+                show=show,
             )
-        _hand_on_signal(interruption)
+        _hand_on_signal(shutdown)
         return plan or {}
 
 
 def status(
-    job: Given,
+    job: JobSource,
     *,
     settings: Mapping[str, Any] | None = None,
     journal: str | PathLike[str] | None = None,
     sandbox: bool = False,
 ) -> dict[str, Any]:
-    """Where a job stands, from its journal, as `batchrun status --json` says it, also during a run.
+    """Returns the state of a job from its journal, as `batchrun status --json` prints it, also during a run.
 
-    Raises UsageError where the job is wrong, or nothing has been run yet.
+    Raises UsageError if the job is wrong, or nothing has been run yet.
     """
     call = open_call(job, None, settings, journal, sandbox=sandbox, local=False, needs_input=False)
     return status_of(call.job, sandbox=sandbox)
 
 
 def export(
-    job: Given,
+    job: JobSource,
     *,
     input: Input | None = None,  # noqa: A002
     settings: Mapping[str, Any] | None = None,
@@ -233,47 +232,54 @@ def export(
     sandbox: bool = False,
     to: str | PathLike[str] | None = None,
 ) -> Result:
-    """The output from the journal as it stands, also while a run is going on. Sends nothing.
+    """Returns the output from the journal as it stands, also during a run. Sends nothing.
 
-    Written to `to`, else to the job's output; with neither, it is in `Result.table` alone. Raises
-    UsageError where the job is wrong, or nothing has been run yet.
+    Writes it to `to`, else to the job's output; with neither, it is in `Result.table` alone. Raises
+    UsageError if the job is wrong, or nothing has been run yet.
     """
     call = open_call(job, input, settings, journal, sandbox=sandbox, local=False)
-    path = call.scratch if to is None else Path(to)
-    summary, written = export_job(call.job, sandbox=sandbox, table=call.table, to=path)
-    return _result(summary, written, call.scratch)
+    summary, written = export_job(
+        call.job,
+        sandbox=sandbox,
+        table=call.table,
+        to=None if to is None else Path(to),
+        temporary_output=call.temporary_output if to is None else None,
+    )
+    return _result(summary, written, call, sandbox)
 
 
 def evaluate(
-    job: Given,
+    job: JobSource,
     *,
     input: Input | None = None,  # noqa: A002
     settings: Mapping[str, Any] | None = None,
     journal: str | PathLike[str] | None = None,
     sandbox: bool = False,
+    by: str | None = None,
 ) -> dict[str, Any]:
-    """What the answers so far tell about all rows: `evaluation` in a run's summary. Sends nothing.
+    """Estimates all rows' score from the answers so far, as `evaluation` in a run's summary. Sends nothing.
 
     `estimate`, `interval` (95 %) and `bounds` are mean scores from 0 to 1, `n`, `of` and `missing` count
-    rows, amounts are USD; docs/output.md names the rest. Raises UsageError where the job is wrong or has no
-    evaluation, or nothing has been run yet.
+    rows, amounts are USD; docs/output.md names the rest. `by`, a column of the input, adds the
+    estimates of its groups. Raises UsageError if the job is wrong or has no evaluation, or nothing has been
+    run yet.
     """
     call = open_call(job, input, settings, journal, sandbox=sandbox, local=False)
-    return evaluate_job(call.job, sandbox=sandbox, table=call.table)
+    return evaluate_job(call.job, sandbox=sandbox, table=call.table, by=by)
 
 
 def compare(
-    a: Given,
-    b: Given,
+    a: JobSource,
+    b: JobSource,
     *,
     input: Input | None = None,  # noqa: A002
     journals: tuple[str | PathLike[str] | None, str | PathLike[str] | None] = (None, None),
     sandbox: bool = False,
 ) -> dict[str, Any]:
-    """Two evaluations compared on the rows that both have asked, as `batchrun compare --json`. Sends nothing.
+    """Compares two evaluations on the rows that both have sent, as `batchrun compare --json`. Sends nothing.
 
     `difference` is the mean of A's score less B's, from -1 to 1, with its 95 % `interval` and the `p_value`
-    of `test`; amounts are USD. Raises UsageError where the two don't score the same rows.
+    of `test`; amounts are USD. Raises UsageError if the two don't score the same rows.
     """
     calls = [
         open_call(job, input, None, journal, sandbox=sandbox, local=False)
@@ -282,11 +288,11 @@ def compare(
     return compare_jobs(calls[0].job, calls[1].job, sandbox=sandbox, table=calls[0].table)
 
 
-async def _drained_when_cancelled(running: Callable[[], Result], interruption: Interruption) -> Result:
-    """What `running` returns or raises, a run in a thread of its own that heeds `interruption`.
+async def _drained_when_cancelled(running: Callable[[], Result], shutdown: ShutdownRequest) -> Result:
+    """Returns or raises what `running` does, a run that heeds `shutdown`, in its own thread.
 
-    A cancellation drains the run and goes on once that has ended; a second one, which asyncio alone lets
-    through, ends the run at once.
+    A cancellation drains the run and continues once the run has ended; a second one, which only asyncio
+    delivers, ends the run at once.
     """
     ended = anyio.Event()
     outcome: Future[Result] = Future()
@@ -301,14 +307,14 @@ async def _drained_when_cancelled(running: Callable[[], Result], interruption: I
         try:
             await ended.wait()
         except anyio.get_cancelled_exc_class() as cancellation:
-            interruption.ask(cancelled())
+            shutdown.request(cancelled())
             with anyio.CancelScope(shield=True):
                 try:
                     await ended.wait()
                 except anyio.get_cancelled_exc_class():
-                    interruption.ask(cancelled(at_once=True))
+                    shutdown.request(cancelled(immediate=True))
             if ended.is_set() and (error := outcome.exception()) is not None:
-                cancellation.add_note(f"The run had an error, too: {error}")
+                cancellation.add_note(f"The run failed, too: {error}")
             raise
     return outcome.result()
 
@@ -328,36 +334,37 @@ def _run(
     retry_failed: bool,
     topped_up: bool,
     progress: bool,
-    interruption: Interruption,
+    shutdown: ShutdownRequest,
 ) -> Result:
-    with _target(call.job, sandbox, local, api_key) as target:
-        summary = run_and_tell(
+    with _target(call.job, sandbox, local, api_key) as server:
+        summary = run_and_notify(
             call.job,
-            target,
+            server,
             lambda trouble: warnings.warn(trouble, RuntimeWarning, stacklevel=2),
             table=call.table,
-            scratch=call.scratch,
+            temporary_output=call.temporary_output,
             retry_failed=retry_failed,
             topped_up=topped_up,
-            watch=_watch(progress),
-            interruption=interruption,
+            observers=_observers(progress),
+            shutdown=shutdown,
         )
-    return _result(summary, call.scratch or output_path(call.job), call.scratch)
+    return _result(summary, call.temporary_output or output_path(call.job), call, bool(sandbox))
 
 
-def _result(summary: Summary, written: Path, scratch: Path | None) -> Result:
+def _result(summary: Summary, written: Path, call: Call, sandbox: bool) -> Result:
+    source = None if call.temporary else Source(call.job, call.table, sandbox)
     if not summary.get("output_written", True):
-        return Result(summary, None)
-    if written != scratch:
-        return Result(summary, written)
+        return Result(summary, None, None, source)
+    if written != call.temporary_output:
+        return Result(summary, written, None, source)
     table = read_table(written)
     written.unlink()
-    return Result(summary, None, table)
+    return Result(summary, None, table, source)
 
 
 def _target(
     job: Job, sandbox: "bool | Settings", local: bool, key: str | None
-) -> AbstractContextManager[Target]:
+) -> AbstractContextManager[Server]:
     if local:
         return local_model()
     if not sandbox:
@@ -367,21 +374,22 @@ def _target(
     return sandbox_for(job, Settings() if sandbox is True else sandbox)
 
 
-def _watch(progress: bool) -> Watch:
+def _observers(progress: bool) -> list[MakeObserver]:
     if not progress:
-        return lambda _: nullcontext()
-    from batchrun.cli.display import watching
+        return []
+    from batchrun.runs.observers.terminal import Display
 
-    return watching
+    return [Display]
 
 
 def _refuse_running_loop(instead: str) -> None:
     with suppress(anyio.NoEventLoopError):
         anyio.get_current_task()
-        raise UsageError(f"an event loop runs in this thread already: use `{instead}` here")
+        raise UsageError(f"an event loop already runs in this thread: use `{instead}` here")
 
 
-def _hand_on_signal(interruption: Interruption) -> None:
-    """To the handler that was there before the run, which has only put it off."""
-    if interruption.stop is not None:
-        signal.raise_signal(signal.SIGTERM if interruption.stop.exit_code == EXIT_SIGTERM else signal.SIGINT)
+def _hand_on_signal(shutdown: ShutdownRequest) -> None:
+    """Passes the signal to the handler from before the run, which has only deferred it."""
+    if shutdown.stop is not None:
+        number = shutdown.stop.exit_code - EXIT_BY_SIGNAL
+        signal.raise_signal(number if number in (*DRAINING, *AT_ONCE) else signal.SIGINT)

@@ -7,6 +7,7 @@ BatchrunError            1   a fault of batchrun or of this machine
 │   └── OutputError      2   the output can't be written where the job wants it
 ├── JournalError         1   the journal is damaged, newer than this batchrun, or can't be written
 ├── StorageError         1   disk full, permission lost: while the run was going on
+│   └── MovedError       1   the journal was deleted, moved or replaced
 └── LockedError         75   another run of this output holds the lock
 
 Stops that are not faults (a cap, a signal, a refusing endpoint) are values: `batchrun.stops`.
@@ -20,11 +21,10 @@ EXIT_BUDGET = 4
 EXIT_ENDPOINT = 5
 EXIT_LOCKED = 75
 EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 
 
 class BatchrunError(Exception):
-    """The root: `str(error)` is one or two lines for the person who has to act."""
+    """The root of the tree. `str(error)` is one or two lines for the person who has to act."""
 
     exit_code = EXIT_FAULT
 
@@ -51,6 +51,10 @@ class JournalError(BatchrunError):
 
 class StorageError(BatchrunError):
     pass
+
+
+class MovedError(StorageError):
+    """The journal is no longer where the run opened it."""
 
 
 class LockedError(BatchrunError):

@@ -1,34 +1,72 @@
-"""Why a run ended before its last row: values, since stopping is an outcome and not a fault."""
+"""Why a run ended before its last row, as values: stopping is an outcome, not a fault."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, Signals
 
-from batchrun.errors import EXIT_BUDGET, EXIT_ENDPOINT, EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, StorageError
+from batchrun.amounts import usd_text
+from batchrun.errors import (
+    EXIT_BUDGET,
+    EXIT_ENDPOINT,
+    EXIT_FAULT,
+    EXIT_SIGINT,
+    MovedError,
+    StorageError,
+)
+from batchrun.job.caps import DAY_CAPS, Unit, cap_named
+from batchrun.text import first_line
+
+EXIT_BY_SIGNAL = 128
+DRAINING = (SIGHUP, SIGINT, SIGTERM)
+"""The first of these drains the run, the second ends it at once."""
+AT_ONCE = (SIGQUIT, SIGXCPU)
+"""Each of these ends the run at once: requests in flight are booked as uncertain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What kept the next request out: its worst case, and what the cap has left, in `unit`."""
+
+    unit: Unit
+    needed: int
+    left: int
+
+    def text(self) -> str:
+        needed, left = (amount_text(self.unit, amount) for amount in (self.needed, max(0, self.left)))
+        return (
+            f"the next one needs {needed} at worst, {left} {'is' if self.unit == 'nano_usd' else 'are'} left"
+        )
+
+
+def amount_text(unit: Unit, amount: int) -> str:
+    return usd_text(amount) if unit == "nano_usd" else f"{amount:,} {unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """`reason` is a sentence for a person, `go_on` what to do so that the same command continues.
+    """`reason` is a sentence for a person, `next_step` what to do so that the same command continues.
 
-    `at_once`: the run is not to spend time on its output either. `renews`: time alone lifts what stopped it.
+    `immediate`: the run spends no time on its output either. `self_clearing`: time alone removes the cause.
+    `reopens_failures`: the next run sends rows again that failed permanently in this one. `lack` is what a
+    cap had too little of, if it is on what requests cost.
     """
 
     exit_code: int
     reason: str
-    go_on: str
-    at_once: bool = False
-    renews: bool = False
+    next_step: str
+    immediate: bool = False
+    self_clearing: bool = False
+    reopens_failures: bool = False
+    lack: Lack | None = field(default=None, compare=False)
 
 
 CREDITS_UNKNOWN = "credits unknown"
-"""Takes a cap's place where the answers show no use of credits."""
+"""Replaces a cap's name if the responses report no use of credits."""
 NO_WORST_CASE = "no worst case"
-"""Takes a cap's place where a request could cost more than can be counted."""
+"""Replaces a cap's name if a request could cost more than can be counted."""
 BALANCE_UNKNOWN = "balance unknown"
-"""Takes a cap's place where the answers don't report the account's balance."""
+"""Replaces a cap's name if the responses don't report the account's balance."""
 DAY_AHEAD = "day ahead"
-"""Takes the place of budget.usd_per_day where the journal knows a later day than the clock."""
-
-_RENEWED_CAPS = ("budget.usd_per_day", "budget.usd_per_run", "budget.rows", "budget.seconds")
+"""Replaces the name of a cap per day if the journal has a later day than the clock."""
 
 FREE_REQUEST_USED = Stop(
     EXIT_BUDGET,
@@ -37,59 +75,69 @@ FREE_REQUEST_USED = Stop(
 )
 
 
-def at_cap_of(cap: str) -> Stop:
-    """`cap` is the job file's key of the cap, as the ledger names it."""
-    if cap == CREDITS_UNKNOWN:
-        reason = "The answers don't say what they use in credits, so that the cap on credits can't be kept."
-        return Stop(EXIT_BUDGET, reason, "set pricing.credits_per_million_tokens, then run the same command")
-    if cap == BALANCE_UNKNOWN:
-        reason = "The answers don't say what credits are left, so that budget.keep_credits can't be kept."
-        return Stop(EXIT_BUDGET, reason, "leave budget.keep_credits out, then run the same command")
-    if cap == NO_WORST_CASE:
-        reason = (
-            "The next request could cost a million USD, or 10^15 credits or tokens, by max_tokens and prices."
-        )
-        return Stop(EXIT_BUDGET, reason, "lower max_tokens or correct the prices, then run the same command")
-    if cap == DAY_AHEAD:
-        reason = (
-            "Stopped at the cap budget.usd_per_day: the journal holds requests of a later day than this "
+_UNKEEPABLE = {
+    CREDITS_UNKNOWN: (
+        "The responses don't report their use of credits, so the cap on credits can't be kept.",
+        "set pricing.credits_per_million_tokens, then run the same command",
+    ),
+    BALANCE_UNKNOWN: (
+        "The responses don't report the credits left, so budget.keep_credits can't be kept.",
+        "remove budget.keep_credits, then run the same command",
+    ),
+    NO_WORST_CASE: (
+        "The next request could cost a million USD, or 10^15 credits or tokens, by max_tokens and prices.",
+        "lower max_tokens or correct the prices, then run the same command",
+    ),
+    DAY_AHEAD: (
+        (
+            f"Stopped at the cap {', '.join(DAY_CAPS)}: the journal holds requests of a later day than this "
             "machine's clock shows, and they count for that day."
-        )
-        return Stop(EXIT_BUDGET, reason, "see to the clock or raise the cap, then run the same command")
-    go_on = {
-        "budget.usd_per_day": "the same command continues after midnight UTC",
-        "budget.usd_per_run": "the same command continues with a new run's budget",
-        "budget.rows": "the same command asks for the next rows",
-        "budget.seconds": "the same command continues",
-        "budget.keep_credits": "top the account up, then run the same command with --topped-up",
-    }
-    return Stop(
-        EXIT_BUDGET,
-        f"Stopped at the cap {cap}.",
-        go_on.get(cap, f"raise {cap}, then run the same command"),
-        renews=cap in _RENEWED_CAPS,
-    )
+        ),
+        "correct the clock or raise the cap, then run the same command",
+    ),
+}
+
+
+def at_cap_of(cap: str, lack: Lack | None = None, *, none_sent: bool = False) -> Stop:
+    """Returns the stop at a cap by the ledger's name for it, or at what replaces that name.
+
+    `none_sent`: the run has sent nothing yet, so that no row fits.
+    """
+    if cap in _UNKEEPABLE:
+        return Stop(EXIT_BUDGET, *_UNKEEPABLE[cap])
+    kind = cap_named(cap)
+    next_step = kind.next_step or f"raise {cap}, then run the same command"
+    reason = f"Stopped at the cap {cap}"
+    if lack is not None and lack.unit != "rows":
+        reason += f": no row fits, {lack.text()}" if none_sent else ""
+    return Stop(EXIT_BUDGET, f"{reason}.", next_step, self_clearing=kind.self_clearing, lack=lack)
 
 
 def by_endpoint(reason: str) -> Stop:
-    return Stop(EXIT_ENDPOINT, reason, "mend the cause, then run the same command")
+    return Stop(EXIT_ENDPOINT, reason, "fix the cause, then run the same command")
 
 
 def by_full_disk(error: StorageError) -> Stop:
-    """The run's last room is used up; what was in flight, and the output perhaps, still fit."""
-    return Stop(EXIT_FAULT, str(error).splitlines()[0], "make room, then run the same command")
+    """The disk has no room for new requests; those in flight, and perhaps the output, still fit."""
+    return Stop(EXIT_FAULT, first_line(error), "make room, then run the same command")
 
 
-def interrupted(by_sigterm: bool, *, at_once: bool = False) -> Stop:
-    name = "SIGTERM" if by_sigterm else "SIGINT"
-    code = EXIT_SIGTERM if by_sigterm else EXIT_SIGINT
-    go_on = "the same command continues where this run stopped"
-    if at_once:
-        return Stop(code, f"Ended at once by a second signal ({name}).", go_on, at_once=True)
-    return Stop(code, f"Interrupted by {name}.", go_on)
+def by_moved_journal(error: MovedError) -> Stop:
+    """Responses in flight go to the open file, which is copied to the journal's former folder."""
+    return Stop(EXIT_FAULT, str(error).splitlines()[0], "find out what moved it, then run the same command")
 
 
-def cancelled(*, at_once: bool = False) -> Stop:
-    how = "Ended at once" if at_once else "Cancelled"
-    go_on = "the same call continues where this run stopped"
-    return Stop(EXIT_SIGINT, f"{how} by the program that called it.", go_on, at_once=at_once)
+def interrupted(number: int, *, immediate: bool = False) -> Stop:
+    """Returns the stop by the signal `number`; `immediate`: a second signal, or one that leaves no time."""
+    name, code = Signals(number).name, EXIT_BY_SIGNAL + number
+    next_step = "the same command continues where this run stopped"
+    if immediate:
+        which = f"a second signal ({name})" if number in DRAINING else name
+        return Stop(code, f"Ended at once by {which}.", next_step, immediate=True)
+    return Stop(code, f"Interrupted by {name}.", next_step)
+
+
+def cancelled(*, immediate: bool = False) -> Stop:
+    how = "Ended at once" if immediate else "Cancelled"
+    next_step = "the same call continues where this run stopped"
+    return Stop(EXIT_SIGINT, f"{how} by the program that called it.", next_step, immediate=immediate)

@@ -133,7 +133,7 @@ def _table_goals(bench: Bench, folder: Path, options: argparse.Namespace) -> lis
 
 
 def _whole_table(bench: Bench, folder: Path, rows: int) -> WholeTable:
-    """Measures it, and says on stderr what goals don't ask for."""
+    """Measures it, and prints figures without a goal on stderr."""
     _say(f"a table of {rows:,} rows")
     table = bench.whole_table(folder, rows, IN_FLIGHT)
     for what, usage in (("run", table.run), ("status", table.status), ("first new request", table.resumed)):
@@ -154,7 +154,7 @@ def _peer_goals(ours: Loop, by_hand: Loop | str | None) -> list[Goal]:
 
 
 def _median_loop(loops: list[Loop]) -> Loop:
-    """The loop of median CPU time; of an even number, the dearer one of the two in the middle."""
+    """The loop of median CPU time; of an even number, the more expensive of the middle two."""
     return sorted(loops, key=lambda loop: loop.cpu)[len(loops) // 2]
 
 

@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("pyreqwest", "uvloop", "anyio", "httpx", "pyarrow", "msgspec", "minijinja")
+PACKAGES = ("httptools", "pyreqwest", "uvloop", "anyio", "httpx", "pyarrow", "msgspec", "minijinja")
 
 
 def description() -> str:

@@ -27,7 +27,7 @@ class Peer:
     rows: int
 
 
-BARE_LOOP = Peer("bare loop on the same transport", "bare_loop.py", 50_000)
+BARE_LOOP = Peer("bare loop on pyreqwest", "bare_loop.py", 50_000)
 PEERS = (
     Peer("`anthropic` SDK, gather and a semaphore", "anthropic_sdk.py", 3_000),
     Peer("`async-batch-llm`", "async_batch_llm_batch.py", 3_000),
@@ -75,7 +75,7 @@ def run_peer(peer: Peer, server: Server, in_flight: int) -> Loop:
 
 
 def version_of(peer: Peer) -> str:
-    """The peer's own version, as pinned; of the bare loop, that of its transport."""
+    """The peer's own version, as pinned; of the bare loop, that of its HTTP client."""
     requirements = _requirements(peer)
     if not requirements.exists():
         from importlib.metadata import version

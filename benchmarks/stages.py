@@ -16,18 +16,18 @@ from typing import NoReturn
 import uvloop
 
 from batchrun.amounts import NOTHING
-from batchrun.books import Books, Lease
-from batchrun.exchange import Answer
+from batchrun.client.endpoint import EndpointSettings, open_endpoint
+from batchrun.client.request import Request
+from batchrun.engine.accounting import Accounting, ActiveRequest
+from batchrun.engine.ledger import Ledger, caps_of
+from batchrun.engine.starting_balance import starting_price_list
+from batchrun.exchange import Response
 from batchrun.job.file import load_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
-from batchrun.ledger import Ledger, caps_of
-from batchrun.opening import opening_tariff
-from batchrun.output import write_output
-from batchrun.pending import pending_rows
-from batchrun.progress import Progress
-from batchrun.prompts import Request
-from batchrun.wire.endpoint import EndpointSettings, open_endpoint
-from batchrun.workload import Workload, open_workload
+from batchrun.rows.dataset import Dataset, open_dataset
+from batchrun.rows.selection import pending_rows
+from batchrun.runs.observers.progress import Progress
+from batchrun.runs.output import write_output
 from benchmarks.jobs import Jobs
 from benchmarks.server import Server, compile_server, serving
 
@@ -56,13 +56,13 @@ class _Records:
         self.intents: list[Intent] = []
         self.attempts: list[Attempt] = []
 
-    def intend(self, intent: Intent) -> None:
+    def write_intent(self, intent: Intent) -> None:
         self.intents.append(intent)
 
     def record(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
 
-    def withdraw(self, attempt: int) -> None:
+    def cancel_intent(self, attempt: int) -> None:
         raise AssertionError(f"attempt {attempt} was sent")
 
 
@@ -71,47 +71,47 @@ def main() -> None:
         folder = Path(name)
         with serving(compile_server(folder)) as server:
             job = Jobs(folder).new(server, ROWS, IN_FLIGHT)
-            workload = open_workload(load_job(job.file), sandbox=False)
-            stages = _time_stages(workload, server, create_or_open(folder / "journal.sqlite"), folder)
+            dataset = open_dataset(load_job(job.file), sandbox=False)
+            stages = _time_stages(dataset, server, create_or_open(folder / "journal.sqlite"), folder)
     print("| stage | us of CPU per row |\n| --- | --- |")
     for stage, microseconds in stages.taken.items():
         print(f"| {stage} | {microseconds:.1f} |")
     print(f"| together | {sum(stages.taken.values()):.1f} |")
 
 
-def _time_stages(workload: Workload, server: Server, journal: Journal, folder: Path) -> Stages:
+def _time_stages(dataset: Dataset, server: Server, journal: Journal, folder: Path) -> Stages:
     stages = Stages()
     with stages.timed("read, render, encode, take the digest"):
-        for _ in workload.chunks([]):
+        for _ in dataset.chunks([]):
             pass
-    chunks = pending_rows(workload, journal, Progress())
+    chunks = pending_rows(dataset, journal, Progress())
     requests = [row.request for row in chain.from_iterable(chunks)]
-    with stages.timed("send and decode: reqwest, its thread, httpx's types"):
+    with stages.timed("send and decode"):
         answers = uvloop.run(_send_all(server, requests))
-    with stages.timed("ledger and books"):
-        records = _book_all(workload, requests, answers)
+    with stages.timed("ledger and accounting"):
+        records = _book_all(dataset, requests, answers)
     with stages.timed(f"journal, {ROWS_IN_A_COMMIT} rows in a commit"):
         _commit_all(journal, records)
     with stages.timed("look up what is settled"):
         for start in range(0, ROWS, 1024):
             journal.settled_digests(tuple(request.digest for request in requests[start : start + 1024]))
     with stages.timed("output: read, render, look up, decode, Parquet"):
-        write_output(workload, journal, folder / "output.parquet", lambda _rows, _findings: {})
+        write_output(dataset, journal, folder / "output.parquet", lambda _rows, _findings: {})
     journal.close()
     return stages
 
 
-async def _send_all(server: Server, requests: list[Request]) -> list[Answer]:
+async def _send_all(server: Server, requests: list[Request]) -> list[Response]:
     import anyio
 
-    answers: list[Answer] = []
+    answers: list[Response] = []
     waiting = iter(requests)
     settings = EndpointSettings(f"http://127.0.0.1:{server.port}", auth="none", connections=IN_FLIGHT)
 
     async def work() -> None:
         for request in waiting:
             reply = await endpoint.send(request.body)
-            assert isinstance(reply, Answer)
+            assert isinstance(reply, Response)
             answers.append(reply)
 
     async with open_endpoint(settings) as endpoint, anyio.create_task_group() as tasks:
@@ -120,29 +120,29 @@ async def _send_all(server: Server, requests: list[Request]) -> list[Answer]:
     return answers
 
 
-def _book_all(workload: Workload, requests: list[Request], answers: list[Answer]) -> _Records:
-    job, records = workload.job, _Records()
+def _book_all(dataset: Dataset, requests: list[Request], answers: list[Response]) -> _Records:
+    job, records = dataset.job, _Records()
     ledger = Ledger(caps_of(job.budget, NOTHING, NOTHING), job.budget.keep_credits)
-    books = Books(1, 1, ledger, opening_tariff(job, False, Totals()), records)
+    accounting = Accounting(1, 1, ledger, starting_price_list(job, False, Totals()), records)
     for request, answer in zip(requests, answers, strict=True):
-        lease = Lease(request)
-        assert books.reserve(lease) is None
-        books.answered(lease, answer)
+        active = ActiveRequest(request)
+        assert accounting.reserve(active) is None
+        accounting.answered(active, answer)
     return records
 
 
 def _commit_all(journal: Journal, records: _Records) -> None:
     """As a run does: each commit has some intents, and the ends of those in the commit before it."""
     journal.start_run("", 0, False, "", "", "{}")
-    committed = threading.Event()
-    writer = JournalWriter(journal, lambda *_: committed.set(), _fail, lambda: False, _fail)
+    durable = threading.Semaphore(0)
+    writer = JournalWriter(journal, lambda intents, _: durable.release(intents), _fail, lambda: False, _fail)
     for start in range(0, ROWS, ROWS_IN_A_COMMIT):
         for attempt in records.attempts[max(0, start - ROWS_IN_A_COMMIT) : start]:
             writer.record(attempt)
         for intent in records.intents[start : start + ROWS_IN_A_COMMIT]:
-            writer.intend(intent)
-        committed.wait()
-        committed.clear()
+            writer.write_intent(intent)
+        for _ in records.intents[start : start + ROWS_IN_A_COMMIT]:
+            durable.acquire()
     for attempt in records.attempts[-ROWS_IN_A_COMMIT:]:
         writer.record(attempt)
     writer.close()

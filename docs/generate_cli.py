@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from batchrun.cli import batchrun_group
+from batchrun.job.caps import CAPS
 
 PAGE = Path(__file__).with_name("cli.md")
 
@@ -16,13 +17,18 @@ INTRODUCTION = """\
 
 | | |
 | --- | --- |
-| [init](#batchrun-init), [plan](#batchrun-plan), [run](#batchrun-run) | from a table to a job file, to what it will cost, to answers |
-| [status](#batchrun-status), [export](#batchrun-export) | where a job stands; the output as it stands |
-| [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | what the answers so far tell about all rows |
-| [review](#batchrun-review) | rows for a person's eye, and [how many labels are right](labels.md#review) |
-| [sandbox](#batchrun-sandbox), [schema](#batchrun-schema) | the provider's API on this machine; the schema of job files |
+| [check](#batchrun-check) | sends one row end to end (key, address, model) and checks the whole journal |
+| [init](#batchrun-init), [plan](#batchrun-plan), [run](#batchrun-run) | write a job file for a table, say what it will cost, run it |
+| [status](#batchrun-status), [export](#batchrun-export) | print the state of a job; write the output from the journal |
+| [show](#batchrun-show) | prints [rows to read](looking.md): prompt, answer, label, reason, cost |
+| [report](#batchrun-report) | writes [a page about a job](looking.md#a-page-about-a-job) as one HTML file |
+| [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
+| [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |
+| [review](#batchrun-review) | writes rows for a person to check, and says [how many labels are right](labels.md#review) |
+| [sandbox](#batchrun-sandbox), [schema](#batchrun-schema) | serve the provider's API on this machine; print the schema of job files |
+| [help](#batchrun-help) | show the help of a command |
 
-Everything for people goes to stderr, results (`--json`, `plan`, `status`, `evaluate`, `compare`, `review --read`, `schema`) to stdout. The
+Text for people goes to stderr, results (`--json`, `plan`, `status`, `show`, `evaluate`, `compare`, `review --read`, `schema`) to stdout. The
 blocks below are what `--help` prints.
 
 ## Exit codes
@@ -30,47 +36,47 @@ blocks below are what `--help` prints.
 | code | meaning | run again? |
 | --- | --- | --- |
 | 0 | every row has an answer | nothing left |
-| 1 | a fault of batchrun or of this machine (disk full, journal damaged) | after the fault is mended |
+| 1 | a fault of batchrun or of this machine (disk full, journal damaged) | after the fault is fixed |
 | 2 | the command, the job file or the input is wrong; nothing was sent | after a correction |
-| 3 | finished, some rows failed or are invalid | `--retry-failed` asks for them again |
+| 3 | finished, some rows failed or are invalid | `--retry-failed` sends them again |
 | 4 | stopped at a cap of the budget | continues when the cap allows |
-| 5 | the endpoint won't have it: key, credits, permission, wrong URL, or down for longer than patience lasts | continues |
+| 5 | the endpoint refuses: key, credits, permission, wrong URL; or it is down for longer than `retry.outage_seconds`, or nothing usable comes back | continues |
 | 75 | another run of this output holds the lock | later |
-| 130, 143 | interrupted (SIGINT, SIGTERM): requests in flight were drained for up to 30 s; a second signal stops at once, and leaves the output as it was | continues |
+| 129, 130, 143 | interrupted (SIGHUP, SIGINT, SIGTERM): requests in flight were drained for up to 30 s; a second signal, SIGQUIT (131) and SIGXCPU (152) stop at once and leave the output as it was | continues |
 
 ## Cron
 
-`batchrun run JOB.toml -q` is made for cron, systemd and CI: safe to repeat, it asks only for what has no answer yet,
-and it is silent unless something needs a person.
+`batchrun run JOB.toml -q` is made for cron, systemd and CI: it is safe to repeat, sends only rows without an answer,
+and is silent unless a person has to act.
 
-| how it ended | `-q` says | since |
+| end of the run | `-q` prints | why |
 | --- | --- | --- |
 | 0, every row has an answer | nothing | |
-| 3, rows have failed or are invalid | why, and how to ask again | somebody has to look at them |
-| 3, only rows that came while the run was going on are left | nothing | the next run asks for them |
-| 4, at `budget.usd_per_day`, `usd_per_run`, `rows` or `seconds` | nothing | the next run goes on by itself |
+| 3, rows have failed or are invalid | the reason, and how to send them again | a person has to look at them |
+| 3, only rows that came during the run are left | nothing | the next run sends them |
+| 4, at {self_clearing} | nothing | the next run continues by itself |
 | 4, at one of these caps, but no row has had an answer for a day | which cap | it is too small for any row |
-| 4, at any other cap | which cap, and how to go on | somebody has to raise it |
-| 1, 2, 5, 75, 130, 143 | what is wrong, and what to do | |
+| 4, at any other cap | which cap, and how to continue | a person has to raise it |
+| 1, 2, 5, 75, 129, 130, 143 | what is wrong and what to do | |
 
-`needs_person` in `summary.json` says the same, and `on_finish.when = "trouble"` goes by it. [`on_finish`](job-file.md#being-told)
-tells a command or a URL. Examples: [jobs/crontab](../jobs/crontab), and a systemd
+`needs_attention` in `summary.json` says the same, and `on_finish.when = "trouble"` depends on it. [`on_finish`](job-file.md#being-told)
+calls a command or a URL. Examples: [jobs/crontab](../jobs/crontab), and a systemd
 [timer](../jobs/batchrun-tickets.timer) with its [service](../jobs/batchrun-tickets.service).
 
-## What happens on the way
+## Output during a run
 
-- On a terminal, a display shows progress; elsewhere there is a line a minute and one at the end. `TERM=dumb` is no
-  terminal. Nothing is coloured, with or without `NO_COLOR`.
-- `-v` says each failed attempt on a line of its own: its number, what went wrong, how long the endpoint asks to wait, and
-  whether its row is asked again. There is no moving display then.
+- On a terminal, a display shows progress; elsewhere there is a line a minute and one at the end. `TERM=dumb` is not a
+  terminal. There are no colors, with or without `NO_COLOR`.
+- `-v` prints a line for each failed attempt: its number, the failure, the wait that the endpoint requests, and
+  whether its row is sent again. There is no moving display then.
 - `--log-file PATH` appends one JSON object a line: `run started`, `attempt failed`, `run ended` with the whole summary,
   `run failed` for a fault; each with `at`, the time in UTC. At 10 MB the file becomes `PATH.1`, and `PATH.1` becomes
-  `PATH.2`. It is for its owner alone (0600) and holds no prompts, answers or keys. The run's folder has the same log by
-  itself, `log.jsonl`.
+  `PATH.2`. Only its owner can read it (0600), and it holds no prompts, answers or keys. The run's folder always has the same
+  log, `log.jsonl`.
 
 ## Shell completion
 
-Commands, options and files, by click. For bash, in `~/.bashrc`:
+click completes commands, options, files, the keys of `--set` and the kinds of `--fault`. For bash, in `~/.bashrc`:
 
 ```sh
 eval "$(_BATCHRUN_COMPLETE=bash_source batchrun)"
@@ -86,7 +92,9 @@ _BATCHRUN_COMPLETE=fish_source batchrun > ~/.config/fish/completions/batchrun.fi
 
 def cli_page() -> str:
     """The whole page."""
-    blocks = [INTRODUCTION, _block("batchrun", batchrun_group)]
+    *others, last = [f"`{cap.name}`" for cap in CAPS if cap.self_clearing]
+    introduction = INTRODUCTION.replace("{self_clearing}", f"{', '.join(others)} or {last}")
+    blocks = [introduction, _block("batchrun", batchrun_group)]
     blocks += [
         _block(f"batchrun {name}", command) for name, command in sorted(batchrun_group.commands.items())
     ]

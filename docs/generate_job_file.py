@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.job.file import job_schema
+from batchrun.job.profiles import PROFILES
 
 PAGE = Path(__file__).with_name("job-file.md")
 
@@ -13,8 +14,8 @@ INTRODUCTION = """\
 
 <!-- Written by docs/generate_job_file.py from the schema: change that script or batchrun/job/. -->
 
-A job file is TOML. It says what to ask, of which rows, where, under which caps, and where the answers go.
-Paths in it are relative to the job file. A key that no job has is an error that names the nearest known key.
+A job file is TOML. It names the rows, the prompt, the endpoint, the caps and the output.
+Paths in it are relative to the job file. An unknown key is an error that names the nearest known key.
 `batchrun init reviews.csv` writes a commented job file to start from, and `batchrun schema` prints the JSON
 schema for editors.
 
@@ -38,10 +39,77 @@ usd = 5.0
 path = "labels.parquet"
 ```
 
-On the command line, `--set TABLE.KEY=VALUE` puts a value on top of the file: `--set budget.usd=2.5`. The
-value is read as TOML (`true`, `16`, `["hate"]`, `"text"`); what is no TOML value is taken as text.
+On the command line, `--set TABLE.KEY=VALUE` overrides the file: `--set budget.usd=2.5`. The
+value is read as TOML (`true`, `16`, `["hate"]`, `"text"`); anything that is not a TOML value is text. `null`
+removes the key or the table from the job: `--set budget.usd=null`, `--set labels=null`.
 
 Amounts in USD may have up to nine decimals and are kept exact.
+
+## Profiles and variables
+
+One file can hold a job's variants: real, staging, a first look. `--profile NAME`, or `BATCHRUN_PROFILE=NAME`, puts the keys of
+`[profiles.NAME.*]` in place of the job's own; the other keys stay. A key that is a table itself, such as `endpoint.headers`, is
+replaced as a whole.
+
+```toml
+[budget]
+usd = 20.0
+
+[output]
+path = "labels.parquet"
+
+[profiles.staging.endpoint]
+base_url = "https://staging.example.com"
+api_key_env = "STAGING_KEY"
+
+[profiles.staging.budget]
+usd = 0.5
+
+[profiles.staging.output]
+path = "labels-staging.parquet"
+```
+
+Give a profile with another address an output of its own: the responses of another server are other responses.
+
+A variable of the environment sets a key, its table and its name in capitals, two underscores between them:
+`BATCHRUN_BUDGET__USD=5 batchrun run reviews.toml`. Its value is read as by `--set`; an empty variable counts as none. Options win over
+variables, variables over the profile, and the profile over the job. From Python, `batchrun.load_job(path, profile="staging")`
+returns such a job; variables count there only if you give them: `load_job(path, environ=os.environ)`.
+"""
+
+INPUTS = """\
+## Inputs
+
+| `input.path` | what is read |
+| --- | --- |
+| `"reviews.zip"` | the archive's only file, of any of these kinds |
+| `"reviews.xlsx"`, also `.xlsm`, `.xls`, `.ods` | the first sheet, or `input.sheet`; `pip install 'batchrun-llm[excel]'` |
+| `"https://example.org/reviews.csv.gz"` | a download; Parquet is read in place |
+| `"s3://bucket/*.parquet"`, `gs://`, `abfs://` | objects, in place; `input.endpoint_url` for MinIO or R2; keys as in the provider's own tools |
+| `"hf://datasets/OWNER/NAME/*.parquet"` | files of Hugging Face's hub; `pip install 'batchrun-llm[huggingface]'` |
+| `"data/**/*.parquet"` with `hive = true` | `data/year=2024/part.parquet` has the text column `year` as well |
+| `"file.sqlite"`, `".sqlite3"`, `".db"`, `"sqlite:///file"` with `query` | the query's rows |
+| `"file.duckdb"`, `"duckdb:///file"` with `query` | the query's rows; `pip install 'batchrun-llm[duckdb]'` |
+| `"postgresql://host/database"` with `query` | the query's rows, by ADBC; `pip install 'batchrun-llm[postgresql]'` |
+
+```toml
+[input]
+path = "shop.duckdb"
+query = "SELECT id, text FROM reviews WHERE stars < 3 ORDER BY id"
+```
+
+An archive's file, a sheet, a download, a file of the hub and a query's rows go to a temporary file in `output.scratch` once in
+each command, which then reads that copy. Memory doesn't grow with them, but for a workbook: its sheets are in memory while they
+are copied.
+
+A sheet's first row, after `input.skip_lines` rows, has the columns' names. Its cells are texts as those of a CSV file: a number
+as its shortest digits, a date as `2024-02-29`, a formula as its last value. Empty columns at the right and empty rows at the end
+are left out, and the plan says so.
+
+SQLite and DuckDB files are opened for reading only. Rows are known by their requests and not by their places, so a query may
+return them in another order in each run, and no answered row is sent again. The output has the order of its own
+run of the query: `ORDER BY` makes it the same each time. SQLite's blobs are texts, in base64 where they aren't UTF-8.
+Leave a password out of the URL: PostgreSQL's client reads `PGPASSWORD` and `~/.pgpass`.
 """
 
 IMAGES = """\
@@ -53,7 +121,7 @@ image = "photo"                     # a column
 template = "What is in this picture? The seller says: {{ title }}"
 ```
 
-The user message is then the image and, after it, the text. A cell of the column may hold:
+The user message is then the image followed by the text. A cell of the column may hold:
 
 - a path, relative to the job file, of a PNG, JPEG, GIF or WebP file;
 - an http or https URL: it is sent as it is, and the server fetches the image;
@@ -61,18 +129,18 @@ The user message is then the image and, after it, the text. A cell of the column
 - a struct with the fields `bytes` or `path`, as image datasets in Parquet have it;
 - a list of these: several images in their order; null or an empty text: no image.
 
-What kind of image it is follows from its first bytes, whatever the file is called. An image may have 5 MiB.
-A row whose image can't be read is `failed` without anything being sent, with the `error_code`
-`unreadable_image`; `invalid_image` stands for other kinds of data, for larger images and for other URLs.
+The first bytes decide the kind of image, whatever the file's name is. An image may have 5 MiB.
+A row whose image can't be read is `failed` with the `error_code` `unreadable_image`, and nothing is sent for it;
+`invalid_image` stands for other kinds of data, for larger images and for other URLs.
 Image blocks in a column of messages are checked in the same way; they hold base64 or a URL, not a path.
 
-For the budget an image counts as 8,192 tokens until the answer says how many it was: more than servers are known
-to meter, since their formulas differ and the provider's isn't published. A cap that is smaller than what
-`batchrun plan` shows as the dearest row lets nothing through.
+For the budget an image counts as 8,192 tokens until the response states the number: more than any known server
+counts, since their formulas differ and the provider's isn't published. A cap below the most expensive row that
+`batchrun plan` shows lets nothing through.
 
-An image is part of its request: the same image under two names is asked once, and a changed one is asked anew. So
-the images are read again for each run and each export; where one is missing by then, its row says so, and the answer,
-which stays in the journal, is back when the file is. Requests in flight hold their images in memory: with large
+An image is part of its request: the same image under two names is sent once, and a changed one is sent again. So
+each run and each export reads the images again; if one is missing by then, its row says so. The response stays in the
+journal, and is in the output again once the file is back. Requests in flight hold their images in memory: with large
 ones, lower `limits.concurrency`. `output.order = "random"` puts all requests into a temporary file first.
 
 ## A system prompt in blocks
@@ -81,10 +149,45 @@ ones, lower `limits.concurrency`. `output.order = "random"` puts all requests in
 [[prompt.system]]
 type = "text"
 text = "You label product reviews in {{ language }}."
-cache_control = {type = "ephemeral"}   # what else a block has is passed on
+cache_control = {type = "ephemeral"}   # other fields of a block are sent as they are
 ```
 
 A block whose text renders to nothing is left out of that row's request.
+"""
+
+CACHING = """\
+## Prompt caching
+
+A server with a prompt cache bills input tokens by kind. Where a request marks parts of its
+prompt with `cache_control` (blocks of the system prompt, blocks in a column of messages, tools or the top of the body in
+`request.extra`), they are written to the cache, at a higher price, and later requests read them from there, at a lower one:
+
+```toml
+[[prompt.system]]
+type = "text"
+text = "..."                                        # long, and the same for all rows
+cache_control = {type = "ephemeral", ttl = "1h"}    # without ttl: 5 minutes
+
+[pricing]
+input_usd_per_million = 3.0
+output_usd_per_million = 15.0
+cache_write_usd_per_million = 3.75
+cache_write_1h_usd_per_million = 6.0
+cache_read_usd_per_million = 0.3
+```
+
+Cache prices that are left out are bounded. Writes cost 1.25 and 2 times the price of input, which are Anthropic's
+multiples and the highest of any known server; reads cost a tenth if the server is known to charge that, and else as much as
+input. A lifetime other than `5m` counts as an hour.
+
+- A request with marks is reserved as if all of its input were written to the cache, at the most expensive lifetime that it names.
+- A response that names no cost is booked by kind: `cache_read_input_tokens`, `cache_creation_input_tokens`, and
+  `cache_creation.ephemeral_5m_input_tokens` and `ephemeral_1h_input_tokens`. A write without a stated lifetime costs the most that the
+  request's marks allow.
+- A request without marks is reserved, and booked, at the price of input. A server that caches by itself, or a proxy that adds
+  marks, may charge more for a write: give its `cache_write` prices, and requests without marks are reserved at these too.
+- Of requests that share the beginning of their prompts up to the first mark, the first is sent ahead of the others: they wait until its
+  response begins, so that one request pays for the write. If it fails, the next one goes ahead.
 """
 
 ON_FINISH = """\
@@ -96,26 +199,31 @@ command = 'mail -s "labels: $BATCHRUN_REASON" me@example.org'
 when = "trouble"
 ```
 
-When a run has ended, and its output is written, `command` gets `summary.json` on its standard input, and `url` gets it as a
-POST. The command has these variables beside those of batchrun itself:
+When a run has ended and its output is written, `command` gets `summary.json` on its standard input, and `url` gets it as a
+POST. It has the same keys however the run ended, and three more: `job` is the output's name without its ending, `host` the machine's name, and
+`text` says it all in one line, as Slack's and Mattermost's webhooks take it. The command has these variables besides those of batchrun itself:
 
 | | |
 | --- | --- |
-| `BATCHRUN_EXIT_CODE` | what batchrun exits with |
-| `BATCHRUN_REASON` | one sentence why |
+| `BATCHRUN_EXIT_CODE` | batchrun's exit code |
+| `BATCHRUN_REASON` | the reason, one sentence |
 | `BATCHRUN_OUTPUT` | the output's path, absolute |
 | `BATCHRUN_SUMMARY` | the path of `summary.json` |
 
-It never gets the API key: variables that hold it are taken out. A text goes through `/bin/sh -c`, so that pipes and
-variables work; a list is run as it is, with no shell to misread a name. It runs in the job file's folder, and what it
-prints goes to stderr, since stdout belongs to `--json`. After `timeout_seconds` it is killed with all that it started.
+It never gets the API key: variables that hold it are removed. A text goes through `/bin/sh -c`, so that pipes and
+variables work; a list is run as it is, without a shell that could misread a name. It runs in the job file's folder, and its
+output goes to stderr, since stdout belongs to `--json`. After `timeout_seconds` it is killed with all processes that it started.
 
-Where telling goes wrong, a line on stderr says so; the answers, the output and the exit code stand as they are. A run
-that couldn't begin or broke off is told of as well, by `exit_code`, `reason` and `needs_person` alone. Not told of: a run
+If the command or the URL fails, a line on stderr says so; the responses, the output and the exit code stay as they are. A run
+that couldn't begin or broke off is reported as well; then `exit_code`, `reason`, `needs_attention`, `job`, `host` and `text` are known, and all other
+keys are null. Not reported: a run
 that found another one going on (75), one that a second signal ended, and a job file that can't be read. Runs with the
-sandbox tell too; `sandbox` in the summary says it.
+sandbox are reported too; `sandbox` in the summary marks them.
 
-Command and URL may hold a secret. So they are left out of the journal, of the output's metadata and of error texts.
+With `exit_zero_unless_person = true`, `batchrun run` exits with 0 where the next run continues by itself, such as at `usd_per_day`: then
+cron's and systemd's own alarms mean that a person is needed. `exit_code` in the summary stays what it is.
+
+Command and URL may hold a secret, so they appear neither in the journal nor in the output's metadata or error messages.
 """
 
 METRICS = """\
@@ -123,28 +231,28 @@ METRICS = """\
 
 | `evaluation.metric` | an answer scores 1 if |
 | --- | --- |
-| `"exact"` | it is the expected text, white space around it left aside |
-| `"contains"` | the expected text occurs in it, in upper or lower case |
+| `"exact"` | it is the expected text, apart from surrounding white space |
+| `"contains"` | the expected text occurs in it; case is ignored |
 | `"regex"` | the expected cell, a Python regular expression, is found in it |
 | `"numeric"` | its last number is the expected one, or within `evaluation.tolerance` of it; `1,234.5` is read as 1234.5 |
-| `"choice"` | it is the expected label, leaving aside case, and quotes and punctuation around it |
-| `"json"` | it is JSON, in a code fence or not, and equal to the expected value, in whatever order the keys are; a key that is null counts as left out |
+| `"choice"` | it is the expected label, apart from case and surrounding quotes and punctuation |
+| `"json"` | it is JSON, in a code fence or not, and equal to the expected value, in any order of keys; a key that is null counts as left out |
 
 `"f1"` gives a share between 0 and 1: the harmonic mean of precision and recall of the words, as in SQuAD (Rajpurkar
 et al. 2016): lower case, without punctuation and the articles a, an, the.
 
-`"python:module:function"` calls a function of yours, `function(answer, expected)`, which returns a number from 0 to 1.
+`"python:module:function"` calls your own function, `function(answer, expected)`, which returns a number from 0 to 1.
 Its module is imported from the job file's folder or from where Python finds it. If it is annotated to return `bool`, its
 scores count as right or wrong. A row whose call raises or returns something else isn't scored, and the report says so.
 
-Where `expected` holds a list of texts, an answer scores what it scores with the best of them; this doesn't go for `json`
-and `python:`. An answer that is no valid label scores 0.
+Where `expected` holds a list of texts, the best of their scores counts; this doesn't apply to `json`
+and `python:`. An answer that is not a valid label scores 0.
 """
 
 RULES = """\
-## What else is checked
+## Other checks
 
-- Exactly one of `prompt.template` and `prompt.messages` is given; `prompt.image` goes with `prompt.template`.
+- Exactly one of `prompt.template`, `prompt.template_file` and `prompt.messages` is given; `prompt.image` goes with `prompt.template`.
 - A cap in USD, credits or tokens needs `request.max_tokens`, or a column for it: without it a request has no
   worst case, and the cap could not hold.
 - A cap in USD needs prices. They are known at the provider's own address, for the sandbox, and for the preset
@@ -152,11 +260,12 @@ RULES = """\
   `pricing.output_usd_per_million`.
 - `endpoint.base_url` has no user, query or fragment, and leaves out `/v1`. With `http://`, a key goes to
   loopback only.
-- A null cell prints as nothing: `{{ text }}` alone would ask, and pay, for an empty text. `{% if text %}` tells.
-- The key never stands in the job file, neither as a value nor in `endpoint.headers`.
-- `request.extra` can't set what has a key of its own, such as `max_tokens`.
-- The output isn't one of the input's files.
-- `evaluation.cluster` and `evaluation.stratify` don't go together, nor do `evaluation.stop` and
+- A null cell prints as nothing. A prompt that renders to nothing is not sent: its row fails with `empty_prompt`. Use
+  `{% if text %}` where other words stand beside the cell.
+- The API key must not be in the job file, neither as a value nor in `endpoint.headers`.
+- `request.extra` can't set parameters that have a key of their own, such as `max_tokens`.
+- The output must not be a file that the job reads, or that the pattern of the input would match.
+- `evaluation.cluster` and `evaluation.stratify` exclude each other, and so do `evaluation.stop` and
   `evaluation.stratify`.
 """
 
@@ -169,8 +278,9 @@ def job_file_page() -> str:
     sections = [
         _section(name, _table(reference, tables), name in required, tables)
         for name, reference in schema["properties"].items()
+        if name != PROFILES
     ]
-    return "\n".join([INTRODUCTION, *sections, IMAGES, METRICS, ON_FINISH, RULES])
+    return "\n".join([INTRODUCTION, *sections, INPUTS, IMAGES, CACHING, METRICS, ON_FINISH, RULES])
 
 
 def _table(reference: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Runs the commands of guide.md and first-labels.md and puts what they print below them: python docs/run_guide.py
+"""Runs the commands of the README and of pages here, and puts what they print below them: python docs/run_guide.py
 
 A block that begins with ```console holds commands, each after "$ ", and what they print. Those of a page run in one shell,
-one after the other: the guide's in a copy of jobs/ and sample_data/, with no key; those of first-labels.md beside a clone
-and a table, where a sandbox that wants a key stands in for the provider.
+one after the other, with no key: those of the guide and of labels.md in a copy of jobs/ and sample_data/; the README's there, too,
+beside a table and the job file that it shows; those of sandbox.md beside a sandbox that is running; those of first-labels.md
+beside a clone and a table, where a sandbox that wants a key stands in for the provider.
 """
 
 import os
@@ -11,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-ROOT = DOCS.parent
+ROOT = Path(__file__).parent.parent
 PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 ADDRESS_SHOWN = "http://127.0.0.1:8080"
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -35,12 +36,42 @@ def commands_of(page: str) -> list[tuple[str, str]]:
 
 
 def guide_outputs(commands: list[str]) -> list[str]:
-    """What the guide's commands print."""
+    """What the commands of the guide and of labels.md print."""
+    with _examples() as folder:
+        return _printed(commands, folder, _environment(folder))
+
+
+def readme_outputs(commands: list[str]) -> list[str]:
+    """What the README's commands print; `make` uses what is installed here, and the demo's sandbox answers at once."""
+    job = (ROOT / "README.md").read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    with _examples() as folder:
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, folder)
+        shutil.copy(ROOT / "sample_data" / "reviews.csv", folder)
+        (Path(folder) / "reviews.toml").write_text(job, encoding="utf-8")
+        installed = f'make() {{ command make -o setup BIN={Path(sys.executable).parent} LATENCY=0 "$@"; }}'
+        return _printed([installed, *commands], folder, _environment(folder))[1:]
+
+
+def sandbox_outputs(commands: list[str]) -> list[str]:
+    """What the commands of sandbox.md print: of the first, which goes on running, what it says at its start."""
+    with tempfile.TemporaryDirectory() as folder, _sandbox() as (said, address):
+        asked = [command.replace(ADDRESS_SHOWN, address) for command in commands[1:]]
+        printed = [said, *_printed(asked, folder, _environment(folder))]
+        return [text.replace(address, ADDRESS_SHOWN) for text in printed]
+
+
+@contextmanager
+def _examples() -> Iterator[str]:
+    """A folder with a copy of the example jobs and their tables."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("jobs", "sample_data"):
             shutil.copytree(ROOT / name, Path(folder) / name)
-        environment = {"HOME": folder, "PATH": PATH, "COLUMNS": "100", "LANG": "C.UTF-8"}
-        return _printed(commands, folder, environment)
+        yield folder
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {"HOME": folder, "PATH": PATH, "COLUMNS": "100", "LANG": "C.UTF-8"}
 
 
 def first_labels_outputs(commands: list[str], *, set_up: bool) -> list[str]:
@@ -48,7 +79,8 @@ def first_labels_outputs(commands: list[str], *, set_up: bool) -> list[str]:
     print nothing, and what is installed here is used."""
     commands = [command if set_up or not _SETTING_UP.search(command) else ":" for command in commands]
     replies = ROOT / "sample_data" / "replies.toml"
-    with tempfile.TemporaryDirectory() as folder, _provider(replies) as address:
+    options = ("--replies", str(replies), "--key", "ak-demo")
+    with tempfile.TemporaryDirectory() as folder, _sandbox(*options) as (_, address):
         shutil.copy(ROOT / "sample_data" / "reviews.csv", folder)
         (Path(folder) / "batchrun").mkdir()
         if set_up:
@@ -63,17 +95,16 @@ def first_labels_outputs(commands: list[str], *, set_up: bool) -> list[str]:
 
 
 @contextmanager
-def _provider(replies: Path) -> Iterator[str]:
-    """The address of a sandbox that takes the key of the page alone."""
-    options = ("--port", "0", "--replies", str(replies), "--key", "ak-demo")
-    command = [sys.executable, "-m", "batchrun", "sandbox", *options]
+def _sandbox(*options: str) -> Iterator[tuple[str, str]]:
+    """What a sandbox says at its start, and its address."""
+    command = [sys.executable, "-m", "batchrun", "sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             said = process.stderr.readline() if process.stderr else ""
             address = re.search(r"http://127\.0\.0\.1:\d+", said)
             if address is None:
                 raise RuntimeError(f"the sandbox doesn't start: {said}")
-            yield address[0]
+            yield said, address[0]
         finally:
             process.kill()
 
@@ -107,16 +138,24 @@ def filled(page: str, printed: list[str]) -> str:
     return _BLOCK.sub(fill, page)
 
 
-def _refresh(path: Path) -> None:
+PAGES: Mapping[str, Callable[[list[str]], list[str]]] = {
+    "README.md": readme_outputs,
+    "docs/guide.md": guide_outputs,
+    "docs/labels.md": guide_outputs,
+    "docs/sandbox.md": sandbox_outputs,
+    "docs/first-labels.md": partial(first_labels_outputs, set_up=True),
+}
+"""What prints the outputs of a page's commands, by the page's path."""
+
+
+def _refresh(name: str) -> None:
+    path = ROOT / name
     page = path.read_text(encoding="utf-8")
     commands = [command for command, _ in commands_of(page)]
-    outputs = (
-        guide_outputs(commands) if path.name == "guide.md" else first_labels_outputs(commands, set_up=True)
-    )
-    path.write_text(filled(page, outputs), encoding="utf-8")
+    path.write_text(filled(page, PAGES[name](commands)), encoding="utf-8")
 
 
 if __name__ == "__main__":
     os.umask(0o022)
-    for name in sys.argv[1:] or ("guide.md", "first-labels.md"):
-        _refresh(DOCS / name)
+    for name in sys.argv[1:] or PAGES:
+        _refresh(name)

@@ -49,7 +49,7 @@ class Case(NamedTuple):
     """A cap worth `worth` average rows, out of twice as many, at so many requests in flight.
 
     `uniform`: all prompts are short, of one length, and have one max_tokens; otherwise lengths are mixed.
-    `repairs`: three answers in ten are no valid label, and go back up to twice.
+    `repairs`: three answers in ten are not valid label, and go back up to twice.
     """
 
     name: str
@@ -75,7 +75,7 @@ _CASES = (
 
 class Measured(NamedTuple):
     """Amounts in nano-USD. `worst_case` is the largest that was reserved for one row; `most_in_flight`
-    is how many requests were on their way at once, at most."""
+    is the largest number of requests in flight at once."""
 
     exit_code: int
     cap: int

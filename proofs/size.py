@@ -16,13 +16,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrun.books import milliseconds
-from batchrun.job import fingerprint, public_job
+from batchrun.client.request import Request
+from batchrun.clock import milliseconds
 from batchrun.job.file import load_job
+from batchrun.job.spec import fingerprint, public_job
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
-from batchrun.prompts import Request
-from batchrun.run_folder import make_run_folder
-from batchrun.workload import Workload, endpoint_identity, open_workload
+from batchrun.journal.checking import check_at_start
+from batchrun.rows.dataset import Dataset, endpoint_identity, keeping_digests, open_dataset
+from batchrun.runs.run_folder import make_run_folder
 from proofs.results import Result, Say
 from tests.kill.processes import SandboxProcess, command_process, finished, sandbox_process
 
@@ -106,10 +107,12 @@ def _write_prompts(folder: Path, rows: int) -> None:
 
 def _write_journal(job_file: Path, folder: Path) -> float:
     """Journals one answered attempt for each row; returns the CPU seconds of the journal alone."""
-    workload = open_workload(load_job(job_file), sandbox=False)
-    with closing(create_or_open(make_run_folder(folder / "answers.run").journal)) as journal:
-        run = _start_run(journal, workload)
-        cpu_seconds = _write_attempts(journal, _requests(workload), run)
+    run_folder = make_run_folder(folder / "answers.run")
+    dataset = keeping_digests(open_dataset(load_job(job_file), sandbox=False))  # as every run does
+    with closing(create_or_open(run_folder.journal)) as journal:
+        check_at_start(journal, milliseconds())
+        run = _start_run(journal, dataset)
+        cpu_seconds = _write_attempts(journal, _requests(dataset), run)
         rows = msgspec.json.encode(
             {"total": ROWS, "ok": ROWS, "invalid": 0, "failed": 0, "pending": 0, "shared": 0}
         )
@@ -117,15 +120,15 @@ def _write_journal(job_file: Path, folder: Path) -> float:
     return cpu_seconds
 
 
-def _start_run(journal: Journal, workload: Workload) -> int:
-    job = workload.job
+def _start_run(journal: Journal, dataset: Dataset) -> int:
+    job = dataset.job
     endpoint = endpoint_identity(job, sandbox=False)
     tables = msgspec.json.encode(public_job(job)).decode()
     return journal.start_run("0", milliseconds(), False, endpoint, fingerprint(job), tables)
 
 
-def _requests(workload: Workload) -> Iterator[Request]:
-    for chunk in workload.chunks([]):
+def _requests(dataset: Dataset) -> Iterator[Request]:
+    for chunk in dataset.chunks([]):
         for request in chunk.requests:
             if isinstance(request, Request):
                 yield request
@@ -148,7 +151,7 @@ def _write_attempts(journal: Journal, requests: Iterator[Request], run: int) -> 
     number, attempts = 1, list[Attempt]()
     while group := list(islice(requests, IN_FLIGHT)):
         intents = [_intent(number + place, run, request) for place, request in enumerate(group)]
-        handing_over += _cpu_seconds(writer.record, attempts) + _cpu_seconds(writer.intend, intents)
+        handing_over += _cpu_seconds(writer.record, attempts) + _cpu_seconds(writer.write_intent, intents)
         attempts = [_answered(intent) for intent in intents]
         number += len(group)
         durable = 0

@@ -1,10 +1,23 @@
 """What holds for all tests."""
 
+import signal
+
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
+
+# More workers than cores: how long an example takes says nothing about the code.
+settings.register_profile("batchrun", deadline=None)
+settings.load_profile("batchrun")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _table_of_characters() -> None:
     """In a fresh clone Hypothesis makes one, for seconds that no test is to be blamed for."""
     st.text().validate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sighup_ends_a_process() -> None:
+    """Under `nohup` it is ignored, also in the processes that tests start, and a run leaves it so."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

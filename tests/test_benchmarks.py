@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.wire.messages import decode_message
+from batchrun.client.messages.response import read_message
+from benchmarks.compare import Pair, comparison
 from benchmarks.peers import PEERS, SCRIPTS, Loop, Peer, version_of
-from benchmarks.processes import measure, python_module
+from benchmarks.processes import Usage, measure, python_module
 from benchmarks.server import BenchmarkError, Server, compile_server, serving
 from benchmarks.tables import Goal, goals_table, peers_table
 
@@ -29,10 +30,17 @@ def post(server: Server, path: str) -> bytes:
         return body
 
 
+def test_comparison_has_medians_ranges_and_the_ratios_of_pairs() -> None:
+    pairs = [Pair(Usage(2.0, 4.0, 100), Usage(1.0, 4.0, 50)), Pair(Usage(4.0, 4.0, 100), Usage(3.0, 4.0, 50))]
+    rows = comparison(["a", "b"], pairs, 10_000).splitlines()
+    assert rows[0] == "| 10,000 rows | a | b | ratio |"
+    assert rows[2] == "| CPU per row, us | 300 (200-400) | 200 (100-300) | 0.62 (0.50-0.75) |"
+
+
 @needs_compiler
 def test_server_answers_messages_with_ids_of_their_own(program: Path) -> None:
     with serving(program) as server:
-        first, second = (decode_message(post(server, "/v1/messages")) for _ in range(2))
+        first, second = (read_message(post(server, "/v1/messages"))[0] for _ in range(2))
         assert server.counts().requests == server.counts().answers == 2
     assert first.id != second.id
     assert first.usage is not None

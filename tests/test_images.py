@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.estimate import plan_job
-from batchrun.images import MOST_IMAGE_BYTES, ImageError, image_blocks, media_type
+from batchrun.cli.plan_lines import request_lines
+from batchrun.client.messages.images import MOST_IMAGE_BYTES, ImageError, image_blocks, media_type
 from batchrun.job.file import make_job
-from batchrun.planning.words import request_lines
-from batchrun.workload import ROWS_WITH_IMAGES_IN_A_CHUNK, open_workload
+from batchrun.rows.dataset import ROWS_WITH_IMAGES_IN_A_CHUNK, open_dataset
+from batchrun.runs.plan.plan import plan_job
 from tests.sandbox.conftest import png
 
 PICTURE = png(3, 2)
@@ -56,7 +56,7 @@ def test_other_data_is_no_image(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.png").write_bytes(data)
     assert refused(data).code == "invalid_image"
     error = refused("a.png", tmp_path)
-    assert str(error) == f"{tmp_path}/a.png: The data is no PNG, JPEG, GIF or WebP image."
+    assert str(error) == f"{tmp_path}/a.png: The data is not a PNG, JPEG, GIF or WebP image."
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", *SAMPLES.values(), *FOREIGN]))
@@ -117,8 +117,8 @@ def test_other_cells_are_refused(cell: Any) -> None:
     ("path", "reason"),
     [
         ("missing.png", "No such file"),
-        ("folder", "no regular file"),
-        ("pipe", "no regular file"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
         ("a\0b", "null character"),
         ("x" * 5000, "File name too long"),
     ],
@@ -140,6 +140,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    "path", ["/proc/kmsg", "/proc/self/mounts", "/dev/zero", "/dev/tty", "/dev/random", "/dev/null"]
+)
+def test_a_file_that_the_system_makes_up_is_not_read(path: str) -> None:
+    """In a thread, since reading /proc/kmsg waits for the next line of the kernel's log."""
+    told: list[ImageError] = []
+    thread = threading.Thread(target=lambda: told.append(refused(path)), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert len(told) == 1
+
+
 def test_the_largest_image_passes_and_one_byte_more_does_not(tmp_path: Path) -> None:
     """Of bytes, of a file, and of a data URL."""
     largest = PICTURE + bytes(MOST_IMAGE_BYTES - len(PICTURE))
@@ -154,8 +166,8 @@ def test_the_largest_image_passes_and_one_byte_more_does_not(tmp_path: Path) -> 
 
 
 def test_few_rows_with_images_are_in_memory_together(tmp_path: Path) -> None:
-    workload = open_workload(_job(tmp_path, 3 * ROWS_WITH_IMAGES_IN_A_CHUNK), sandbox=True)
-    assert {len(chunk.requests) for chunk in workload.chunks()} == {ROWS_WITH_IMAGES_IN_A_CHUNK}
+    dataset = open_dataset(_job(tmp_path, 3 * ROWS_WITH_IMAGES_IN_A_CHUNK), sandbox=True)
+    assert {len(chunk.requests) for chunk in dataset.chunks()} == {ROWS_WITH_IMAGES_IN_A_CHUNK}
 
 
 def test_a_plan_shows_no_image_data_and_expects_no_more_than_the_worst(tmp_path: Path) -> None:
@@ -176,6 +188,6 @@ def _job(folder: Path, rows: int) -> Any:
         "input": {"path": "in.parquet"},
         "prompt": {"template": "What is it?", "image": "photo"},
         "request": {"model": "abliterated-model", "max_tokens": 16},
-        "output": {"path": "out.parquet"},
+        "output": {"path": "out.parquet", "accept": ["truncated"]},
     }
     return make_job(tables, folder, sandbox=True)

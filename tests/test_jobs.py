@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from batchrun.job.file import load_job
+from tests.acceptance.command import Done, ended
+from tests.forked import BatchrunProcess
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("batchrun")
@@ -27,11 +30,10 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, job: str, *options: str) -> dict[str, object]:
     """The summary of a run against the sandbox."""
     replies = folder / "sample_data" / "replies.toml"
-    command = [str(COMMAND), "run", f"jobs/{job}", "--sandbox", "--json"]
-    arguments = [*command, "--sandbox-replies", str(replies), *options]
-    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
-    summary: dict[str, object] = json.loads(result.stdout)
-    assert result.returncode == summary["exit_code"], result.stderr
+    arguments = ["run", f"jobs/{job}", "--sandbox", "--json", "--sandbox-replies", str(replies), *options]
+    done = command(folder, *arguments)
+    summary: dict[str, object] = done.summary
+    assert done.code == summary["exit_code"], done.err
     return summary
 
 
@@ -60,7 +62,7 @@ def cron(folder: Path) -> None:
     (folder / "key").write_text("a-key\n")
     command = command.replace("/srv/batchrun", str(folder)).replace(".venv/bin/batchrun", str(COMMAND))
     result = subprocess.run(
-        ["/bin/sh", "-c", f"{command} --sandbox"],
+        ["/bin/sh", "-c", f"{command} --sandbox --sandbox-replies sample_data/replies.toml"],
         env={"HOME": str(folder), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -94,7 +96,12 @@ def test_the_systemd_service_starts_a_command_that_exists(folder: Path) -> None:
     command = service["Service"]["ExecStart"].replace("/srv/batchrun/.venv/bin/batchrun", str(COMMAND))
     assert service["Service"]["EnvironmentFile"] == "/etc/batchrun/environment"
     result = subprocess.run(
-        [*command.split(), "--sandbox"], cwd=folder, capture_output=True, text=True, timeout=50, check=False
+        [*command.split(), "--sandbox", "--sandbox-replies", "sample_data/replies.toml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert int(service["Service"]["TimeoutStopSec"]) > 30
@@ -121,20 +128,23 @@ def test_the_labels_job_is_reviewed_as_its_page_says(folder: Path) -> None:
     assert summary["rows"] == {"total": 308, "ok": 302, "invalid": 6, "failed": 0, "pending": 0, "shared": 6}
     page = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
     review = ["review", "jobs/labels.toml", "--sandbox"]
-    written = command(folder, *review, "--rows", "80").stderr.splitlines()
+    written = command(folder, *review, "--rows", "80").err.splitlines()
     assert written[0] in page
     sheet = folder / "output" / "labels-review.csv"
     gold = pl.read_csv(folder / "sample_data" / "reviews.csv")["gold"]
     rows = pl.read_csv(sheet)
+    right = [gold[row - 1] for row in rows["row"]]
     # The last two rows are left for another day.
-    right = [gold[row - 1] if n < rows.height - 2 else None for n, row in enumerate(rows["row"])]
-    rows.with_columns(correct=pl.Series(right, dtype=pl.String)).write_csv(sheet)
-    read = command(folder, *review, "--read", "output/labels-review.csv").stdout.splitlines()
-    assert len(read) == 5
+    rows.with_columns(correct=pl.Series([*right[:-2], None, None], dtype=pl.String)).write_csv(sheet)
+    early = command(folder, *review, "--read", "output/labels-review.csv").out.splitlines()
+    assert early[0] == "reviewed  80 rows: 63 right, 15 corrected, 2 not looked at"
+    rows.with_columns(correct=pl.Series(right)).write_csv(sheet)
+    read = command(folder, *review, "--read", "output/labels-review.csv").out.splitlines()
+    assert len(read) > 5
     assert all(line in page for line in read), read
 
 
-def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(COMMAND), *arguments], cwd=folder, capture_output=True, text=True, timeout=50, check=True
-    )
+def command(folder: Path, *arguments: str) -> Done:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with BatchrunProcess(arguments, cwd=folder, **pipes) as process:
+        return ended(process)

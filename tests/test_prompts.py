@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from batchrun.client.builder import InvalidRow, RequestBuilder
+from batchrun.client.messages.images import IMAGE_TOKENS
+from batchrun.client.request import Request, nth_occurrence
 from batchrun.errors import JobError
-from batchrun.images import IMAGE_TOKENS
+from batchrun.job.caps import CAPS
 from batchrun.job.file import make_job
-from batchrun.prompts import InvalidRow, Request, RequestBuilder, separate
 from batchrun.sandbox.payload import parse_prompt
 from tests.sandbox.conftest import png
 
@@ -204,9 +206,11 @@ def test_a_row_without_max_tokens_is_not_sent_under_a_cap() -> None:
     settings: dict[str, Any] = {"columns": {"max_tokens": "m"}, "max_tokens": None}
     row = {"x": "a", "m": None}
     assert request(row, **settings).output_bound is None
-    for cap in ({"usd": 1}, {"usd_per_run": 1}, {"usd_per_day": 1}, {"credits": 1}, {"tokens": 1}):
-        failed = invalid(row, budget=cap, **settings)
-        assert failed.code == "no_max_tokens"
+    for cap in CAPS:
+        if cap.needs_worst_case:
+            assert invalid(row, budget={cap.key: 1}, **settings).code == "no_max_tokens"
+        else:
+            assert request(row, budget={cap.key: 1}, **settings).output_bound is None
     assert request({"x": "a", "m": 3}, budget={"usd": 1}, **settings).output_bound == 3
 
 
@@ -296,7 +300,7 @@ def test_images_come_before_the_text_and_a_null_cell_leaves_plain_text() -> None
 def test_an_image_that_is_none_fails_its_row_by_column() -> None:
     failed = invalid({"x": b"BM"}, prompt={"template": "What?", "image": "x"})
     assert failed.code == "invalid_image"
-    assert failed.message == "Column 'x': The data is no PNG, JPEG, GIF or WebP image."
+    assert failed.message == "Column 'x': The data is not a PNG, JPEG, GIF or WebP image."
 
 
 @pytest.mark.parametrize(
@@ -306,8 +310,8 @@ def test_an_image_that_is_none_fails_its_row_by_column() -> None:
             {"type": "base64", "media_type": "image/jpeg", "data": b64encode(png(1, 1)).decode()},
             "is image/png",
         ),
-        ({"type": "base64", "media_type": "image/png", "data": "%%%"}, "no valid base64"),
-        ({"type": "base64", "media_type": "image/png", "data": ""}, "no PNG, JPEG, GIF or WebP"),
+        ({"type": "base64", "media_type": "image/png", "data": "%%%"}, "not valid base64"),
+        ({"type": "base64", "media_type": "image/png", "data": ""}, "not a PNG, JPEG, GIF or WebP"),
         ({"type": "base64", "data": b64encode(png(1, 1)).decode()}, "needs a source"),
         ({"type": "url", "url": "file:///etc/passwd"}, "needs a source"),
         (None, "needs a source"),
@@ -348,11 +352,11 @@ def test_the_identity_is_the_content_and_the_server() -> None:
         request({"x": "a"}),
         request({"x": "a", "other": 5}),
         request({"y": "a"}, prompt={"template": "{{ y }}"}),
+        request({"x": "a"}, max_tokens=6),
     ]
     assert len({made.digest for made in same}) == 1
     others = [
         request({"x": "b"}),
-        request({"x": "a"}, max_tokens=6),
         request({"x": "a"}, temperature=0.0),
         request({"x": "a"}, endpoint="https://other.example"),
         request({"x": "a"}, extra={"top_p": 0.5}),
@@ -369,10 +373,10 @@ def test_the_order_of_extra_fields_in_the_job_is_no_part_of_the_identity() -> No
 
 def test_separate_occurrences_have_identities_of_their_own() -> None:
     made = request({"x": "a"})
-    digests = {separate(made, occurrence).digest for occurrence in (1, 2, 3)}
+    digests = {nth_occurrence(made, occurrence).digest for occurrence in (1, 2, 3)}
     assert len(digests) == 3
-    assert separate(made, 1) == made
-    assert separate(made, 2).body == made.body
+    assert nth_occurrence(made, 1) == made
+    assert nth_occurrence(made, 2).body == made.body
 
 
 def test_only_the_columns_that_are_used_are_read() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from batchrun.errors import JobError
 from batchrun.job.file import load_job
-from batchrun.pipeline import Target, run_job
+from batchrun.runs.run import Server, run_job
 from batchrun.sandbox import Settings, background
 from tests.recording import Exchange, Recording, recording
 from tests.sandbox.conftest import png
@@ -36,6 +36,7 @@ output_usd_per_million = 5.0
 
 [output]
 path = "out.parquet"
+accept = ["truncated"]
 order = "input"
 """
 ASK = 'prompt.template="{{ text }}"'
@@ -65,7 +66,7 @@ def asked(
     (folder / "job.toml").write_text(JOB)
     before = len(server.exchanges)
     job = load_job(folder / "job.toml", [f"endpoint.base_url={server.base_url}", *settings])
-    run_job(job, Target(server.base_url, None if job.request.free_tier else KEY))
+    run_job(job, Server(server.base_url, None if job.request.free_tier else KEY))
     (written,) = pq.read_table(folder / "out.parquet").to_pylist()
     return server.exchanges[before:], written
 
@@ -187,7 +188,7 @@ def test_max_tokens_may_be_left_out_where_no_cap_needs_it(tmp_path: Path, server
     (tmp_path / "job.toml").write_text(without)
     before = len(server.exchanges)
     job = load_job(tmp_path / "job.toml", [f"endpoint.base_url={server.base_url}", ASK])
-    assert run_job(job, Target(server.base_url, KEY))["exit_code"] == 0
+    assert run_job(job, Server(server.base_url, KEY))["exit_code"] == 0
     assert "max_tokens" not in server.exchanges[before].request
 
 

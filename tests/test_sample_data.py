@@ -14,8 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from batchrun.job import Job, asks_in_random_order
 from batchrun.job.file import load_job
+from batchrun.job.spec import Job, asks_in_random_order
 from batchrun.sandbox.replies import load_replies
 from batchrun.sandbox.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, count_tokens
 

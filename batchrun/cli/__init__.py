@@ -8,21 +8,26 @@ from typing import NoReturn
 
 import click
 
+from batchrun.cli.check import check_command
 from batchrun.cli.evaluate import compare_command, evaluate_command
 from batchrun.cli.export import export_command
+from batchrun.cli.help import help_command
 from batchrun.cli.init import init_command, schema_command
 from batchrun.cli.lines import say
 from batchrun.cli.plan import plan_command
+from batchrun.cli.report import report_command
 from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
 from batchrun.cli.sandbox import sandbox_command
+from batchrun.cli.settle import settle_command
+from batchrun.cli.show import show_command
 from batchrun.cli.status import status_command
-from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, EXIT_SIGTERM, BatchrunError
+from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, BatchrunError
 from batchrun.version import __version__
 
 
 class InOrderOfUse(click.Group):
-    """Lists its commands as they were added: from the first one that a person needs on."""
+    """Lists its commands in the order of adding: the order in which a user needs them."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -38,30 +43,37 @@ def batchrun_group() -> None:
     \b
     batchrun init reviews.csv          write a job file for a table
     batchrun plan reviews.toml         what it will cost; sends nothing
-    batchrun run reviews.toml          ask for every row without an answer
+    batchrun run reviews.toml          send every row without an answer
 
-    Running a job again asks only for what is missing: after an interruption, for new rows, after a change.
+    Running a job again sends only the missing rows: after an interruption, for new rows, after a change.
     """
 
 
 for command in (
     init_command,
     plan_command,
+    check_command,
     run_command,
     status_command,
+    show_command,
+    report_command,
+    settle_command,
     export_command,
     evaluate_command,
     compare_command,
     review_command,
     sandbox_command,
     schema_command,
+    help_command,
 ):
     batchrun_group.add_command(command)
 
 
 def main() -> NoReturn:
     """The entry point. Exits with the documented code; only a fault of batchrun itself shows a traceback."""
-    signal.signal(signal.SIGTERM, _end_by_sigterm)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, _end_by_signal)
     try:
         code = batchrun_group.main(prog_name="batchrun", standalone_mode=False)
     except BatchrunError as error:
@@ -77,10 +89,25 @@ def main() -> NoReturn:
         _say("Interrupted by SIGINT. The same command continues where this run stopped.")
         code = EXIT_SIGINT
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing more can be said to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAULT
+    except MemoryError:
+        _say("This process has no memory left. Free some or raise its limit, then run the same command.")
+        code = EXIT_FAULT
+    except OSError as error:  # stdout on a full disk
+        _say(f"{error.filename or 'the output of the command'}: {error.strerror or error}.")
+        _say("Fix the cause, then run the same command.")
+        code = EXIT_FAULT
+    _drop_what_nobody_reads()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_what_nobody_reads() -> None:
+    """Without this the interpreter would flush again at its end, fail again, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the pipe's reader or the terminal is closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(text: str) -> None:
@@ -89,13 +116,13 @@ def _say(text: str) -> None:
 
 
 def _in_two_lines(error: click.ClickException) -> str:
-    """What is wrong with the command line, and where its options are explained."""
+    """Returns what is wrong with the command line, and where its options are explained."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{error.format_message()}\n{error.ctx.command_path} --help lists the options."
     return error.format_message()
 
 
-def _end_by_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Outside of the asking, which drains: ends, but lets temporary files be removed."""
-    _say("Interrupted by SIGTERM. The same command continues where this run stopped.")
-    raise SystemExit(EXIT_SIGTERM)
+def _end_by_signal(number: int, _frame: FrameType | None) -> NoReturn:
+    """Ends the process, but lets temporary files be removed; during sending the run drains instead."""
+    _say(f"Interrupted by {signal.Signals(number).name}. The same command continues where this run stopped.")
+    raise SystemExit(128 + number)

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from batchrun.amounts import usd_figure
+
 MOST_CLASSES = 12
-"""More classes than these are in the JSON only."""
+MOST_SHOWN = 40
+"""More classes or groups than these are in the JSON only."""
+MOST_NAME = 40
 
 
 def score_lines(report: dict[str, Any]) -> Iterator[str]:
-    """The estimate, what is missing, and the cost: each line under its name."""
+    """Yields the estimate, the missing rows and the cost: each line under its name."""
     name = report["score"]
     if report["estimate"] is None:
         yield f"{name:<9} not known: no row has a score yet"
@@ -26,19 +30,20 @@ def score_lines(report: dict[str, Any]) -> Iterator[str]:
             f"{low:.3f} if all of them were wrong, {high:.3f} if all were right"
         )
     if report["not_scorable"]:
-        yield f"left out  {report['not_scorable']:,} rows of which nothing is expected"
+        yield f"left out  {report['not_scorable']:,} rows without an expected answer"
     usd = report["usd"]
     if usd["per_row"] is not None:
         yield (
-            f"cost      {usd['so_far']:.4g} USD for the sample, {usd['per_row']:.4g} a row; "
-            f"all {report['of']:,} rows would cost about {usd['whole']:.4g} USD"
+            f"cost      {usd_figure(usd['so_far'], 4)} USD for the sample, "
+            f"{usd_figure(usd['per_row'], 4)} a row; "
+            f"all {report['of']:,} rows would cost about {usd_figure(usd['whole'], 4)} USD"
         )
     for warning in report["warnings"]:
         yield f"caution   {warning}"
 
 
 def class_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Precision, recall and F1 of each class, and the confusion matrix."""
+    """Yields precision, recall and F1 of each class, and the confusion matrix."""
     classes = report.get("classes", [])
     if not 0 < len(classes) <= MOST_CLASSES:
         return
@@ -52,7 +57,7 @@ def class_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def comparison_lines(comparison: dict[str, Any], names: tuple[str, str]) -> Iterator[str]:
-    """Both sides, their difference, and how sure it is."""
+    """Yields both sides, their difference, and its certainty."""
     for side, name in zip(("a", "b"), names, strict=True):
         yield f"{side.upper()}         {_side(comparison['score'], comparison[side])}: {name}"
     if comparison["difference"] is None:
@@ -69,15 +74,48 @@ def comparison_lines(comparison: dict[str, Any], names: tuple[str, str]) -> Iter
     )
     for warning in comparison["warnings"]:
         yield f"caution   {warning}"
+    yield comparison["verdict"]
+
+
+def group_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yields the estimate of each group, the largest first."""
+    if "by" not in report:
+        return
+    column, groups = report["by"]["column"], report["by"]["groups"]
+    shown = groups[:MOST_SHOWN]
+    names = [_group_name(group["group"]) for group in shown]
+    width = max(9, *(len(name) for name in (column, *names)))
+    yield f"{column:<{width}}  rows             {report['score']:<20}  cost"
+    for name, group in zip(names, shown, strict=True):
+        rows = f"{group['n']:,} of {group['of']:,}"
+        cost = f"{usd_figure(group['usd'], 4)} USD"
+        yield f"{name:<{width}}  {rows:<15}  {_estimate(group):<20}  {cost}"
+    if more := len(groups) - len(shown):
+        yield f"{more:,} more groups: --json has them"
+    for warning in report["by"]["warnings"]:
+        yield f"caution   {warning}"
+
+
+def _group_name(name: str | None) -> str:
+    if name is None:
+        return "(null)"
+    return f"{name[:MOST_NAME]}…" if len(name) > MOST_NAME else name or '""'
+
+
+def _estimate(group: dict[str, Any]) -> str:
+    if group["estimate"] is None:
+        return "-"
+    low, high = group["interval"]
+    return f"{group['estimate']:.3f} ({low:.3f}-{high:.3f})"
 
 
 def _side(score: str, side: dict[str, Any]) -> str:
     texts = [f"{score} not known" if side["estimate"] is None else f"{score} {side['estimate']:.3f}"]
-    texts.append(f"{side['usd']:.4g} USD")
+    texts.append(f"{usd_figure(side['usd'], 4)} USD")
     if side["usd_per_row"] is not None:
-        texts.append(f"{side['usd_per_row']:.4g} a row")
+        texts.append(f"{usd_figure(side['usd_per_row'], 4)} a row")
     if side["usd_per_correct"] is not None:
-        texts.append(f"{side['usd_per_correct']:.4g} for each correct answer")
+        texts.append(f"{usd_figure(side['usd_per_correct'], 4)} for each correct answer")
     return ", ".join(texts)
 
 

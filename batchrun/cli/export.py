@@ -7,7 +7,8 @@ import click
 
 from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import job_options, load
-from batchrun.plain_text import on_one_line
+from batchrun.tables.endings import WRITTEN_IN_WORDS
+from batchrun.text import single_line
 
 
 @click.command("export", short_help="Write the output as it stands, also during a run.")
@@ -17,12 +18,12 @@ from batchrun.plain_text import on_one_line
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="Another file to write: .parquet, .csv or .jsonl; the job's output stays as it is.",
+    help=f"Another file to write: {WRITTEN_IN_WORDS}; the job's output stays as it is.",
 )
 @click.option(
     "--salvage",
     is_flag=True,
-    help="First replace a damaged journal by what can still be read of it; the damaged one is kept.",
+    help="First replace a damaged journal by its readable part; the damaged one is kept.",
 )
 def export_command(
     job_file: Path | None,
@@ -42,8 +43,8 @@ def export_command(
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     with heavy_imports():
-        from batchrun.output import export_job
-        from batchrun.run_folder import salvage_journal_of
+        from batchrun.runs.output import export_job
+        from batchrun.runs.salvage import salvage_journal_of
 
     if salvage:
         salvaged, damaged = salvage_journal_of(job)
@@ -52,7 +53,8 @@ def export_command(
             click.echo(f"{salvaged.lost_answers:,} answers are lost; their cost still counts", err=True)
         if salvaged.lost_attempts:
             click.echo(
-                f"of {salvaged.lost_attempts:,} requests nothing is known: the budget can't count them",
+                f"the records of {salvaged.lost_attempts:,} requests are lost; their cost counts as uncertain"
+                " where the journal's totals could be read",
                 err=True,
             )
     summary, path = export_job(job, sandbox=sandbox, to=to)
@@ -60,4 +62,4 @@ def export_command(
     line = f"{rows['total']:,} rows, {rows['pending']:,} of them pending: {path}"
     if rows["pending"] == rows["total"] and not sandbox:
         line += " (--sandbox writes the answers of runs with the sandbox)"
-    click.echo(on_one_line(line), err=True)
+    click.echo(single_line(line), err=True)

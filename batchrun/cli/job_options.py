@@ -1,6 +1,7 @@
-"""The options that several commands share: a job file, or options in its place, and what goes on top."""
+"""The options that several commands share: a job file, or options that replace it, and overrides."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchrun.cli.completion import complete_key
+from batchrun.tables.endings import WRITTEN_IN_WORDS
+
 if TYPE_CHECKING:
-    from batchrun.job import Job
+    from batchrun.client.server import Server
+    from batchrun.job.spec import Job
     from batchrun.sandbox import Settings
-    from batchrun.target import Target
 
 # option, key of the job file, whether its value is text, help
 _SHORTCUTS = (
     ("--input", "input.path", True, "FILE", "Table of prompts, instead of input.path."),
     ("--prompt", "prompt.template", True, "TEXT", "Template of the prompt, such as 'Translate: {{ text }}'."),
     ("--system", "prompt.system", True, "TEXT", "System prompt, a template too."),
-    ("--output", "output.path", True, "FILE", "Where the answers go: .parquet, .csv or .jsonl."),
+    ("--output", "output.path", True, "FILE", f"Where the answers go: {WRITTEN_IN_WORDS}."),
     ("--model", "request.model", True, "NAME", "Model id."),
     ("--max-tokens", "request.max_tokens", False, "N", "Most tokens of one answer."),
     ("--max-usd", "budget.usd", False, "USD", "Cap over the life of the output's journal."),
@@ -29,23 +33,37 @@ _SHORTCUTS = (
     ("--base-url", "endpoint.base_url", True, "URL", "Address of the endpoint."),
 )
 _PATHS = ("input.path", "output.path")
-LOCAL_HELP = "A small model on this machine answers, nothing is paid. Needs: pip install 'batchrun[local]'"
+LOCAL_HELP = (
+    "A small model on this machine answers: nothing is paid. Needs: pip install 'batchrun-llm[local]'"
+)
 
 
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds JOB.toml (`job_file`), --set (`settings`) and the shortcuts, by their own names."""
+    return click.argument("job_file", metavar="[JOB.toml]", required=False, type=click.Path(path_type=Path))(
+        override_options(command)
+    )
+
+
+def override_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --set (`settings`), --profile and the shortcuts, by their own names."""
+    command = click.option(
+        "--profile",
+        metavar="NAME",
+        envvar="BATCHRUN_PROFILE",
+        help="Put [profiles.NAME.*] of the job file in place of its own keys.",
+    )(command)
     command = click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Any key of the job file, such as budget.usd=2.5. Repeatable.",
+        shell_complete=complete_key,
+        help="Any key of the job file, such as budget.usd=2.5; budget.usd=null removes it. Repeatable.",
     )(command)
     for option, _key, _text, metavar, text in reversed(_SHORTCUTS):
         command = click.option(option, metavar=metavar, help=text)(command)
-    return click.argument("job_file", metavar="[JOB.toml]", required=False, type=click.Path(path_type=Path))(
-        command
-    )
+    return command
 
 
 def load(
@@ -55,11 +73,12 @@ def load(
     sandbox: bool,
     local: bool = False,
 ) -> "Job":
-    """The job that the command line describes. Raises UsageError."""
+    """Returns the job that the command line describes. Raises UsageError."""
+    from batchrun.client.server import LOCAL_OVERRIDES
     from batchrun.errors import JobError, UsageError
     from batchrun.job.file import load_job
-    from batchrun.target import LOCAL_OVERRIDES
 
+    profile = shortcuts["profile"]
     overrides = [*_overrides(shortcuts), *settings]
     if job_file is None and not overrides:
         raise JobError(
@@ -68,25 +87,26 @@ def load(
         )
     if sandbox and local:
         raise UsageError("give --sandbox or --local, not both")
-    return load_job(job_file, [*(LOCAL_OVERRIDES if local else ()), *overrides], sandbox=sandbox)
+    overrides = [*(LOCAL_OVERRIDES if local else ()), *overrides]
+    return load_job(job_file, overrides, sandbox=sandbox, profile=profile, environ=os.environ)
 
 
 @contextmanager
 def target_of(
     job: "Job", environ: dict[str, str], sandbox: bool, replies: Path | None, latency: float, local: bool
-) -> "Iterator[Target]":
-    """The server of the run: the job's endpoint, or a sandbox or a model that lives as long as the block.
+) -> "Iterator[Server]":
+    """Yields the run's server: the job's endpoint, or a sandbox or a model for the duration of the block.
 
-    Raises JobError where there is no key, UsageError for wrong settings and where there is no model.
+    Raises JobError without a key, UsageError for wrong settings or without a model.
     """
-    from batchrun.target import endpoint_of, local_model, sandbox_for
+    from batchrun.client.server import endpoint_of, local_model, sandbox_for
 
     if local:
-        with local_model() as target:
-            yield target
+        with local_model() as server:
+            yield server
     elif sandbox:
-        with sandbox_for(job, _sandbox_settings(replies, latency)) as target:
-            yield target
+        with sandbox_for(job, _sandbox_settings(replies, latency)) as server:
+            yield server
     else:
         yield endpoint_of(job, environ)
 

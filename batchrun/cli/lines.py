@@ -1,4 +1,4 @@
-"""Lines for people: harmless for a terminal, and broken between words where one is too narrow for them."""
+"""Lines for people: safe for a terminal, and broken between words if it is too narrow for them."""
 
 import os
 import sys
@@ -6,23 +6,27 @@ import textwrap
 
 import click
 
-from batchrun.plain_text import on_one_line
+from batchrun.text import single_line
 
 INDENT = " " * 10
-"""Where the text of a line begins that has a name before it, such as `output    labels.parquet`."""
+"""The column where a line's text begins, after its name, as in `output    labels.parquet`."""
 
 
-def say(line: str, *, err: bool = False) -> None:
-    """The line on stdout, or on stderr. Elsewhere than on a terminal it stays one line, for grep."""
+def say(line: str, *, err: bool = False) -> int:
+    """Prints the line on stdout or stderr. If that is not a terminal, it stays one line, for grep.
+
+    Returns the number of lines printed.
+    """
     stream = sys.stderr if err else sys.stdout
-    text = on_one_line(line)
+    text = single_line(line)
     if stream is not None and stream.isatty():
         text = broken(text, os.get_terminal_size(stream.fileno()).columns)
     click.echo(text, err=err)
+    return text.count("\n") + 1
 
 
 def broken(line: str, columns: int) -> str:
-    """The line in as many as it takes to fit into `columns`; a word that is longer stays whole."""
+    """Breaks the line into lines of at most `columns`; a longer word stays whole."""
     if columns <= 2 * len(INDENT) or len(line) <= columns:
         return line
     named = line[len(INDENT) - 1 : len(INDENT)] == " " and line[len(INDENT) :][:1] not in ("", " ")

@@ -1,7 +1,6 @@
 """`batchrun plan`."""
 
 import os
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,15 @@ import click
 from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
 from batchrun.cli.lines import say
-from batchrun.plain_text import on_one_line
+from batchrun.text import single_line
 
 if TYPE_CHECKING:
-    from batchrun.estimate import Plan
-    from batchrun.summary import Summary
+    from batchrun.runs.plan.plan import Plan
+    from batchrun.runs.summary import Summary
+
+
+MOST_SHOWN = 1_000
+"""Most random rows whose requests are shown: they are in memory together."""
 
 
 @click.command("plan")
@@ -24,7 +27,14 @@ if TYPE_CHECKING:
     default=0,
     type=click.IntRange(0),
     metavar="N",
-    help="Ask for N random rows, as a run would, and estimate from them. A later run doesn't ask again.",
+    help="Send N random rows, as a run would, and estimate from them. A later run doesn't send them again.",
+)
+@click.option(
+    "--show",
+    default=0,
+    type=click.IntRange(0, MOST_SHOWN),
+    metavar="N",
+    help="Print the requests of N random rows and the longest one, instead of the first.",
 )
 @click.option("--sandbox", is_flag=True, help="Plan a run with the sandbox, at the provider's prices.")
 @click.option(
@@ -41,12 +51,13 @@ if TYPE_CHECKING:
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Say nothing of the sampling unless something needs a person."
+    "-q", "--quiet", is_flag=True, help="Print nothing about the sampling unless something needs attention."
 )
 def plan_command(
     job_file: Path | None,
     settings: tuple[str, ...],
     sample: int,
+    show: int,
     sandbox: bool,
     sandbox_replies: Path | None,
     sandbox_latency: float,
@@ -55,27 +66,30 @@ def plan_command(
     quiet: bool,
     **shortcuts: Any,
 ) -> int:
-    """Say what a run would send and cost. Sends nothing without --sample.
+    """Show what a run would send and cost. Sends nothing without --sample.
 
     \b
     batchrun plan reviews.toml
     batchrun plan reviews.toml --sample 50
+    batchrun plan reviews.toml --show 3
     """
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     with heavy_imports():
-        from batchrun.estimate import plan_by_sample, plan_job
-        from batchrun.planning.words import plan_lines, request_lines
+        from batchrun.cli.plan_lines import plan_lines, request_lines
+        from batchrun.runs.paths import check_paths
+        from batchrun.runs.plan.plan import plan_by_sample, plan_job
 
+    check_paths(job, read={"the sandbox's replies, --sandbox-replies": sandbox_replies})
     plan: Plan | None
     if not sample:
-        plan, summary = plan_job(job, sandbox=sandbox), None
+        plan, summary = plan_job(job, sandbox=sandbox, show=show), None
     else:
-        from batchrun.cli.display import watching
+        from batchrun.runs.observers.terminal import Display
 
-        with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
-            watch = (lambda _: nullcontext()) if quiet else watching
-            plan, summary = plan_by_sample(job, target, sample, watch=watch)
+        with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as server:
+            observers = () if quiet else (Display,)
+            plan, summary = plan_by_sample(job, server, sample, observers=observers, show=show)
     if as_json and plan is not None:
         import msgspec
 
@@ -84,20 +98,22 @@ def plan_command(
         for line in plan_lines(plan):
             say(line)
         for line in request_lines(plan):
-            click.echo(on_one_line(line))
+            click.echo(single_line(line))
     if summary is not None:
         _tell_end(summary, quiet)
     return 0 if summary is None else summary["exit_code"]
 
 
 def _tell_end(summary: "Summary", quiet: bool) -> None:
-    """How the sampling ended, on stderr."""
-    if quiet and not summary["needs_person"]:
+    """Prints on stderr how the sampling ended."""
+    from batchrun.amounts import usd_figure
+
+    if quiet and not summary["needs_attention"]:
         return
     spent, made_up = (
         summary["this_run"]["usd"]["settled"],
         "; no model answered" if summary["sandbox"] else "",
     )
     requests = summary["this_run"]["requests"]["sent"]
-    say(f"sample    {requests:,} requests, {spent:.6g} USD{made_up}", err=True)
-    say(f"{summary['reason']} To go on: {summary['go_on']}.", err=True)
+    say(f"sample    {requests:,} requests, {usd_figure(spent)} USD{made_up}", err=True)
+    say(f"{summary['reason']} To go on: {summary['next_step']}.", err=True)

@@ -18,7 +18,7 @@ from batchrun.cli.lines import say
 @click.option(
     "--to", type=click.Path(path_type=Path), help="The CSV file to write, instead of OUTPUT-review.csv."
 )
-@click.option("--again", is_flag=True, help="Write over a review that is there, and what was filled in.")
+@click.option("--again", is_flag=True, help="Overwrite an existing review and what was filled in.")
 @click.option(
     "--read", "filled", type=click.Path(path_type=Path), metavar="FILE", help="Read the filled file back."
 )
@@ -45,7 +45,7 @@ def review_command(
     as_json: bool,
     **shortcuts: Any,
 ) -> None:
-    """Write the rows whose labels are most worth a person's eye, and read the filled file back.
+    """Write the rows whose labels a person should check first, and read the filled file back.
 
     \b
     batchrun review labels.toml                              writes labels-review.csv
@@ -61,7 +61,7 @@ def review_command(
 
     with heavy_imports():
         from batchrun.cli.review_lines import precision_lines, written_lines
-        from batchrun.reviewing import read_review, review_path, write_review
+        from batchrun.runs.review import read_review, review_path, write_review
 
     if filled is None:
         path = to or review_path(job)

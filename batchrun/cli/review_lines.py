@@ -1,4 +1,4 @@
-"""What `batchrun review` says to people."""
+"""The lines that `batchrun review` prints for people."""
 
 from collections.abc import Iterator
 from os.path import relpath
@@ -40,11 +40,22 @@ def precision_lines(report: dict[str, Any]) -> Iterator[str]:
     for each in (report.get("by_label", {}), report.get("by_column", {})):
         width = max(map(len, each), default=0)
         yield from (f"  {name:{width}}  {_share(part)}" for name, part in each.items())
+    if report.get("shares"):
+        yield "shares    of all labels, and corrected by the audit:"
+        yield from _share_lines(report["shares"])
     if labels["then"] != labels["now"]:
         yield (
             f"There are {labels['now']:,} labels by now; the audit was drawn from the {labels['then']:,} of "
             "then, and speaks for those."
         )
+
+
+def _share_lines(shares: dict[str, dict[str, float]]) -> Iterator[str]:
+    names = {name: name or "no label fits" for name in shares}
+    width = max(map(len, names.values()))
+    for name, found in shares.items():
+        interval = f"{found['low']:.1%} to {found['high']:.1%} at 95 %"
+        yield f"  {names[name]:{width}}  {found['labelled']:6.1%}  {found['share']:6.1%} ({interval})"
 
 
 def _share(found: dict[str, Any]) -> str:

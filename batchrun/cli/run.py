@@ -1,24 +1,25 @@
 """`batchrun run`."""
 
 import os
+import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrun.cli.events import listening
 from batchrun.cli.imports import heavy_imports
 from batchrun.cli.job_options import LOCAL_HELP, job_options, load, target_of
-from batchrun.plain_text import on_one_line
+from batchrun.text import single_line
 
 if TYPE_CHECKING:
-    from batchrun.pipeline import Watch
+    from batchrun.runs.observers.view import MakeObserver
 
 
 @click.command("run")
 @job_options
-@click.option("--sandbox", is_flag=True, help="Try it out: a sandbox answers, no model, nothing is paid.")
+@click.option("--sandbox", is_flag=True, help="Try the job with a sandbox: no model, nothing is paid.")
 @click.option(
     "--sandbox-replies",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
-@click.option("--retry-failed", is_flag=True, help="Ask again for rows that failed for good or are invalid.")
+@click.option("--retry-failed", is_flag=True, help="Send rows again that failed permanently or are invalid.")
 @click.option(
     "--topped-up",
     is_flag=True,
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append what happens as JSON lines; rotated at 10 MB, two older files are kept.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something needs a person.")
-@click.option("-v", "--verbose", is_flag=True, help="Say each failed attempt and what becomes of it.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless something needs attention.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each failed attempt and what happens next.")
 def run_command(
     job_file: Path | None,
     settings: tuple[str, ...],
@@ -59,7 +60,7 @@ def run_command(
     verbose: bool,
     **shortcuts: Any,
 ) -> int:
-    """Ask for every row that has no answer yet, and write the output.
+    """Send every row that has no answer yet, and write the output.
 
     \b
     batchrun run reviews.toml
@@ -67,53 +68,76 @@ def run_command(
     batchrun run --input reviews.csv --prompt 'Sentiment, one word: {{ text }}' \\
                  --output labels.parquet --model abliterated-model --max-tokens 16 --max-usd 2
 
-    Safe to repeat, to interrupt and to put in cron: answered rows are never asked again.
+    Safe to repeat, to interrupt and to put in cron: answered rows are never sent again.
     """
     if quiet and verbose:
         raise click.UsageError("give --quiet or --verbose, not both")
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     with heavy_imports():
-        from batchrun.cli.report import print_end, print_preview
-        from batchrun.job import output_path
-        from batchrun.on_finish import run_and_tell
-        from batchrun.target import LOCAL_MODEL
+        from batchrun.cli.preview import print_preview
+        from batchrun.cli.summary_lines import print_end
+        from batchrun.client.server import LOCAL_MODEL
+        from batchrun.job.spec import output_path
+        from batchrun.runs.notify import exit_code_of, run_and_notify
+        from batchrun.runs.paths import check_paths, rotated
 
-    with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as target:
+    replies = {"the sandbox's replies, --sandbox-replies": sandbox_replies}
+    check_paths(job, rotated(log_file), replies)
+    with target_of(job, dict(os.environ), sandbox, sandbox_replies, sandbox_latency, local) as server:
         if local and not quiet:
             click.echo(f"{LOCAL_MODEL} answers on this machine: nothing is paid.", err=True)
-        with listening(log_file, verbose) as listeners:
-            summary = run_and_tell(
-                job,
-                target,
-                _complain,
-                retry_failed=retry_failed,
-                topped_up=topped_up,
-                watch=_watch(quiet, verbose),
-                listeners=listeners,
-            )
+        summary = run_and_notify(
+            job,
+            server,
+            _complain,
+            retry_failed=retry_failed,
+            topped_up=topped_up,
+            observers=_observers(log_file, quiet, verbose),
+            confirm=None if quiet or not _is_terminal() else _confirmed,
+            quiet=quiet,
+        )
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.encode(summary).decode())
-    exit_code: int = summary["exit_code"]
-    if not quiet or summary["needs_person"]:
-        with suppress(OSError):  # whoever read it has gone, or the terminal; the exit code still counts
+    exit_code = exit_code_of(job, summary)
+    if not quiet or summary["needs_attention"]:
+        with suppress(OSError):  # the reader or the terminal is closed; the exit code still counts
             print_end(summary)
     if preview and not as_json and summary["output_written"]:
         print_preview(job, output_path(job), preview)
     return exit_code
 
 
-def _watch(quiet: bool, verbose: bool) -> "Watch":
-    from contextlib import nullcontext
+def _observers(log_file: Path | None, quiet: bool, verbose: bool) -> "list[MakeObserver]":
+    """Returns the observers that the options name. Raises OutputError if the log can't be written."""
+    from batchrun.cli.event_lines import EventLines
+    from batchrun.runs.observers.event_log import EventLog, check_log
+    from batchrun.runs.observers.terminal import Display
 
-    from batchrun.cli.display import watching, watching_by_lines
+    observers: list[MakeObserver] = []
+    if verbose:
+        observers.append(lambda _: EventLines())
+    if log_file is not None:
+        check_log(log_file)
+        observers.append(lambda _: EventLog(log_file))
+    if not quiet:
+        observers.append(partial(Display, by_lines=verbose))
+    return observers
 
-    if quiet:
-        return lambda _: nullcontext()
-    return watching_by_lines if verbose else watching
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _confirmed(change: str) -> bool:
+    click.echo(single_line(change), err=True)
+    try:
+        return click.confirm("Send them again?", err=True)
+    except click.Abort:
+        return False
 
 
 def _complain(trouble: str) -> None:
-    click.echo(on_one_line(f"batchrun: {trouble}"), err=True)
+    click.echo(single_line(f"batchrun: {trouble}"), err=True)

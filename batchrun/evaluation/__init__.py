@@ -1,5 +1,4 @@
-"""What a sample of scored rows says about all: scores, the order of asking, intervals, early stopping.
+"""Evaluations: sampling of rows, early stopping, and estimates for all rows.
 
-Pure decisions: no module in here reads, writes or waits. All but `places` use numpy and scipy, and
-are imported by evaluations alone.
+Uses numpy and scipy; imported only for evaluations and samples.
 """

@@ -1,16 +1,17 @@
-"""The key: where it comes from, and the care that it never shows in a text."""
+"""Finds the API key, and keeps it out of every text."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from batchrun.errors import JobError
-from batchrun.job import Job, sends_key
+from batchrun.job.presets import SANDBOX_KEY
+from batchrun.job.spec import Job, sends_key
 
 _LONGEST_KEY = 16_384  # bytes; servers refuse header fields far shorter than this
 
 
 def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> str | None:
-    """The given key, else from `endpoint.api_key_file`, else from `endpoint.api_key_env` in `environ`.
+    """Returns the given key, else from `endpoint.api_key_file`, else `endpoint.api_key_env` in `environ`.
 
     None where requests carry no key. Raises JobError where it is missing or can't stand in a header;
     the text names the variable or the file, never the key.
@@ -23,6 +24,8 @@ def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> s
         path = job.base / job.endpoint.api_key_file
         return _checked(_read_key(path), f"the key in {path}")
     name = job.endpoint.api_key_env
+    if job.endpoint.preset == "sandbox" and name not in environ:
+        return SANDBOX_KEY
     if not environ.get(name, "").strip():
         raise JobError(
             f"no API key: the environment variable {name} is not set.\n"

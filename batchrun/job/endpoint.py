@@ -8,15 +8,16 @@ from batchrun.job.presets import PROVIDER_URL
 
 
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The server that answers, and how batchrun talks to it."""
+    """The server, and how batchrun connects to it."""
 
     preset: Annotated[
-        Literal["abliteration", "anthropic", "local"],
+        Literal["abliteration", "anthropic", "local", "sandbox"],
         Meta(
-            description="Fills in what a known server wants; every key given beside it wins. `anthropic`: "
+            description="Fills in a known server's keys; every key given beside it wins. `anthropic`: "
             "`https://api.anthropic.com`, the key from `ANTHROPIC_API_KEY` in `x-api-key`, the header "
             "`anthropic-version`. `local`: a server on this machine at `http://127.0.0.1:8080`, no key, "
-            "tokens cost nothing."
+            "tokens cost nothing. `sandbox`: a `batchrun sandbox` at `http://127.0.0.1:8080`, the provider's "
+            "prices, any key: that in `SANDBOX_KEY` if it is set."
         ),
     ] = "abliteration"
     base_url: Annotated[
@@ -53,7 +54,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1024,
             le=2**30,
-            description="A longer answer, measured after decompression, counts as broken.",
+            description="A longer response, measured after decompression, counts as broken.",
         ),
     ] = 16 * 2**20
 

@@ -11,7 +11,7 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class EarlyStop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When enough is known. Decided by a 95 % confidence sequence, which may be looked at after every row."""
+    """When to stop. Decided by a 95 % confidence sequence, which stays valid when checked after every row."""
 
     half_width: Annotated[
         Share | None,
@@ -30,14 +30,14 @@ class EarlyStop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Evaluation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Each answer is scored against a column of the input; a sample of the rows tells about the whole."""
+    """Scores each answer against an input column; a random sample of rows estimates the score of all."""
 
     expected: Annotated[
         str,
         Meta(
             min_length=1,
-            description="Column of the right answers. A null cell: the row isn't scored. "
-            "A list of texts: each of them is right.",
+            description="Column of the expected answers. A null cell: the row isn't scored. "
+            "A list of texts: each of them is correct.",
         ),
     ]
     metric: Annotated[
@@ -49,27 +49,35 @@ class Evaluation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
     tolerance: Annotated[
         Annotated[float, Meta(ge=0)] | None,
-        Meta(description="For `numeric`: how far from the expected number is still right. Left out: 0."),
+        Meta(
+            description="For `numeric`: the largest difference from the expected number that is still "
+            "correct. "
+            "Left out: 0."
+        ),
     ] = None
     cluster: Annotated[
         str | None,
         Meta(
-            description="Column that says which rows belong together, such as an author. Whole clusters are "
-            "asked in random order, and the interval allows for rows of a cluster being alike."
+            description="Column that groups rows which belong together, such as an author. Whole "
+            "clusters are "
+            "sent in random order, and the interval allows for similar rows within a cluster."
         ),
     ] = None
     stratify: Annotated[
         str | None,
         Meta(
-            description="Column of the strata, such as a language. However many rows are asked, "
+            description="Column of the strata, such as a language. However many rows are sent, "
             "each stratum has its share of them."
         ),
     ] = None
     target: Annotated[
         Literal["table", "population"],
         Meta(
-            description="What the interval is about: the rows of this `table`, so that nothing is open once "
-            "all are asked; or the `population` that they were drawn from, of which even all are a sample."
+            description="What the interval describes: the rows of this `table`, so that nothing is "
+            "uncertain once all "
+            "are scored; or the `population` that they were drawn from, of which all rows are still a sample."
         ),
     ] = "table"
-    stop: Annotated[EarlyStop | None, Meta(description="Stop asking once enough is known.")] = None
+    stop: Annotated[
+        EarlyStop | None, Meta(description="Stop sending once the score is known well enough.")
+    ] = None

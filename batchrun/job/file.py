@@ -1,66 +1,102 @@
-"""From a TOML file, overrides and options to a checked `Job`; the JSON schema of job files."""
+"""Reads and checks a `Job` from a TOML file and overrides; makes the JSON schema of job files."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.job import Job, JobTables, fingerprint, nano_usd, public_job
+from batchrun.job.budget import nano_usd
+from batchrun.job.caps import CAPS
+from batchrun.job.error_messages import OFF_UNLESS_GIVEN, STRUCTS, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job.labels import LABEL_KINDS, with_schema
-from batchrun.job.mistakes import OFF_UNLESS_GIVEN, STRUCTS, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job.presets import with_preset
+from batchrun.job.profiles import PROFILES, variables, with_profile
 from batchrun.job.rules import check_job, normal_base_url
+from batchrun.job.spec import Job, JobTables, Prompt, fingerprint, public_job
+from batchrun.job.texts import check_texts
+from batchrun.tables.endings import is_table
 
 _AMOUNTS = (
     ("pricing", "input_usd_per_million"),
     ("pricing", "output_usd_per_million"),
-    ("budget", "usd"),
-    ("budget", "usd_per_run"),
-    ("budget", "usd_per_day"),
+    ("pricing", "cache_write_usd_per_million"),
+    ("pricing", "cache_write_1h_usd_per_million"),
+    ("pricing", "cache_read_usd_per_million"),
+    *(("budget", cap.key) for cap in CAPS if cap.unit == "nano_usd"),
 )
 
 
-def load_job(path: Path | None, overrides: Sequence[str] = (), *, sandbox: bool = False) -> Job:
-    """The job in the TOML file at `path`, with overrides such as `budget.usd=2.5` put on top.
+def load_job(
+    path: str | PathLike[str] | None,
+    overrides: Sequence[str] = (),
+    *,
+    sandbox: bool = False,
+    profile: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Job:
+    """Returns the job in the TOML file at `path`, with overrides such as `budget.usd=2.5` applied.
 
-    Without a file (None) the overrides are the job, its paths relative to the present folder. The
-    value of an override is read as TOML; what is no TOML value is taken as text. `sandbox` says that
-    the run is against a sandbox, whose prices are known. Raises JobError for whatever is wrong.
+    Without a file (None) the overrides are the job, its paths relative to the current folder. The
+    value of an override is read as TOML; anything that is not a TOML value is taken as text, and `null`
+    removes the key. `profile` names one of the file's profiles. Overrides win over
+    variables in `environ` such as BATCHRUN_BUDGET__USD, these over the profile, and that over the job's own
+    keys. `sandbox` says that the run is against a sandbox, whose prices are known. Raises JobError for
+    whatever is wrong.
     """
-    base = Path.cwd() if path is None else path.absolute().parent
+    file = None if path is None else Path(path)
+    base = Path.cwd() if file is None else file.absolute().parent
+    named = " with the options given" if overrides else ""
     try:
-        tables = read_overrides({} if path is None else read_tables(path), overrides)
-        return make_job(tables, base, sandbox=sandbox)
+        tables = with_profile({} if file is None else read_tables(file), profile)
+        from_environment = variables(environ or {})
+        named = (f" with {', '.join(from_environment)}" if from_environment else "") + named
+        read_overrides(tables, [*from_environment.values(), *overrides])
+        job = make_job(tables, base, sandbox=sandbox)
+        return job if file is None else with_file(job, file)
     except JobError as error:
         if path is None:
             raise
-        raise JobError(f"{path}{' with the options given' if overrides else ''}: {error}") from None
+        raise JobError(f"{path}{named}: {error}") from None
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The tables of a job file, unchecked: table -> key -> value, numbers with a point as Decimal."""
+    """Returns a job file's tables, unchecked: table -> key -> value, numbers with a point as Decimal."""
     return _parse(_read(path))
 
 
 def read_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`tables` with overrides such as `budget.usd=2.5` put into them."""
+    """Returns `tables` with overrides such as `budget.usd=2.5` applied."""
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not _is_key(name):
             raise JobError("expected --set TABLE.KEY=VALUE, such as --set budget.usd=2.5")
-        put(tables, name, _override_value(text.strip()))
+        if text.strip() == "null":  # Helm's word for the same
+            unset(tables, name)
+        else:
+            put(tables, name, _override_value(text.strip()))
     return tables
 
 
+def unset(tables: dict[str, Any], name: str) -> None:
+    """Removes a key or a table by its full name, as if the job did not have it."""
+    path, _, key = name.strip().rpartition(".")
+    table: Any = tables
+    for part in path.split(".") if path else ():
+        table = table.get(part.strip()) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table.pop(key.strip(), None)
+
+
 def put(tables: dict[str, Any], name: str, value: Any) -> None:
-    """Sets the key that `name` names, such as `budget.usd` or `endpoint.headers.x-team`."""
+    """Sets a key by its full name, such as `budget.usd` or `endpoint.headers.x-team`."""
     if not _is_key(name):
-        raise JobError(f"{name!r} is no key: expected TABLE.KEY, such as budget.usd")
+        raise JobError(f"{name!r} is not a key: expected TABLE.KEY, such as budget.usd")
     *path, key = (part.strip() for part in name.split("."))
     table = tables
     for part in path:
@@ -75,7 +111,7 @@ def _is_key(name: str) -> bool:
 
 
 def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) -> Job:
-    """The job in `tables` (table -> key -> value, as in a job file), its paths relative to `base`.
+    """Returns the job in `tables` (table -> key -> value, as in a job file), its paths relative to `base`.
 
     USD may be int, float or Decimal; a float counts as the shortest decimal that it prints as.
     Raises JobError.
@@ -83,6 +119,7 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     refuse_unknown(tables)
     names = [name for name in STRUCTS if name in tables or name not in OFF_UNLESS_GIVEN]
     filled: dict[str, Any] = {name: dict(tables.get(name, {})) for name in names}
+    check_texts(filled)
     filled["endpoint"] = with_preset(filled["endpoint"])
     for table, key in _AMOUNTS:
         if key in filled[table]:
@@ -94,19 +131,47 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
         checked = msgspec.convert(filled, JobTables)
     except msgspec.ValidationError as error:
         raise wrong_value(error, filled) from None
-    job = _job(checked, base)
+    with_texts = msgspec.structs.replace(checked, prompt=_with_files(checked.prompt, base))
+    job = _job(with_texts, base, _files(checked, base.absolute()))
     check_job(job, sandbox)
     _check_text(job)
     return job
 
 
+def with_file(job: Job, path: Path) -> Job:
+    """Returns the job with the job file that it was read from."""
+    return msgspec.structs.replace(job, files=(("the job file", path.absolute()), *job.files))
+
+
+def _with_files(prompt: Prompt, base: Path) -> Prompt:
+    """Returns the prompt with its files replaced by their texts."""
+    for key in ("template", "system"):
+        name = getattr(prompt, f"{key}_file")
+        if name is None:
+            continue
+        if getattr(prompt, key) is not None:
+            raise JobError(f"[prompt]: give prompt.{key} or prompt.{key}_file, not both")
+        try:
+            text = (base / Path(name).expanduser()).read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise JobError(f"[prompt] {key}_file: {name} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise JobError(f"[prompt] {key}_file: {name} is not UTF-8") from None
+        text = text.removesuffix("\n").removesuffix("\r")
+        prompt = msgspec.structs.replace(prompt, **{key: text, f"{key}_file": None})
+    return prompt
+
+
 def job_schema() -> dict[str, Any]:
-    """The JSON schema of job files, for editors."""
+    """Returns the JSON schema of job files, for editors."""
     schema = msgspec.json.schema(JobTables)
     definitions = schema["$defs"]
     top = definitions.pop("JobTables")
-    definitions["Prompt"]["oneOf"] = [{"required": ["template"]}, {"required": ["messages"]}]
+    definitions["Prompt"]["oneOf"] = [
+        {"required": [key]} for key in ("template", "template_file", "messages")
+    ]
     definitions["Labels"]["oneOf"] = [{"required": [kind]} for kind in LABEL_KINDS]
+    top["properties"][PROFILES] = _schema_of_profiles(definitions)
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **top,
@@ -117,11 +182,39 @@ def job_schema() -> dict[str, Any]:
     return plain
 
 
-def _job(tables: JobTables, base: Path) -> Job:
+def _schema_of_profiles(definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schema of [profiles]: by name, any keys of any tables."""
+    tables = {
+        name: {
+            "type": "object",
+            "properties": definitions[struct.__name__]["properties"],
+            "additionalProperties": False,
+        }
+        for name, struct in STRUCTS.items()
+    }
+    profile = {"type": "object", "properties": tables, "additionalProperties": False}
+    text = (
+        "Keys that take the place of the job's with `--profile NAME`, by the profile's name and their table."
+    )
+    return {"type": "object", "description": text, "additionalProperties": profile, "default": {}}
+
+
+def _job(tables: JobTables, base: Path, files: tuple[tuple[str, Path], ...]) -> Job:
     endpoint = msgspec.structs.replace(tables.endpoint, base_url=normal_base_url(tables.endpoint.base_url))
     labels = None if tables.labels is None else with_schema(tables.labels, base)
     parts = {**msgspec.structs.asdict(tables), "endpoint": endpoint, "labels": labels}
-    return Job(base=base.absolute(), **parts)
+    return Job(base=base.absolute(), files=files, **parts)
+
+
+def _files(tables: JobTables, base: Path) -> tuple[tuple[str, Path], ...]:
+    named = {
+        "labels.json_schema": None if tables.labels is None else tables.labels.json_schema,
+        "prompt.template_file": tables.prompt.template_file,
+        "prompt.system_file": tables.prompt.system_file,
+    }
+    return tuple(
+        (name, base / Path(path).expanduser()) for name, path in named.items() if isinstance(path, str)
+    )
 
 
 def _check_text(job: Job) -> None:
@@ -133,7 +226,7 @@ def _check_text(job: Job) -> None:
 
 
 def _read(path: Path) -> str:
-    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".arrow"):
+    if is_table(path.name):
         raise JobError(f"that is a table. `batchrun init {path}` writes a job file for it")
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -167,7 +260,7 @@ def _override_value(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}", parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):
         return text
-    # A date is no value of any key: 2023-06-01 is the version in a header.
+    # No key takes a date: 2023-06-01 is the version in a header, a text.
     return text if len(parsed) != 1 or isinstance(parsed["value"], date | time) else parsed["value"]
 
 
@@ -183,7 +276,7 @@ def _exact_usd(where: str, value: object) -> Decimal:
 
 
 def _with_floats(value: Any) -> Any:
-    """The same with floats for decimals: only amounts of money are kept exact."""
+    """Returns the value with floats for decimals: only amounts of money are kept exact."""
     if isinstance(value, dict):
         return {key: _with_floats(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -192,7 +285,7 @@ def _with_floats(value: Any) -> Any:
 
 
 def _for_toml(schema: Any) -> Any:
-    """The schema in TOML's terms: no null (a key is left out instead), and amounts are numbers."""
+    """Returns the schema in TOML's terms: no null (a key is left out instead), and amounts are numbers."""
     if isinstance(schema, list):
         return [_for_toml(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The table [labels]: what makes an answer a valid label."""
+"""The table [labels]: which answers are valid labels."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +12,14 @@ LABEL_KINDS = ("choices", "json_schema", "pattern")
 
 
 class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a valid answer is: exactly one of `choices`, `json_schema` and `pattern`."""
+    """Which answers are valid: exactly one of `choices`, `json_schema` and `pattern`."""
 
     choices: Annotated[
         tuple[str, ...] | None,
         Meta(
-            description="The labels, two or more. They differ by more than case, punctuation and hyphens, "
-            "which a model's answer may have otherwise."
+            description="The labels, two or more. They must differ by more than case, punctuation and "
+            "hyphens, "
+            "which may vary in a model's answer."
         ),
     ] = None
     json_schema: Annotated[
@@ -40,19 +41,26 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=20,
-            description="How often an invalid answer is sent back with the reason. Each time is paid.",
+            description="How often an invalid answer is sent back with the reason. Each repair is paid.",
         ),
     ] = 0
     votes: Annotated[
         int,
         Meta(
-            ge=1, le=99, description="Answers of a row among which the majority is the label. Each is paid."
+            ge=1, le=99, description="Answers for each row; the label is the majority's. Each answer is paid."
         ),
     ] = 1
+    vote_on: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="With `json_schema` and `votes`: the properties that are voted on, each by itself. "
+            "Left out: votes compare whole objects, so that a free text never has a majority."
+        ),
+    ] = ()
 
 
 def with_schema(labels: Labels, base: Path) -> Labels:
-    """The same, with the JSON schema itself for the path of its file. Raises JobError."""
+    """Returns the table with the JSON schema in place of its file's path. Raises JobError."""
     if not isinstance(labels.json_schema, str):
         return labels
     path = base / labels.json_schema
@@ -60,7 +68,7 @@ def with_schema(labels: Labels, base: Path) -> Labels:
 
 
 def check_labels(labels: Labels) -> None:
-    """Raises JobError for the first rule that is broken; `json_schema` is the schema itself by then."""
+    """Raises JobError for the first broken rule; `json_schema` is the schema itself by then."""
     given = [kind for kind in LABEL_KINDS if getattr(labels, kind) is not None]
     if len(given) != 1:
         raise JobError(
@@ -69,10 +77,14 @@ def check_labels(labels: Labels) -> None:
         )
     if labels.choices is not None:
         _check_choices(labels.choices)
+    if labels.vote_on and (labels.json_schema is None or labels.votes == 1):
+        raise JobError("[labels] vote_on: needs labels.json_schema, and labels.votes above 1")
+    if len(set(labels.vote_on)) < len(labels.vote_on):
+        raise JobError("[labels] vote_on: a property is there twice; leave one out")
 
 
 def _check_choices(choices: tuple[str, ...]) -> None:
-    from batchrun.labels.folding import choice_key
+    from batchrun.labels.normalize import choice_key
 
     if len(choices) < 2:
         raise JobError("[labels] choices: give two or more labels")

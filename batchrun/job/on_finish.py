@@ -9,7 +9,7 @@ from batchrun.errors import JobError
 
 
 class OnFinish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is told when a run has ended; see [on_finish](#being-told)."""
+    """Whom to notify when a run has ended; see [on_finish](#being-told)."""
 
     command: Annotated[
         str | tuple[str, ...] | None,
@@ -26,17 +26,30 @@ class OnFinish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="`trouble`: only where a person is needed; see [what needs a person](cli.md#cron)."),
     ] = "always"
     timeout_seconds: Annotated[
-        float, Meta(gt=0, le=3600, description="What takes longer is ended, the command with all it started.")
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="A command that takes longer is ended with all its processes, a POST is abandoned.",
+        ),
     ] = 30.0
+
+    exit_zero_unless_person: Annotated[
+        bool,
+        Meta(
+            description="`batchrun run` exits with 0 where no person is needed, so that the alarms of cron "
+            "and systemd mean something. The summary keeps the exit code."
+        ),
+    ] = False
 
     def __repr__(self) -> str:
         return f"OnFinish(when={self.when!r})"
 
 
 def check_on_finish(table: OnFinish) -> None:
-    """Raises JobError. The text shows neither command nor URL, which may hold a secret."""
-    if table.command is None and table.url is None:
-        raise JobError("[on_finish]: give command or url")
+    """Raises JobError, whose text shows neither command nor URL, since they may hold a secret."""
+    if table.command is None and table.url is None and not table.exit_zero_unless_person:
+        raise JobError("[on_finish]: give command or url, or exit_zero_unless_person = true")
     words = (table.command,) if isinstance(table.command, str) else table.command
     if words is not None and not (words and words[0].strip()):
         raise JobError("[on_finish] command: must not be empty; leave the table out")

@@ -1,4 +1,4 @@
-"""Servers that batchrun knows by name: what `endpoint.preset` fills in, and what their tokens cost."""
+"""Servers that batchrun knows by name: the keys that `endpoint.preset` fills in, and token prices."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -20,13 +20,20 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # The port of `batchrun sandbox --real` and of llama.cpp's server.
     "local": {"base_url": "http://127.0.0.1:8080", "auth": "none"},
+    # What `batchrun sandbox` serves, with the provider's prices.
+    "sandbox": {"base_url": "http://127.0.0.1:8080", "api_key_env": "SANDBOX_KEY"},
 }
+SANDBOX_KEY = "sandbox-key"
+"""The key for a sandbox, which accepts any unless it was given some."""
+
+
+_USD_ON_THIS_MACHINE = {"local": Decimal(0), "sandbox": PROVIDER_USD_PER_MILLION}
 
 
 def with_preset(endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The table [endpoint] with its preset's keys added; those that the table gives win, header by header.
+    """Returns the table [endpoint] with its preset's keys added; the table's own keys win, header by header.
 
-    A preset that is unknown adds nothing: the check of the table's types refuses it.
+    An unknown preset adds nothing: the check of the table's types refuses it.
     """
     name = endpoint.get("preset", "abliteration")
     preset = _PRESETS.get(name, {}) if isinstance(name, str) else {}
@@ -40,15 +47,15 @@ def with_preset(endpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_usd_per_million(preset: str, base_url: str) -> Decimal | None:
-    """USD for a million tokens, input and output alike, at the server that a job names; None: unknown.
+    """Returns the USD price of a million tokens, input and output alike, at a job's server; None: unknown.
 
-    Tokens are free for the preset `local`, but only on this machine: a base_url that is given beside it may
-    lead to a server that bills.
+    Prices of the presets `local` and `sandbox` hold on this machine only: an additional base_url may name
+    another server.
     """
     if base_url == PROVIDER_URL:
         return PROVIDER_USD_PER_MILLION
-    if preset == "local" and is_loopback(urlsplit(base_url).hostname or ""):
-        return Decimal(0)
+    if preset in _USD_ON_THIS_MACHINE and is_loopback(urlsplit(base_url).hostname or ""):
+        return _USD_ON_THIS_MACHINE[preset]
     return None
 
 

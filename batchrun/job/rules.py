@@ -1,44 +1,22 @@
-"""What the tables of a job must hold besides their types. Each rule raises JobError, in one or two lines."""
+"""The rules for a job's tables beyond their types. Each raises JobError, in one or two lines."""
 
-import fnmatch
-import glob
-import os
 import re
 from math import isfinite
-from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from batchrun.errors import JobError
-from batchrun.job import Job, input_path, output_path, prices, sends_key
+from batchrun.job.error_messages import nearest, shown
 from batchrun.job.evaluation import METRICS, PYTHON_METRIC, EarlyStop, Evaluation
 from batchrun.job.labels import Labels, check_labels
-from batchrun.job.mistakes import nearest, shown
 from batchrun.job.on_finish import check_on_finish
+from batchrun.job.parameters import BY_ROW, KEYS
 from batchrun.job.presets import is_loopback
+from batchrun.job.prices import prices
+from batchrun.job.spec import Job, output_path, sends_key
+from batchrun.tables.endings import STORES, WITH_ENDPOINT, WRITTEN, is_written
+from batchrun.text import without_secrets
 
-ROW_PARAMETERS = (
-    "flagged_categories",
-    "max_tokens",
-    "metadata",
-    "model",
-    "stop_sequences",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-OUTPUT_ENDINGS = (".parquet", ".csv", ".jsonl")
-
-_OWN_FIELDS = {
-    "flagged_categories": "request.flagged_categories",
-    "free_tier": "request.free_tier",
-    "max_tokens": "request.max_tokens",
-    "messages": "prompt.messages",
-    "model": "request.model",
-    "stream": "request.stream",
-    "system": "prompt.system",
-    "temperature": "request.temperature",
-}
 _OWN_HEADERS = {
     "accept-encoding": "batchrun sets it",
     "authorization": "the key comes from endpoint.api_key_env or endpoint.api_key_file",
@@ -68,6 +46,7 @@ def check_job(job: Job, sandbox: bool) -> None:
     _check_caps(job)
     _check_free_tier(job)
     _check_output(job)
+    _check_endpoint_urls(job)
     if job.labels is not None:
         check_labels(job.labels)
         _check_reader(job.labels)
@@ -78,7 +57,7 @@ def check_job(job: Job, sandbox: bool) -> None:
 
 
 def normal_base_url(url: str) -> str:
-    """An http(s) URL without its trailing slash and its default port, scheme and host in lower case.
+    """Returns an http(s) URL without trailing slash and default port, its scheme and host in lower case.
 
     Raises JobError for another scheme, a user, a query, a fragment, or a path that repeats `/v1`.
     The text shows no URL that may hold a password.
@@ -142,8 +121,8 @@ def _check_system(system: str | tuple[dict[str, Any], ...]) -> None:
 
 def _check_extra(job: Job) -> None:
     for name, value in job.request.extra.items():
-        if name in _OWN_FIELDS:
-            raise JobError(f"[request.extra] {name}: set {_OWN_FIELDS[name]} instead")
+        if name in KEYS:
+            raise JobError(f"[request.extra] {name}: set {KEYS[name]} instead")
         _check_json(f"[request.extra] {name}", value)
 
 
@@ -163,7 +142,7 @@ def _check_json(where: str, value: Any) -> None:
 
 
 def _check_columns(job: Job) -> None:
-    known = {*ROW_PARAMETERS, *job.request.extra}
+    known = {*BY_ROW, *job.request.extra}
     for parameter, column in job.request.columns.items():
         if parameter not in known:
             raise JobError(f"[request.columns] {parameter}: {_not_by_row(parameter, known)}")
@@ -172,8 +151,8 @@ def _check_columns(job: Job) -> None:
 
 
 def _not_by_row(parameter: str, known: set[str]) -> str:
-    if parameter in _OWN_FIELDS:
-        return f"can't differ by row; see {_OWN_FIELDS[parameter]}"
+    if parameter in KEYS:
+        return f"can't differ by row; see {KEYS[parameter]}"
     near = nearest(parameter, sorted(known))
     if near:
         return f"unknown parameter; did you mean {near}?"
@@ -223,10 +202,20 @@ def _check_prices(job: Job, sandbox: bool) -> None:
         raise JobError(
             "[pricing]: give both input_usd_per_million and output_usd_per_million; one alone is of no use"
         )
-    caps = [key for key in ("usd", "usd_per_run", "usd_per_day") if getattr(job.budget, key) is not None]
+    for key in (
+        "cache_write_usd_per_million",
+        "cache_write_1h_usd_per_million",
+        "cache_read_usd_per_million",
+    ):
+        if getattr(job.pricing, key) is not None:
+            raise JobError(
+                f"[pricing] {key}: is of no use without input_usd_per_million and output_usd_per_million"
+            )
+    caps = [cap for cap in job.budget.given() if cap.unit == "nano_usd"]
     if caps:
         raise JobError(
-            f"[budget] {caps[0]}: a cap in USD needs prices; none are known for {job.endpoint.base_url}.\n"
+            f"[budget] {caps[0].key}: a cap in USD needs prices; "
+            f"none are known for {job.endpoint.base_url}.\n"
             "Set pricing.input_usd_per_million and pricing.output_usd_per_million."
         )
 
@@ -234,20 +223,35 @@ def _check_prices(job: Job, sandbox: bool) -> None:
 def _check_caps(job: Job) -> None:
     if job.request.max_tokens is not None or "max_tokens" in job.request.columns:
         return
-    for key in ("usd", "usd_per_run", "usd_per_day", "credits", "keep_credits", "tokens"):
-        if getattr(job.budget, key) is not None:
+    for cap in job.budget.given():
+        if cap.needs_worst_case:
             raise JobError(
-                f"[budget] {key}: without request.max_tokens a request has no worst case.\n"
+                f"[budget] {cap.key}: without request.max_tokens a request has no worst case.\n"
                 "Set request.max_tokens: the cap can't hold without it."
             )
 
 
+def unused_retry_caps(job: Job) -> list[str]:
+    """Returns a note on the values of retry.max_tokens that no row can be sent again with."""
+    if not job.retry.max_tokens or "max_tokens" in job.request.columns:
+        return []
+    own = job.request.max_tokens
+    if own is None:
+        return ["retry.max_tokens has no effect without request.max_tokens"]
+    unused = [str(cap) for cap in job.retry.max_tokens if cap <= own]
+    if not unused:
+        return []
+    has = "has" if len(unused) == 1 else "have"
+    return [f"retry.max_tokens: {', '.join(unused)} {has} no effect, not above request.max_tokens = {own}"]
+
+
 def _check_free_tier(job: Job) -> None:
-    """What takes more than the one request that it allows."""
+    """Returns the keys that need more than the single request that free_tier allows."""
     asks_more = {
         "[evaluation]": job.evaluation is not None,
         "labels.votes": job.labels is not None and job.labels.votes > 1,
         "labels.repair": job.labels is not None and job.labels.repair > 0,
+        "retry.max_tokens": bool(job.retry.max_tokens),
     }
     key = next((key for key, is_so in asks_more.items() if is_so), None)
     if job.request.free_tier and key is not None:
@@ -257,30 +261,39 @@ def _check_free_tier(job: Job) -> None:
 def _check_output(job: Job) -> None:
     name = job.output.path
     path = output_path(job)
-    if "://" in name:
-        raise JobError("[output] path: must be a file on this machine, not a URL")
-    if path.suffix.lower() not in OUTPUT_ENDINGS:
-        raise JobError(f"[output] path: must end in {', '.join(OUTPUT_ENDINGS)}, got {shown(name)}")
-    if "://" not in job.input.path and _reads(job, path):
-        raise JobError(f"[output] path: {shown(name)} is read as input too; give the output another name")
+    if "://" in name and name.partition("://")[0] not in STORES:
+        known = " ".join(f"{scheme}://" for scheme in STORES)
+        raise JobError(f"[output] path: must be a file on this machine, or in an object store: {known}")
+    if not is_written(path):
+        raise JobError(f"[output] path: must end in {', '.join(WRITTEN)}, got {shown(without_secrets(name))}")
 
 
-def _reads(job: Job, target: Path) -> bool:
-    """Whether the input, a path or a glob, takes in the file `target`."""
-    if Path(input_path(job)).resolve() == target.resolve():
-        return True
-    pattern = os.path.normpath(Path(glob.escape(str(job.base)), job.input.path))
-    normal_target = os.path.normpath(target)
-    if "**" in pattern:
-        return fnmatch.fnmatchcase(normal_target, pattern.replace("**/", "*"))
-    return PurePath(normal_target).match(pattern)
+def _check_endpoint_urls(job: Job) -> None:
+    for table, name, url in (
+        ("input", job.input.path, job.input.endpoint_url),
+        ("output", job.output.path, job.output.endpoint_url),
+    ):
+        if url is None:
+            continue
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise JobError(f"[{table}] endpoint_url: must begin with http:// or https://")
+        if "@" in address.netloc or address.query or address.path.strip("/"):
+            raise JobError(f"[{table}] endpoint_url: must be an address alone, such as https://minio:9000")
+        if name.partition("://")[0] not in WITH_ENDPOINT:
+            raise JobError(f"[{table}] endpoint_url: only s3:// and gs:// URLs have one")
 
 
 def _check_reader(labels: Labels) -> None:
-    """A pattern or a schema that can't be used."""
-    from batchrun.labels.reading import make_reader
+    """Raises JobError for a pattern or a schema that can't be used."""
+    from batchrun.labels.parser import make_parser
 
-    make_reader(labels)
+    names = [column.name for column in make_parser(labels).columns]
+    for name in labels.vote_on:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"did you mean {near}?" if near else f"properties are {', '.join(names)}"
+            raise JobError(f"[labels] vote_on: {name} is not a property of the schema; {hint}")
 
 
 def _check_evaluation(evaluation: Evaluation, order: str | None) -> None:
@@ -297,7 +310,7 @@ def _check_evaluation(evaluation: Evaluation, order: str | None) -> None:
     _check_early_stop(evaluation.stop, evaluation.stratify)
     if order == "input":
         raise JobError(
-            "[evaluation] stop: rows in the input's order are no random sample.\n"
+            "[evaluation] stop: rows in the input's order are not a random sample.\n"
             'Leave output.order = "input" out.'
         )
     if evaluation.target == "population":

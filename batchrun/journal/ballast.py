@@ -1,4 +1,4 @@
-"""Room on the disk that is held for the last commits of a run whose disk is full."""
+"""Reserves disk space for the last commits of a run whose disk is full."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ BALLAST_BYTES = 4 * 2**20
 
 @contextmanager
 def holding_room(path: Path, size: int = BALLAST_BYTES) -> Iterator[Path]:
-    """Holds `size` bytes of disk in the file `path` until `give_up_room`, or until the end of the context.
+    """Reserves `size` bytes of disk in the file `path` until `give_up_room`, or the end of the context.
 
-    Raises StorageError where there isn't that much left.
+    Raises StorageError where there isn't enough space.
     """
     try:
         _allocate(path, size)
@@ -31,7 +31,7 @@ def holding_room(path: Path, size: int = BALLAST_BYTES) -> Iterator[Path]:
 
 
 def give_up_room(path: Path) -> bool:
-    """Frees the room; False where that has been done before, or can't be done."""
+    """Frees the space; returns False where it was freed before, or can't be freed."""
     try:
         path.unlink()
     except OSError:

@@ -1,4 +1,4 @@
-"""Connections to the journal's file, and SQLite's errors as ours: the one place where they are told apart."""
+"""Connects to the journal's file, and translates SQLite's errors into batchrun's, here alone."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,27 +6,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchrun.errors import JournalError, StorageError
-from batchrun.plain_text import on_one_line
+from batchrun.text import single_line
 
 _STORAGE_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+_WRITTEN_BY_ANOTHER = ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE")
 _HELD_BY_ANOTHER = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """`mode` is SQLite's: "rw", "ro", or "ro&immutable=1" for a file that nobody changes."""
+    """Connects in SQLite's `mode`: "rw", "ro", or "ro&immutable=1" for a file that nobody changes."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commits at the end; after an error, that of the commit too, nothing of it remains."""
+    """Commits at the end; after any error, one of the commit included, the transaction is rolled back."""
     connection.execute("BEGIN")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled back by itself after some errors, a full disk among them.
+        # SQLite has already rolled back after some errors, such as a full disk.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
@@ -45,23 +46,32 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 
 def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:
-    """What an error of SQLite's means for the person who has to act."""
+    """Returns batchrun's error for one of SQLite's, with text for the person who has to act."""
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(_STORAGE_FAULTS):
         return StorageError(
             f"The journal {path} can't be written or read: {error}.\n"
-            "Answers committed so far are safe. Make room or mend the permissions, then run the same command."
+            "Answers committed so far are safe. Make room or fix the permissions, then run the same command."
         )
     if name.startswith(_HELD_BY_ANOTHER):
         return StorageError(
             f"The journal {path} is held by another program: {error}. Close it, then try again."
         )
+    if name in _WRITTEN_BY_ANOTHER:
+        return written_by_another(path)
     return damaged(path, str(error))
+
+
+def written_by_another(path: Path) -> StorageError:
+    return StorageError(
+        f"The journal {path} holds records that another program wrote during this run.\n"
+        "See that only one program writes it, then run the same command."
+    )
 
 
 def damaged(path: Path, finding: str) -> JournalError:
     # SQLite's message may quote damaged bytes.
     return JournalError(
-        f"The journal {path} is damaged: {on_one_line(finding)}. It is left as it is.\n"
+        f"The journal {path} is damaged: {single_line(finding)}. It is left as it is.\n"
         "Restore it from a backup, or save what can still be read: batchrun export --salvage JOB"
     )

@@ -1,4 +1,4 @@
-"""The journal's records, as values."""
+"""The journal's records as values."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -8,21 +8,22 @@ from typing import NamedTuple
 import msgspec
 
 from batchrun.amounts import NOTHING, Amount
+from batchrun.exchange import NO_CACHE, CacheUsage
 
 
 class Outcome(StrEnum):
     """How an attempt ended."""
 
-    ANSWERED = "answered"  # billed, and the answer is here
-    REFUSED = "refused"  # not billed: never sent, or the endpoint said that it failed
-    UNCERTAIN = "uncertain"  # nobody knows; its worst case counts as spent
+    ANSWERED = "answered"  # billed, with a response
+    REFUSED = "refused"  # not billed: never sent, or refused by the endpoint
+    UNCERTAIN = "uncertain"  # unknown; its worst case counts as spent
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
     """A request about to be sent. `digest` (16 bytes) identifies the request by its content.
 
     `number` counts the attempts of this request in this run, from 1. `started_at` is milliseconds
-    since 1970 UTC. The amounts are what the ledger has reserved.
+    since 1970 UTC. The amounts are reserved in the ledger.
     """
 
     attempt: int
@@ -36,11 +37,11 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """How an intent ended. The amounts are what is booked: 0 where nothing was billed, the whole
-    reservation where that is unknown, and `nano_usd` None where an answer's cost can't be computed.
+    """How an intent ended. The amounts are the booked ones: 0 where nothing was billed, the whole
+    reservation where that is unknown, and `nano_usd` None where a response's cost can't be computed.
 
-    `final` says that this failure ended its row. Latencies are in milliseconds. `passed_bounds` are the upper
-    bounds of the input's and the output's tokens, where the answer cost more than they allowed for.
+    `final`: this failure ended its row. Latencies are in milliseconds. `passed_bounds` are the upper bounds
+    of the input and output tokens, where the response cost more than they allow.
     """
 
     attempt: int
@@ -62,8 +63,35 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     passed_bounds: tuple[int, int] | None = None
 
 
+class AttemptRow(NamedTuple):
+    """A record of the table `attempts`: an intent and its end, with their checksums."""
+
+    attempt: int
+    run: int
+    digest: bytes
+    number: int
+    started_at: int
+    finished_at: int
+    outcome: str
+    final: int
+    nano_usd: int | None
+    credits: int
+    tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
+    remaining_credits: int | None
+    latency_ms: float | None
+    first_token_ms: float | None
+    http_status: int | None
+    error_code: str | None
+    error: str | None
+    control: int
+    response_crc32: int
+    response: bytes | None
+
+
 class Overrun(NamedTuple):
-    """What an answer cost, and the upper bounds of its input's and output's tokens that this has passed."""
+    """A response's cost, and the upper bounds of its input and output tokens that it exceeded."""
 
     nano_usd: int
     tokens: int
@@ -72,10 +100,16 @@ class Overrun(NamedTuple):
 
 
 class RequestHistory(msgspec.Struct, gc=False):
-    """All attempts of one request, summed up for its row of the output. `run` is that of the last one."""
+    """All attempts of one request, summed up for its output row. `run` is the last attempt's.
+
+    `answer` is the newest response's body, `earlier_answers` are the bodies before it. `cache` sums up the
+    cache counts of all bodies; the code that reads the bodies sets it.
+    """
 
     run: int = 0
     answer: bytes | None = None
+    earlier_answers: tuple[bytes, ...] = ()
+    cache: CacheUsage = NO_CACHE
     failed: bool = False
     attempts: int = 0
     input_tokens: int | None = None
@@ -89,6 +123,32 @@ class RequestHistory(msgspec.Struct, gc=False):
     answered_at: int | None = None
     error_code: str | None = None
     error: str | None = None
+
+    def add(self, row: AttemptRow) -> None:
+        """Adds the request's next attempt."""
+        self.attempts += 1
+        self.run = row.run
+        if row.outcome == Outcome.ANSWERED:
+            self._add_answer(row)
+        else:
+            self.failed = bool(row.final)
+            self.error_code, self.error = row.error_code, row.error
+            if row.outcome == Outcome.UNCERTAIN:
+                self.uncertain_nano_usd += row.nano_usd or 0
+
+    def _add_answer(self, row: AttemptRow) -> None:
+        self.remaining_credits, self.latency_ms = row.remaining_credits, row.latency_ms
+        self.first_token_ms, self.answered_at = row.first_token_ms, row.finished_at
+        if self.answer is not None:
+            self.earlier_answers += (self.answer,)
+        self.answer = row.response
+        if row.input_tokens is not None:
+            self.input_tokens = (self.input_tokens or 0) + row.input_tokens
+        if row.output_tokens is not None:
+            self.output_tokens = (self.output_tokens or 0) + row.output_tokens
+        self.credits = (self.credits or 0) + row.credits
+        if row.nano_usd is not None:
+            self.nano_usd = (self.nano_usd or 0) + row.nano_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +165,9 @@ class Spend:
 class Totals:
     """Sums over the journal's life, or over a part of it.
 
-    `open` is what intents without an outcome have reserved: in flight while a run goes on.
-    `credits_per_token` is the highest rate that an answer has shown, None before the first; `overruns` are
-    the answers that have raised the worst case, in the order of asking.
+    `open` sums the reservations of intents without an outcome: in flight while a run is going on.
+    `credits_per_token` is the highest rate of any response, None before the first; `overruns` are the
+    responses that raised the worst case, in sending order.
     """
 
     spend: Spend = Spend()
@@ -127,6 +187,6 @@ class Totals:
 
     @property
     def at_the_end(self) -> "Totals":
-        """As it is when nothing is in flight any more: an intent that is open then is in doubt."""
+        """Returns the sums with open intents as uncertain, for when nothing is in flight any more."""
         uncertain = self.spend.uncertain.plus(self.open)
         return replace(self, spend=replace(self.spend, uncertain=uncertain), open=NOTHING)

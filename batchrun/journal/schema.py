@@ -1,24 +1,14 @@
-"""The journal's format: its tables, and what shows that they are whole.
-
-A flipped bit is found by SQLite's integrity check: in pages by their structure, in digests by the second copy
-in the index, in the numbers that the budget rests on by the column `control`, which a CHECK constraint
-compares with their sum. An answer and what goes with it have a checksum, compared whenever they are read.
-Texts of errors have neither.
-"""
+"""The journal's format: its tables. `checksums` says what protects their records."""
 
 import sqlite3
+from functools import cache
 from pathlib import Path
 
 from batchrun.errors import JournalError
-from batchrun.journal.connection import damaged
 
-FORMAT = 3
-APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools know the format
+FORMAT = 4
+APPLICATION_ID = 0x62617463  # "batc", by which `file` and SQLite tools recognize the format
 
-INTENT_CONTROL = "attempt + run + number + started_at + nano_usd + credits + tokens"
-
-# What the budget rests on. NULL counts as -1, since a flipped bit can make a 0 of it.
-ATTEMPT_CONTROL = "attempt + run + started_at + final + ifnull(nano_usd, -1) + credits + tokens"
 RUN_CONTROL = "run + started_at + sandbox"
 OVERRUN_CONTROL = "attempt + input_bound + output_bound"
 
@@ -37,17 +27,6 @@ CREATE TABLE runs (
     exit_code INTEGER,
     reason TEXT,
     control INTEGER NOT NULL CHECK (control = {RUN_CONTROL})
-);
-CREATE TABLE intents (                  -- requests that may be on their way: no outcome is known
-    attempt INTEGER PRIMARY KEY,
-    run INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    number INTEGER NOT NULL,
-    started_at INTEGER NOT NULL,
-    nano_usd INTEGER NOT NULL,          -- the three amounts are reserved, at the worst case
-    credits INTEGER NOT NULL,
-    tokens INTEGER NOT NULL,
-    control INTEGER NOT NULL CHECK (control = {INTENT_CONTROL})
 );
 CREATE TABLE attempts (                 -- requests whose end is known, or given up
     attempt INTEGER PRIMARY KEY,
@@ -69,14 +48,17 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
     http_status INTEGER,
     error_code TEXT,
     error TEXT,
-    control INTEGER NOT NULL CHECK (control = {ATTEMPT_CONTROL})
+    control INTEGER NOT NULL,           -- CRC-32 of the columns up to first_token_ms
+    response_crc32 INTEGER NOT NULL,    -- continues it over the response
+    response BLOB                       -- as it came
 );
 CREATE INDEX attempts_by_digest ON attempts (digest);
 CREATE INDEX attempts_without_answer ON attempts (outcome) WHERE outcome <> 'answered';
-CREATE TABLE responses (                -- the answers as they came
-    attempt INTEGER PRIMARY KEY,
-    crc32 INTEGER NOT NULL,             -- of the body and of the numbers that go with it
-    body BLOB NOT NULL
+CREATE TABLE intent_blocks (            -- the intents of one commit, until the last of them has ended
+    first INTEGER PRIMARY KEY,          -- their first attempt
+    intents TEXT NOT NULL,              -- [attempt, run, number, started_at, nano_usd, credits, tokens]
+    digests BLOB NOT NULL,              -- their digests, 16 bytes each
+    crc32 INTEGER NOT NULL
 );
 CREATE TABLE overruns (                 -- answers that cost more than had been thought possible
     attempt INTEGER PRIMARY KEY,
@@ -84,39 +66,75 @@ CREATE TABLE overruns (                 -- answers that cost more than had been 
     output_bound INTEGER NOT NULL,
     control INTEGER NOT NULL CHECK (control = {OVERRUN_CONTROL})
 );
+CREATE TABLE totals (                   -- sums over attempts, kept in the same transactions
+    run INTEGER NOT NULL,
+    day INTEGER NOT NULL,               -- of started_at: days since 1970 UTC
+    outcome TEXT NOT NULL,
+    error_code TEXT NOT NULL,           -- '' with a response
+    requests INTEGER NOT NULL,
+    retried INTEGER NOT NULL,
+    final INTEGER NOT NULL,
+    nano_usd INTEGER NOT NULL,
+    credits INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    dearest_credits INTEGER NOT NULL,   -- and tokens, of the response with the most credits per token
+    dearest_tokens INTEGER NOT NULL,
+    least_balance INTEGER,              -- the lowest remaining_credits, and when the first with it ended
+    least_balance_at INTEGER,
+    crc32 INTEGER NOT NULL,
+    PRIMARY KEY (run, day, outcome, error_code)
+) WITHOUT ROWID;
+CREATE TABLE checks (                   -- when the whole journal was last checked
+    checked_at INTEGER NOT NULL
+);
+CREATE VIEW intents AS                  -- requests that may be on their way: no outcome is known
+SELECT attempt, run, digest, number, started_at, nano_usd, credits, tokens FROM (
+    SELECT json_extract(value, '$[0]') AS attempt, json_extract(value, '$[1]') AS run,
+        substr(digests, 1 + 16 * key, 16) AS digest, json_extract(value, '$[2]') AS number,
+        json_extract(value, '$[3]') AS started_at, json_extract(value, '$[4]') AS nano_usd,
+        json_extract(value, '$[5]') AS credits, json_extract(value, '$[6]') AS tokens
+    FROM intent_blocks, json_each(intents)
+) AS opened WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE attempts.attempt = opened.attempt);
+CREATE VIEW responses AS                -- the answers as they came
+SELECT attempt, response_crc32 AS crc32, response AS body FROM attempts WHERE response NOTNULL;
 """
 
 
+@cache
+def columns(table: str) -> tuple[str, ...]:
+    """Returns the names of a table's columns, in order."""
+    fresh = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        create(fresh)
+        return tuple(name for (name,) in fresh.execute("SELECT name FROM pragma_table_info(?)", (table,)))
+    finally:
+        fresh.close()
+
+
 def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables, all or none of them."""
+    """Creates the tables, all or none of them."""
     connection.executescript(
         f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
     )
 
 
-def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises JournalError where the file is no journal, or has another format."""
+def format_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Returns the format of a journal's file. Raises JournalError where it isn't one, or is newer."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise JournalError(
-            f"{path} is no journal of batchrun, or its first page is damaged. It is left as it is.\n"
+            f"{path} is not a journal of batchrun, or its first page is damaged. It is left as it is.\n"
             "If it was one, save what can still be read: batchrun export --salvage JOB"
         )
-    if version != FORMAT:
+    if not 1 <= version <= FORMAT:
         raise JournalError(
-            f"The journal {path} has format {version}; this batchrun knows format {FORMAT}.\n"
+            f"The journal {path} has format {version}; this batchrun knows format {FORMAT} and older.\n"
             "Install the batchrun that wrote it. The journal is left as it is."
         )
-
-
-def check_contents(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises JournalError where anything but an answer's body is found damaged."""
-    if not has_our_tables(connection):
-        raise damaged(path, "its tables are not as they were made")
-    verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != ("ok",):
-        raise damaged(path, str(verdict[0]).splitlines()[-1])
+    return int(version)
 
 
 def has_our_tables(connection: sqlite3.Connection) -> bool:

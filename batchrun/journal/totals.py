@@ -1,64 +1,154 @@
-"""Sums over the journal."""
+"""Sums over attempts by run, day, outcome and error code, kept in the same transactions as the attempts."""
 
 import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
 
-from batchrun.amounts import Amount
-from batchrun.journal.records import Outcome, Overrun, Spend, Totals
+import msgspec
+from msgspec.structs import astuple
+
+from batchrun.amounts import NOTHING, Amount
+from batchrun.clock import MILLISECONDS_PER_DAY
+from batchrun.journal.attempt_rows import FAILURES, read_attempts
+from batchrun.journal.checksums import checksum
+from batchrun.journal.connection import damaged
+from batchrun.journal.records import AttemptRow, Intent, Outcome, Overrun, Spend, Totals
 
 
-def sum_up(connection: sqlite3.Connection, where: str) -> Totals:
-    """Over the attempts and intents that the condition `where` holds for.
+class Group(NamedTuple):
+    """What the attempts of one sum have in common. `day` counts from 1970-01-01 UTC; `error_code` is "" where
+    there is none."""
 
-    By plain scans, since a GROUP BY over a million answers would sort them.
-    """
-    *answered, credits_of_dearest, tokens_of_dearest, rate = connection.execute(
-        # SQLite takes the other columns of a lone max() from the row that has the maximum.
-        "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
-        " ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(number > 1), 0),"
-        " credits, tokens, max(CAST(credits AS REAL) / tokens)"
-        f" FROM attempts WHERE outcome = 'answered' AND {where}"
-    ).fetchone()
-    others = {
-        row[0]: row[1:]
-        for row in connection.execute(
-            "SELECT outcome, count(*), ifnull(sum(nano_usd), 0), sum(credits), sum(tokens),"
-            " sum(number > 1), sum(final)"
-            f" FROM attempts WHERE outcome <> 'answered' AND {where} GROUP BY outcome"
-        )
-    }
-    refused, uncertain = (others.get(outcome, (0,) * 6) for outcome in (Outcome.REFUSED, Outcome.UNCERTAIN))
-    in_flight = connection.execute(
-        "SELECT count(*), ifnull(sum(nano_usd), 0), ifnull(sum(credits), 0), ifnull(sum(tokens), 0),"
-        f" ifnull(sum(number > 1), 0) FROM intents WHERE {where}"
-    ).fetchone()
-    return Totals(
-        spend=Spend(Amount(answered[1], answered[2], answered[3], answered[0]), Amount(*uncertain[1:4])),
-        open=Amount(*in_flight[1:4]),
-        open_intents=in_flight[0],
-        requests=answered[0] + refused[0] + uncertain[0] + in_flight[0],
-        retried=answered[6] + refused[4] + uncertain[4] + in_flight[4],
-        answered=answered[0],
-        failed=refused[5] + uncertain[5],
-        uncertain=uncertain[0],
-        input_tokens=answered[4],
-        output_tokens=answered[5],
-        remaining_credits=_remaining_credits(connection, where),
-        credits_per_token=Fraction(credits_of_dearest, tokens_of_dearest) if rate else None,
-        overruns=_overruns(connection, where),
-        by_error=_by_error(connection, where),
+    run: int
+    day: int
+    outcome: str
+    error_code: str
+
+
+class Sums(msgspec.Struct):
+    """The sums over the attempts of one group. `dearest_credits` and `dearest_tokens` are those of the
+    response with the most credits per token; `least_balance` is the lowest that a response has stated, and
+    `least_balance_at` when the first of these ended."""
+
+    requests: int = 0
+    retried: int = 0
+    final: int = 0
+    nano_usd: int = 0
+    credits: int = 0
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dearest_credits: int = 0
+    dearest_tokens: int = 1
+    least_balance: int | None = None
+    least_balance_at: int | None = None
+
+    def add(self, attempt: AttemptRow) -> None:
+        """Adds an attempt, a record of the table."""
+        self.requests += 1
+        self.retried += attempt.number > 1
+        self.final += attempt.final
+        self.nano_usd += attempt.nano_usd or 0
+        self.credits += attempt.credits
+        self.tokens += attempt.tokens
+        self.input_tokens += attempt.input_tokens or 0
+        self.output_tokens += attempt.output_tokens or 0
+        if attempt.tokens:
+            self._see_rate(attempt.credits, attempt.tokens)
+        if attempt.remaining_credits is not None:
+            self._see_balance(attempt.remaining_credits, attempt.finished_at)
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Returns the sums over both groups."""
+        names = Sums.__struct_fields__[:8]
+        both = Sums(*(getattr(self, name) + getattr(other, name) for name in names), *astuple(self)[8:])
+        both._see_rate(other.dearest_credits, other.dearest_tokens)
+        if other.least_balance is not None and other.least_balance_at is not None:
+            both._see_balance(other.least_balance, other.least_balance_at)
+        return both
+
+    def stored(self) -> tuple[int | None, ...]:
+        """Returns the values as the table has them: SQLite's integers have 64 bits."""
+        return tuple(value if value is None else min(value, _MOST) for value in astuple(self))
+
+    def _see_rate(self, credits_booked: int, tokens: int) -> None:
+        """Keeps the higher rate; of two that are equal the one with more tokens, whatever the order."""
+        rate, highest = credits_booked * self.dearest_tokens, self.dearest_credits * tokens
+        if rate > highest or (rate == highest and tokens > self.dearest_tokens):
+            self.dearest_credits, self.dearest_tokens = credits_booked, tokens
+
+    def _see_balance(self, balance: int, at: int) -> None:
+        if (
+            self.least_balance is None
+            or self.least_balance_at is None
+            or (balance, at) < (self.least_balance, self.least_balance_at)
+        ):
+            self.least_balance, self.least_balance_at = balance, at
+
+
+SumsByGroup = dict[Group, Sums]
+_MOST = 2**63 - 1
+_VALUES = len(Group._fields) + len(Sums.__struct_fields__)
+_UPSERT = f"INSERT OR REPLACE INTO totals VALUES ({', '.join('?' * (_VALUES + 1))})"
+
+
+def group_of(attempt: AttemptRow) -> Group:
+    """Returns the group of a record of the table `attempts`."""
+    return Group(
+        attempt.run, attempt.started_at // MILLISECONDS_PER_DAY, attempt.outcome, attempt.error_code or ""
     )
 
 
-def _remaining_credits(connection: sqlite3.Connection, where: str) -> int | None:
-    newest = connection.execute(
-        f"SELECT remaining_credits FROM attempts WHERE {where} AND outcome = 'answered'"
-        " ORDER BY attempt DESC LIMIT 1"
-    ).fetchone()
-    return newest[0] if newest else None
+def sum_up(attempts: Iterable[AttemptRow]) -> SumsByGroup:
+    """Returns the sums over records of the table `attempts`."""
+    sums: SumsByGroup = {}
+    for attempt in attempts:
+        add_up(sums, attempt)
+    return sums
 
 
-def _overruns(connection: sqlite3.Connection, where: str) -> tuple[Overrun, ...]:
+def add_up(sums: SumsByGroup, attempt: AttemptRow) -> None:
+    """Adds an attempt to the sums of its group."""
+    group = group_of(attempt)
+    if group not in sums:
+        sums[group] = Sums()
+    sums[group].add(attempt)
+
+
+def read_sums(connection: sqlite3.Connection, path: Path, group: Group | None = None) -> SumsByGroup:
+    """Returns the journal's sums, all or those of one group. Raises JournalError where one is damaged."""
+    where = "" if group is None else " WHERE (run, day, outcome, error_code) = (?, ?, ?, ?)"
+    found: SumsByGroup = {}
+    for *record, crc in connection.execute(f"SELECT * FROM totals{where}", group or ()):
+        if checksum(record) != crc:
+            raise damaged(path, "a record of its totals doesn't match its checksum")
+        found[Group(*record[:4])] = Sums(*record[4:])
+    return found
+
+
+def write_sums(connection: sqlite3.Connection, sums: Mapping[Group, Sums]) -> None:
+    """Writes the sums of some groups in place of what stands there."""
+    records = ((*group, *sums[group].stored()) for group in sums)
+    connection.executemany(_UPSERT, ((*record, checksum(record)) for record in records))
+
+
+def add_to_sums(connection: sqlite3.Connection, path: Path, attempts: Iterable[AttemptRow]) -> None:
+    """Adds attempts to the journal's sums."""
+    for group, added in sum_up(attempts).items():
+        known = read_sums(connection, path, group).get(group, Sums())
+        write_sums(connection, {group: known.plus(added)})
+
+
+def recount_failures(connection: sqlite3.Connection, path: Path) -> None:
+    """Sums the attempts without a response up again, after some have changed."""
+    connection.execute(f"DELETE FROM totals WHERE {FAILURES}")
+    write_sums(connection, sum_up(read_attempts(connection, path, FAILURES)))
+
+
+def overruns_of(connection: sqlite3.Connection, where: str) -> tuple[Overrun, ...]:
+    """Returns the responses that raised the worst case, of attempts for which the condition `where` holds."""
     found = connection.execute(
         "SELECT ifnull(nano_usd, 0), tokens, input_bound, output_bound"
         f" FROM overruns JOIN attempts USING (attempt) WHERE {where} ORDER BY attempt"
@@ -66,10 +156,44 @@ def _overruns(connection: sqlite3.Connection, where: str) -> tuple[Overrun, ...]
     return tuple(map(Overrun._make, found))
 
 
-def _by_error(connection: sqlite3.Connection, where: str) -> dict[str, int]:
-    return dict(
-        connection.execute(
-            "SELECT error_code, count(*) FROM attempts"
-            f" WHERE outcome <> 'answered' AND {where} GROUP BY error_code"
-        )
+def totals_of(
+    sums: SumsByGroup,
+    in_flight: Sequence[Intent],
+    remaining_credits: int | None,
+    overruns: tuple[Overrun, ...],
+) -> Totals:
+    """Returns the sums as one value. `in_flight` are the intents without an outcome."""
+    by_outcome = {outcome: Sums() for outcome in Outcome}
+    by_error: dict[str, int] = {}
+    for group, part in sums.items():
+        by_outcome[Outcome(group.outcome)] = by_outcome[Outcome(group.outcome)].plus(part)
+        if group.outcome != Outcome.ANSWERED:
+            by_error[group.error_code] = by_error.get(group.error_code, 0) + part.requests
+    answered, refused, uncertain = by_outcome.values()
+    reserved = NOTHING
+    for intent in in_flight:
+        reserved = reserved.plus(Amount(intent.nano_usd, intent.credits, intent.tokens))
+    parts = (answered, refused, uncertain)
+    return Totals(
+        spend=Spend(
+            Amount(answered.nano_usd, answered.credits, answered.tokens, answered.requests),
+            Amount(uncertain.nano_usd, uncertain.credits, uncertain.tokens),
+        ),
+        open=reserved,
+        open_intents=len(in_flight),
+        requests=sum(part.requests for part in parts) + len(in_flight),
+        retried=sum(part.retried for part in parts) + sum(intent.number > 1 for intent in in_flight),
+        answered=answered.requests,
+        failed=refused.final + uncertain.final,
+        uncertain=uncertain.requests,
+        input_tokens=answered.input_tokens,
+        output_tokens=answered.output_tokens,
+        remaining_credits=remaining_credits,
+        credits_per_token=_rate(answered),
+        overruns=overruns,
+        by_error=by_error,
     )
+
+
+def _rate(answered: Sums) -> Fraction | None:
+    return Fraction(answered.dearest_credits, answered.dearest_tokens) if answered.dearest_credits else None

@@ -1,8 +1,8 @@
-"""Answers that name one of the job's choices.
+"""Reads answers that name one of the job's choices.
 
-The rule: a label is read where the answer names one choice and no other, anywhere, and where whatever
-else it says can't change that. Mentions are found as whole words; "not good" is one mention where it is a
-choice itself, and "not" beside "good" where it isn't. Around the mention may stand
+The rule: an answer has a label where it names exactly one choice, and where the rest of its text can't change
+that. Mentions are found as whole words; "not good" is one mention where it is a choice itself, and "not"
+beside "good" where it isn't. These may surround the mention:
 
 - marks that touch nothing (`folding.SOFT`), bullets and headings;
 - words that change nothing (`words.NEUTRAL`), or a name of up to three words before a colon;
@@ -16,11 +16,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batchrun.labels import Label, Unreadable, excerpt
-from batchrun.labels.folding import SOFT, choice_key, folded
+from batchrun.labels.label import InvalidLabel, Label, excerpt
+from batchrun.labels.normalize import SOFT, choice_key, folded
 from batchrun.labels.sentence import adds_nothing, concludes, explains, leads_in, words
-from batchrun.labels.words import NEUTRAL, takes_back
-from batchrun.labels.wrapping import MOST_CHARACTERS, too_long, without_markup, without_thinking
+from batchrun.labels.unwrap import MOST_CHARACTERS, too_long, without_markup, without_thinking
+from batchrun.labels.word_lists import NEUTRAL, takes_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class _Mention:
 
 
 def make_choices(choices: Sequence[str]) -> Choices:
-    """The choices, to be looked for; their keys differ (`batchrun.job.labels` checks that)."""
+    """Prepares the choices for the search; their keys differ (`batchrun.job.labels` checks that)."""
     spelled = {choice_key(choice): choice for choice in choices}
     starting: dict[str, list[str]] = {}
     for key in sorted(spelled, key=len, reverse=True):
@@ -47,34 +47,36 @@ def make_choices(choices: Sequence[str]) -> Choices:
     return Choices(spelled, starting)
 
 
-def read_choice(choices: Choices, text: str, cut: bool) -> Label | Unreadable:
-    """The choice that the answer `text` names; `cut` says that it ended at max_tokens."""
+def read_choice(choices: Choices, text: str, truncated: bool) -> Label | InvalidLabel:
+    """Returns the choice that the answer `text` names; `truncated`: it ended at max_tokens."""
     answer = without_thinking(text)
     if not answer.strip():
-        return Unreadable("empty", "the answer is empty")
+        return InvalidLabel("empty", "the answer is empty")
     if len(answer) > MOST_CHARACTERS:
-        return Unreadable("too_long", too_long(answer))
+        return InvalidLabel("too_long", too_long(answer))
     key = choice_key(answer)
     if key in choices.spelled:
-        return _cut_off(choices, key) if cut else _label(choices, key)
-    return _read_sentence(choices, folded(without_markup(answer, choices.spelled)), cut)
+        return _cut_off(choices, key) if truncated else _label(choices, key)
+    return _read_sentence(choices, folded(without_markup(answer, choices.spelled)), truncated)
 
 
-def _read_sentence(choices: Choices, text: str, cut: bool) -> Label | Unreadable:
+def _read_sentence(choices: Choices, text: str, truncated: bool) -> Label | InvalidLabel:
     mentions = _mentions(choices, text.replace("\n", " "))
     named = list(dict.fromkeys(mention.key for mention in mentions))
     if not named:
-        return Unreadable("no_choice", "the answer names none of the choices")
+        return InvalidLabel("no_choice", "the answer names none of the choices")
     if len(named) > 1:
-        return Unreadable("two_choices", _names_several([choices.spelled[key] for key in named]))
+        return InvalidLabel("two_choices", _names_several([choices.spelled[key] for key in named]))
     plain = [mention for mention in mentions if _stands_alone(text, mention)]
     says_only = bool(plain) and plain[0] == mentions[0] and _says_only(text, plain)
     if not says_only and not (plain and _concludes(text, plain[-1])):
-        return Unreadable("unclear", _not_plain(choices.spelled[named[0]], text))
+        return InvalidLabel("unclear", _not_plain(choices.spelled[named[0]], text))
     ends_there = not text[plain[-1].end :].strip(SOFT)
-    if cut and ends_there and named[0] in NEUTRAL:
-        return Unreadable("cut_off", f"the answer was cut off at {choices.spelled[named[0]]}, in a sentence")
-    return _cut_off(choices, named[0]) if cut and ends_there else _label(choices, named[0])
+    if truncated and ends_there and named[0] in NEUTRAL:
+        return InvalidLabel(
+            "cut_off", f"the answer was cut off at {choices.spelled[named[0]]}, in a sentence"
+        )
+    return _cut_off(choices, named[0]) if truncated and ends_there else _label(choices, named[0])
 
 
 def _label(choices: Choices, key: str) -> Label:
@@ -82,17 +84,19 @@ def _label(choices: Choices, key: str) -> Label:
     return Label(spelled, spelled)
 
 
-def _cut_off(choices: Choices, key: str) -> Label | Unreadable:
-    """The label, unless the answer was cut at what could have become another choice."""
+def _cut_off(choices: Choices, key: str) -> Label | InvalidLabel:
+    """Returns the label, unless the answer was cut where it could have become another choice."""
     for other in choices.starting[key[0]]:
         if other != key and other.startswith(key):
             found, possible = choices.spelled[key], choices.spelled[other]
-            return Unreadable("cut_off", f"the answer was cut off at {found}: it may have become {possible}")
+            return InvalidLabel(
+                "cut_off", f"the answer was cut off at {found}: it may have become {possible}"
+            )
     return _label(choices, key)
 
 
 def _mentions(choices: Choices, text: str) -> list[_Mention]:
-    """Choices as whole words, the longest at each place, without those inside a longer one."""
+    """Returns choices found as whole words, the longest at each place, without ones inside a longer one."""
     mentions: list[_Mention] = []
     for start, character in enumerate(text):
         for key in choices.starting.get(character, ()):
@@ -105,7 +109,7 @@ def _mentions(choices: Choices, text: str) -> list[_Mention]:
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:
-    """Whether no word goes on over either end."""
+    """Whether no word continues across either end."""
     before = start > 0 and _in_word(text[start - 1]) and _in_word(text[start])
     after = end < len(text) and _in_word(text[end]) and _in_word(text[end - 1])
     return not before and not after
@@ -117,7 +121,7 @@ def _in_word(character: str) -> bool:
 
 
 def _stands_alone(text: str, mention: _Mention) -> bool:
-    """Whether nothing touches the mention that may make it another thing, as in "A+", "-1" or "1.5"."""
+    """Whether nothing touches the mention that may change its meaning, as in "A+", "-1" or "1.5"."""
     before, after = text[: mention.start][-2:], text[mention.end : mention.end + 2]
     if before and (before[-1] not in SOFT or before[-1] in ")]}"):
         return False
@@ -132,7 +136,7 @@ def _stands_alone(text: str, mention: _Mention) -> bool:
 
 
 def _says_only(text: str, plain: Sequence[_Mention]) -> bool:
-    """Whether the text is its first mention, led in and explained by nothing that could change it."""
+    """Whether the text is its first mention, with no lead-in or explanation that could change it."""
     first = plain[0]
     if not leads_in(text[: first.start], first.key):
         return False
@@ -140,7 +144,7 @@ def _says_only(text: str, plain: Sequence[_Mention]) -> bool:
 
 
 def _without(text: str, mentions: Sequence[_Mention], begin: int) -> str:
-    """The text from `begin` on, with blanks for the mentions."""
+    """Returns the text from `begin` on, with blanks for the mentions."""
     parts = []
     for mention in mentions:
         parts.append(text[begin : mention.start])

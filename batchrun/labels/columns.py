@@ -1,4 +1,4 @@
-"""From a JSON Schema of an object to typed columns, one for each of its properties."""
+"""Derives typed columns from an object's JSON Schema, one for each property."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Column:
 
 
 def columns(schema: Mapping[str, Any]) -> tuple[Column, ...]:
-    """A column for each property, in the schema's order; every column may be null.
+    """Returns a column for each property, in the schema's order; every column may be null.
 
     A property is typed where its values have one type besides null: by `type`, `enum` or `const`, also
     inside `$ref`, `anyOf`, `oneOf` and `allOf`. Raises JobError for a schema that isn't one of an object
@@ -57,7 +57,7 @@ def _references(part: Any) -> Iterator[str]:
 
 
 def _resolved(part: Any, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What `part` is behind its references; nothing is known of one that can't be followed."""
+    """Resolves the references of `part`; an unresolvable one leaves it unknown."""
     for _ in range(_MOST_STEPS):
         if not isinstance(part, Mapping):
             return {}
@@ -93,7 +93,7 @@ def _column_type(spec: Any, schema: Mapping[str, Any]) -> str:
 
 
 def _kinds(spec: Any, schema: Mapping[str, Any], steps: int) -> set[str]:
-    """The types that values of `spec` may have, as those of columns; "json" stands for any other."""
+    """Returns the column types that values of `spec` may have; "json" stands for any other."""
     part = _resolved(spec, schema)
     if steps == 0:
         return {"json"}

@@ -1,4 +1,4 @@
-"""Answers that hold one JSON object, valid against the job's schema."""
+"""Reads answers that hold one JSON object, valid against the job's schema."""
 
 import json
 import re
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.labels import Label, Unreadable, excerpt
 from batchrun.labels.columns import Column, columns, refuse_remote
-from batchrun.labels.wrapping import too_long, without_thinking
+from batchrun.labels.label import InvalidLabel, Label, excerpt
+from batchrun.labels.unwrap import too_long, without_thinking
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
 _MOST_FAULTS = 3  # named in a reason
 _MOST_CHARACTERS_FOR_ALL_FAULTS = 20_000  # a fault costs some ten microseconds, and a list may have many
-_MOST_CHARACTERS = 1_000_000  # of an answer: it bounds the work that an answer can make, as do the blocks
+_MOST_CHARACTERS = 1_000_000  # the limit of one answer, which bounds its work, as the blocks do
 _MOST_BLOCKS = 32
 _QUOTE_OR_BRACE = re.compile(r'["{}]')
 _STRING_REST = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -27,18 +27,18 @@ _STRING_REST = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ObjectSchema:
-    """The schema, ready to check; and the columns of its properties."""
+    """The compiled schema, and the columns of its properties."""
 
     validator: "Validator"
     columns: tuple[Column, ...]
 
 
 class _NotPlainError(Exception):
-    """JSON that readers disagree about: `str(error)` is the reason."""
+    """JSON that decoders read differently: `str(error)` is the reason."""
 
 
 def make_schema(schema: Mapping[str, Any]) -> ObjectSchema:
-    """The schema, compiled: draft 2020-12 where its `$schema` names no other. Raises JobError.
+    """Compiles the schema: draft 2020-12 unless its `$schema` names another. Raises JobError.
 
     `format` is checked. Patterns run on the engine that is linear in the text.
     """
@@ -54,72 +54,72 @@ def make_schema(schema: Mapping[str, Any]) -> ObjectSchema:
     return ObjectSchema(validator, columns(schema))
 
 
-def read_object(schema: ObjectSchema, text: str, cut: bool) -> Label | Unreadable:
-    """The one JSON object in the answer `text`, which may stand in a fence or among words.
+def read_object(schema: ObjectSchema, text: str, truncated: bool) -> Label | InvalidLabel:
+    """Returns the single JSON object in the answer `text`, which may be in a fence or among words.
 
-    The same answer gives the same reason, word for word: a repair is known again by it.
+    The same answer gives the same reason, word for word: a repair is recognized by it.
     """
     answer = without_thinking(text).strip().removeprefix("\ufeff")
     if not answer:
-        return Unreadable("empty", "the answer is empty")
+        return InvalidLabel("empty", "the answer is empty")
     if len(answer) > _MOST_CHARACTERS:
-        return Unreadable("too_long", too_long(answer, _MOST_CHARACTERS))
-    found = _find(answer, cut)
-    if isinstance(found, Unreadable):
+        return InvalidLabel("too_long", too_long(answer, _MOST_CHARACTERS))
+    found = _find(answer, truncated)
+    if isinstance(found, InvalidLabel):
         return found
     faults = _faults(schema.validator, found, one=len(answer) > _MOST_CHARACTERS_FOR_ALL_FAULTS)
     if faults:
         more = "; and more" if len(faults) > _MOST_FAULTS else ""
         told = "; ".join(faults[:_MOST_FAULTS])
-        return Unreadable("schema", f"the JSON doesn't fit the schema: {told}{more}")
+        return InvalidLabel("schema", f"the JSON doesn't fit the schema: {told}{more}")
     try:
         value = {column.name: _typed(column, found.get(column.name)) for column in schema.columns}
     except _NotPlainError as error:
-        return Unreadable("out_of_range", str(error))
+        return InvalidLabel("out_of_range", str(error))
     return Label(_canonical({**found, **_exact(schema.columns, found, value)}), value)
 
 
-def _find(answer: str, cut: bool) -> dict[str, Any] | Unreadable:
-    """The object that the answer is, else the one object in it."""
+def _find(answer: str, truncated: bool) -> dict[str, Any] | InvalidLabel:
+    """Returns the answer as an object, else the single object in it."""
     try:
         whole = _parsed(answer)
     except _NotPlainError as error:
-        return Unreadable("bad_json", f"the JSON is not valid: {error}")
+        return InvalidLabel("bad_json", f"the JSON is not valid: {error}")
     except ValueError as error:
-        return _find_within(answer, cut, str(error))
+        return _find_within(answer, truncated, str(error))
     if not isinstance(whole, dict):
-        return Unreadable("no_object", f"the answer is {_json_kind(whole)}, not a JSON object")
+        return InvalidLabel("no_object", f"the answer is {_json_kind(whole)}, not a JSON object")
     return whole
 
 
-def _find_within(answer: str, cut: bool, fault: str) -> dict[str, Any] | Unreadable:
+def _find_within(answer: str, truncated: bool, fault: str) -> dict[str, Any] | InvalidLabel:
     blocks = list(islice(_blocks(answer), _MOST_BLOCKS))
     if not blocks:
-        return Unreadable("no_object", "the answer holds no JSON object")
+        return InvalidLabel("no_object", "the answer holds no JSON object")
     objects: list[dict[str, Any]] = []
     for block in blocks:
         try:
             objects.append(_parsed(block))
         except _NotPlainError as error:
-            return Unreadable("bad_json", f"the JSON is not valid: {error}")
+            return InvalidLabel("bad_json", f"the JSON is not valid: {error}")
         except ValueError as error:
             fault = str(error)
     if len({_canonical(found) for found in objects}) > 1:
-        return Unreadable("two_objects", f"the answer holds {len(objects)} JSON objects")
+        return InvalidLabel("two_objects", f"the answer holds {len(objects)} JSON objects")
     if objects and len(objects) == sum(map(_is_meant_as_json, blocks)) and len(blocks) < _MOST_BLOCKS:
         return objects[0]
-    if cut or not blocks[-1].endswith("}"):
-        return Unreadable("cut_off", "the JSON ends before it is complete")
-    return Unreadable("bad_json", f"the JSON is not valid: {fault}")
+    if truncated or not blocks[-1].endswith("}"):
+        return InvalidLabel("cut_off", "the JSON ends before it is complete")
+    return InvalidLabel("bad_json", f"the JSON is not valid: {fault}")
 
 
 def _is_meant_as_json(block: str) -> bool:
-    """Braces in prose, "{like these}", are no broken object."""
+    """Whether braces begin an object: in prose, "{like these}", they are not a broken one."""
     return ":" in block or block == "{}"
 
 
 def _blocks(answer: str) -> Iterator[str]:
-    """The outermost {...} of the answer, in order; the last one as far as it goes. One pass."""
+    """Yields the outermost {...} of the answer, in order, the last one possibly cut. One pass."""
     depth, begin, position = 0, 0, 0
     while mark := _QUOTE_OR_BRACE.search(answer, position):
         position = mark.end()
@@ -140,7 +140,7 @@ def _blocks(answer: str) -> Iterator[str]:
 
 
 def _parsed(text: str) -> Any:
-    """JSON as the standard has it. Raises ValueError; _NotPlainError for a key that stands twice."""
+    """Decodes standard JSON. Raises ValueError; _NotPlainError for a duplicate key."""
     try:
         value = msgspec.json.decode(text.encode())
         json.loads(text, object_pairs_hook=_without_twins)  # msgspec takes the last of two silently
@@ -162,7 +162,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _typed(column: Column, value: Any) -> Any:
-    """The value as its column holds it; null for a property that is missing."""
+    """Returns the value for its column; None for a missing property."""
     if value is None:
         return None
     if column.type == "json":
@@ -188,7 +188,7 @@ def _number(column: Column, value: float) -> int | float:
 
 
 def _exact(of: Sequence[Column], found: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers as their columns hold them, so that 2 and 2.0 are one label."""
+    """Returns the numbers as their columns' types, so that 2 and 2.0 are one label."""
     plain = [column.name for column in of if column.type != "json" and column.name in found]
     return {name: value[name] for name in plain}
 
@@ -198,7 +198,7 @@ def _canonical(value: Any) -> str:
 
 
 def _faults(validator: "Validator", found: dict[str, Any], one: bool) -> list[str]:
-    """What doesn't fit, in an order that is always the same; the first fault alone where `one` is enough."""
+    """Returns the schema's violations, in a fixed order; only the first where `one` is enough."""
     if not one:
         return sorted(map(_told, validator.iter_errors(found)))
     from jsonschema_rs import ValidationError

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from batchrun.errors import JobError
-from batchrun.labels import Label, Unreadable, excerpt
-from batchrun.labels.wrapping import MOST_CHARACTERS, too_long, unwrapped, without_thinking
+from batchrun.labels.label import InvalidLabel, Label, excerpt
+from batchrun.labels.unwrap import MOST_CHARACTERS, too_long, unwrapped, without_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def compiled_pattern(pattern: str) -> "Callable[[str], bool]":
 
 
 def _fault(pattern: str) -> str:
-    """What is wrong, in the words of Python's parser, since the other one gives none."""
+    """Returns the fault in the words of Python's parser, since the engine gives none."""
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
@@ -44,19 +44,21 @@ def _fault(pattern: str) -> str:
     )
 
 
-def read_pattern(matches: "Callable[[str], bool]", pattern: str, text: str, cut: bool) -> Label | Unreadable:
-    """The answer as far as it matches: as it stands, else with one wrapping after another taken off.
+def read_pattern(
+    matches: "Callable[[str], bool]", pattern: str, text: str, truncated: bool
+) -> Label | InvalidLabel:
+    """Returns the answer that matches: unchanged, else with wrappings removed one by one.
 
-    An answer that was cut at max_tokens may be the beginning of a longer one, and is no label.
+    An answer that was cut at max_tokens may be the beginning of a longer one, and is not a label.
     """
     answer = without_thinking(text)
     if not answer.strip():
-        return Unreadable("empty", "the answer is empty")
+        return InvalidLabel("empty", "the answer is empty")
     if len(answer) > MOST_CHARACTERS:
-        return Unreadable("too_long", too_long(answer))
-    if cut:
-        return Unreadable("cut_off", "the answer was cut off at max_tokens, and may be a part only")
+        return InvalidLabel("too_long", too_long(answer))
+    if truncated:
+        return InvalidLabel("cut_off", "the answer was cut off at max_tokens, and may be a part only")
     found = next(filter(matches, unwrapped(answer)), None)
     if found is None:
-        return Unreadable("no_match", f"the answer doesn't match the pattern {excerpt(pattern, 200)}")
+        return InvalidLabel("no_match", f"the answer doesn't match the pattern {excerpt(pattern, 200)}")
     return Label(found, found)

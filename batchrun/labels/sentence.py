@@ -1,10 +1,10 @@
-"""What an answer says around the mention of a choice, in texts as `batchrun.labels.folding` folds them."""
+"""Judges an answer's text around the mention of a choice, as folded by `batchrun.labels.normalize`."""
 
 import re
 import unicodedata
 
-from batchrun.labels.folding import SOFT
-from batchrun.labels.words import ANSWERING, ASKING, NEUTRAL, negates, takes_back
+from batchrun.labels.normalize import SOFT
+from batchrun.labels.word_lists import ANSWERING, ASKING, NEUTRAL, negates, takes_back
 
 _WORD = re.compile(r"[^\s.,!:;\"*_`()\[\]{}|]+")
 _MARK = re.compile(r"[-=>#+]+")
@@ -14,7 +14,7 @@ _FEWEST_WORDS = {":": 3, " - ": 2}  # "toxic: low" and "toxic - x" are scores, n
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without the marks between them."""
+    """Returns a text's words, without the marks between them."""
     found = (word.strip("'") for word in _WORD.findall(text))
     return [word for word in found if word and not _MARK.fullmatch(word)]
 

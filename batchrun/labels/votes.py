@@ -1,4 +1,4 @@
-"""Several answers of a row: how many to ask for, and which label they give."""
+"""Votes among several answers of a row: how many to request, and which label wins."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`more` samples can decide it, fewer can't."""
+    """`more` samples can decide the vote, fewer can't."""
 
     more: int
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """`label`: that of the most samples; None where no one label is ahead, and `reason` says why.
+    """`label`: the most frequent one; None where no single label is ahead, and `reason` says why.
 
-    `agreement`: the share of the samples asked that have the label, 0 to 1; None without a label.
-    `asked`, `saved`: samples. Saved are those that could change nothing any more.
+    `agreement`: the share of requested samples that have the label, 0 to 1; None without a label.
+    `asked`, `saved`: numbers of samples. Saved ones were not sent, since they could change nothing.
     """
 
     label: str | None
@@ -28,11 +28,11 @@ class Decided:
 
 
 def decide(votes: int, samples: Sequence[str | None]) -> Ask | Decided:
-    """What to do after `samples`, the labels so far (None: an answer without a valid label), of `votes`.
+    """Returns the next step after `samples`, the labels so far (None: no valid label), of `votes`.
 
-    A label is decided once the samples that are left could bring no other label level with it, so it is
-    the one that all `votes` samples would have given. A sample without a label is a vote for none: it
-    counts as asked. Only as many are asked at once as it takes, if they agree, to decide.
+    A label is decided once the remaining samples could not bring another label level with it, so it is the
+    one that all `votes` samples would have given. A sample without a label votes for none, and counts as
+    asked. Only as many samples are requested at once as would decide if they agree.
     """
     if votes < 1 or len(samples) > votes:
         raise ValueError(f"{len(samples)} samples for {votes} votes")
@@ -44,6 +44,23 @@ def decide(votes: int, samples: Sequence[str | None]) -> Ask | Decided:
     if left:
         return Ask((left - (ahead - behind)) // 2 + 1)
     return Decided(None, None, len(samples), 0, _no_majority(samples))
+
+
+def decide_each(votes: int, samples: Sequence[Sequence[str] | None]) -> Ask | list[Decided]:
+    """Returns the next step for samples of several values, each of which has a majority of its own.
+
+    A sample has the same number of values as every other, or is None without a valid label. As in `decide`,
+    more samples change no value that is decided, so all can wait for the last one.
+    """
+    number = len(next((sample for sample in samples if sample is not None), ("",)))
+    steps = [
+        decide(votes, [None if sample is None else sample[place] for sample in samples])
+        for place in range(number)
+    ]
+    decided = [step for step in steps if isinstance(step, Decided)]
+    if len(decided) == len(steps):
+        return decided
+    return Ask(max(step.more for step in steps if isinstance(step, Ask)))
 
 
 def _no_majority(samples: Sequence[str | None]) -> str:

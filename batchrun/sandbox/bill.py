@@ -9,31 +9,45 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchrun.sandbox.faults import KINDS
+from batchrun.sandbox.prompt_cache import NO_CACHE, CacheUse
 
 NANO_USD_PER_TOKEN = 5_000
 """5 USD per million tokens, input and output alike."""
+
+NANO_USD_PER_TOKEN_READ = 500
+NANO_USD_PER_TOKEN_WRITTEN = 6_250
+NANO_USD_PER_TOKEN_WRITTEN_1H = 10_000
+"""Of input tokens that the cache of prompts has to do with: 0.1, 1.25 and 2 times the price of others."""
 
 TOKENS_PER_CREDIT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one request costs its key."""
+    """What one request costs its key. Tokens of the cache are parts of the input's."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     credits: int = 0
     nano_usd: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 NO_CHARGE = Charge()
 
 
-def charge_for(input_tokens: int, output_tokens: int) -> Charge:
-    """The price of a request: a credit for each 1,000 tokens begun, 5,000 nano-USD for each token."""
+def charge_for(input_tokens: int, output_tokens: int, cache: CacheUse = NO_CACHE) -> Charge:
+    """The price of a request: a credit for each 1,000 tokens begun, and each token by its kind."""
     tokens = input_tokens + output_tokens
     credits_begun = max(1, -(-tokens // TOKENS_PER_CREDIT))
-    return Charge(input_tokens, output_tokens, credits_begun, tokens * NANO_USD_PER_TOKEN)
+    nano_usd = (
+        (tokens - cache.read - cache.write) * NANO_USD_PER_TOKEN
+        + cache.read * NANO_USD_PER_TOKEN_READ
+        + cache.write_5m * NANO_USD_PER_TOKEN_WRITTEN
+        + cache.write_1h * NANO_USD_PER_TOKEN_WRITTEN_1H
+    )
+    return Charge(input_tokens, output_tokens, credits_begun, nano_usd, cache.read, cache.write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +71,28 @@ class Arrival:
 class Tally:
     """Running sums over requests."""
 
-    __slots__ = ("billed_requests", "credits", "input_tokens", "nano_usd", "output_tokens", "requests")
+    __slots__ = (
+        "billed_requests",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "credits",
+        "input_tokens",
+        "nano_usd",
+        "output_tokens",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.requests = self.billed_requests = self.input_tokens = self.output_tokens = 0
-        self.credits = self.nano_usd = 0
+        self.credits = self.nano_usd = self.cache_read_tokens = self.cache_write_tokens = 0
 
     def add(self, charge: Charge) -> None:
         self.requests += 1
         self.billed_requests += charge is not NO_CHARGE
         self.input_tokens += charge.input_tokens
         self.output_tokens += charge.output_tokens
+        self.cache_read_tokens += charge.cache_read_tokens
+        self.cache_write_tokens += charge.cache_write_tokens
         self.credits += charge.credits
         self.nano_usd += charge.nano_usd
 
@@ -77,6 +102,8 @@ class Tally:
             "billed_requests": self.billed_requests,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
+            "cache_read_tokens": self.cache_read_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
             "credits": self.credits,
             "nano_usd": self.nano_usd,
         }
@@ -84,7 +111,7 @@ class Tally:
 
 
 # A request takes some 120 bytes in this form; as a dictionary it would take several times that.
-_RECORD = struct.Struct("<QI?32sHIIIQBd")
+_RECORD = struct.Struct("<QI?32sHIIIQIIBd")
 _FAULT_CODES: dict[str | None, int] = {None: 0, **{kind: n for n, kind in enumerate(KINDS, 1)}}
 _FAULT_NAMES = (None, *KINDS)
 
@@ -122,6 +149,8 @@ class Bill:
                     charge.output_tokens,
                     charge.credits,
                     charge.nano_usd,
+                    charge.cache_read_tokens,
+                    charge.cache_write_tokens,
                     _FAULT_CODES[fault],
                     arrival.received_at,
                 )
@@ -143,7 +172,7 @@ class Bill:
 
 def _unpacked(record: bytes, keys: list[str]) -> dict[str, Any]:
     number, key, has_digest, digest, status, *amounts, fault, received_at = _RECORD.unpack(record)
-    input_tokens, output_tokens, credits_used, nano_usd = amounts
+    input_tokens, output_tokens, credits_used, nano_usd, cache_read_tokens, cache_write_tokens = amounts
     arrival = Arrival(number, keys[key], digest if has_digest else None, received_at)
     return {
         "id": arrival.id,
@@ -152,6 +181,8 @@ def _unpacked(record: bytes, keys: list[str]) -> dict[str, Any]:
         "status": status,
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,
+        "cache_read_tokens": cache_read_tokens,
+        "cache_write_tokens": cache_write_tokens,
         "credits": credits_used,
         "nano_usd": nano_usd,
         "fault": _FAULT_NAMES[fault],

@@ -1,6 +1,7 @@
 """`/sandbox/...`: reading the bill, and changing limits, faults and credits while the sandbox runs."""
 
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,6 +18,9 @@ from batchrun.sandbox.provider import Provider
 from batchrun.sandbox.wire import encode, error_body
 
 T = TypeVar("T")
+
+MOST_BODY_BYTES = 65_536
+_OWN_HOSTS = frozenset(("127.0.0.1", "localhost"))
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 
@@ -37,14 +41,16 @@ class CreditsChange(Struct, forbid_unknown_fields=True):
 def control_application(provider: Provider) -> Starlette:
     """The application for all paths but `/v1/messages`; its errors have the endpoint's shape."""
 
-    def health(_: Request) -> Response:
+    def health(request: Request) -> Response:
+        _refuse_foreign(request)
         return _json({"status": "ok"})
 
     def bill(request: Request) -> Response:
+        _refuse_foreign(request)
         return _json(provider.bill.statement(with_requests=request.query_params.get("requests") != "0"))
 
     async def limits(request: Request) -> Response:
-        change = _decoded(await request.body(), LimitsChange)
+        change = _decoded(await _body(request), LimitsChange)
         old = provider.limits
         provider.limits = Limits(
             rpm=old.rpm if change.rpm is UNSET else change.rpm,
@@ -53,7 +59,7 @@ def control_application(provider: Provider) -> Starlette:
         return _json({"rpm": provider.limits.rpm, "tpm": provider.limits.tpm})
 
     async def fault_shares(request: Request) -> Response:
-        shares = _decoded(await request.body(), dict[str, Any])
+        shares = _decoded(await _body(request), dict[str, Any])
         try:
             provider.fault_draw.shares = checked_shares(shares)
         except SettingsError as error:
@@ -61,7 +67,7 @@ def control_application(provider: Provider) -> Starlette:
         return _json(provider.fault_draw.shares)
 
     async def balances(request: Request) -> Response:
-        change = _decoded(await request.body(), CreditsChange)
+        change = _decoded(await _body(request), CreditsChange)
         provider.set_credits(change.credits)
         return _json({"credits": change.credits})
 
@@ -75,6 +81,33 @@ def control_application(provider: Provider) -> Starlette:
         ],
         exception_handlers={HTTPException: _error_response},
     )
+
+
+def _refuse_foreign(request: Request) -> None:
+    """A web page that a browser shows can reach loopback, by a foreign Origin or a name of its own."""
+    host, origin = request.headers.get("host"), request.headers.get("origin")
+    for name, url in (("Host", host and f"//{host}"), ("Origin", origin)):
+        if url and _host_of(url) not in _OWN_HOSTS:
+            raise HTTPException(403, f"the sandbox's control paths take no foreign {name}")
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+async def _body(request: Request) -> bytes:
+    _refuse_foreign(request)
+    body, size = bytearray(), 0
+    async for part in request.stream():  # to its end: a client that still sends doesn't listen
+        size += len(part)
+        if size <= MOST_BODY_BYTES:
+            body += part
+    if size > MOST_BODY_BYTES:
+        raise HTTPException(413, f"the body has more than {MOST_BODY_BYTES:,} bytes")
+    return bytes(body)
 
 
 def method_not_allowed(allowed: str) -> Response:

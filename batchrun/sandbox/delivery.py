@@ -1,4 +1,4 @@
-"""Sends a response, and brings about the faults that are made of broken sending."""
+"""Sends a response, and produces the faults that consist in broken sending."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 async def deliver(
     response: Response, settings: Settings, transport: asyncio.Transport, receive: Receive, send: Send
 ) -> None:
-    """Sends `response` after its delay, in the way that its fault wants."""
+    """Sends `response` after its delay, broken as its fault requires."""
     if response.delay:
         await asyncio.sleep(response.delay)
     if response.fault in (faults.RESET_BEFORE, faults.RESET_AFTER):

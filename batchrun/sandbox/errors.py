@@ -1,4 +1,4 @@
-"""What goes wrong in the sandbox: a setting that makes no sense, or a request that is turned down."""
+"""Errors of the sandbox: an invalid setting, or a rejected request."""
 
 
 class SettingsError(ValueError):
@@ -6,13 +6,13 @@ class SettingsError(ValueError):
 
 
 class Rejection(Exception):  # noqa: N818 - the server works; the request is what is wrong
-    """A request that is answered with an error instead of a message, and isn't billed.
+    """A request that gets an error response instead of a message, and isn't billed.
 
-    `error_type` and `code` are the words of the error body. `retry_after` is in seconds.
+    `error_type` and `code` are the error body's words. `retry_after` is in seconds.
     """
 
     def __init__(
-        self, status: int, error_type: str, code: str, message: str, retry_after: int | None = None
+        self, status: int, error_type: str, code: str, message: str, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status = status

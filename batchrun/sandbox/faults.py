@@ -1,4 +1,4 @@
-"""Which arriving request goes wrong, and how."""
+"""Draws which arriving requests fail, and how."""
 
 import random
 from collections.abc import Mapping
@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from batchrun.sandbox.errors import SettingsError
 
 RATE_LIMITED = "429"
+RATE_LIMITED_AT_RANDOM = "429-random"
 SERVER_ERROR = "500"
 OVERLOADED = "529"
+FORBIDDEN = "403"
+NO_CREDIT = "400-credit"
+NO_RETRY = "503-no-retry"
+ERROR_IN_ANSWER = "200-error"
 RESET_BEFORE = "reset-before"
 RESET_AFTER = "reset-after"
 TRUNCATED = "truncated"
@@ -16,8 +21,19 @@ SLOW_HEADERS = "slow-headers"
 HANG = "hang"
 STREAM_ERROR = "stream-error"
 
-UNBILLED_KINDS = (RATE_LIMITED, SERVER_ERROR, OVERLOADED, RESET_BEFORE, HTML)
-"""These strike before the request is looked at: nothing is generated, nothing is charged."""
+UNBILLED_KINDS = (
+    RATE_LIMITED,
+    RATE_LIMITED_AT_RANDOM,
+    SERVER_ERROR,
+    OVERLOADED,
+    FORBIDDEN,
+    NO_CREDIT,
+    NO_RETRY,
+    ERROR_IN_ANSWER,
+    RESET_BEFORE,
+    HTML,
+)
+"""These strike before the body is looked at: nothing is generated, nothing is charged."""
 
 BILLED_KINDS = (RESET_AFTER, TRUNCATED, SLOW_HEADERS, HANG, STREAM_ERROR)
 """These strike on the way back: the answer was generated and charged."""

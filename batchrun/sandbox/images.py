@@ -25,7 +25,7 @@ def pixel_size(data: bytes, media_type: str) -> tuple[int, int]:
     }
     size = readers[media_type](data)
     if size is None or 0 in size:
-        raise ValueError(f"the data is no {media_type} image")
+        raise ValueError(f"the data is not an {media_type} image")
     return size
 
 

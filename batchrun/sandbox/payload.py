@@ -1,10 +1,10 @@
-"""The body of `POST /v1/messages`: its shape, and what is wrong with one that isn't in shape."""
+"""Checks the body of `POST /v1/messages`, and says what is wrong with an invalid one."""
 
 import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchrun.sandbox.errors import Rejection, invalid_request
 from batchrun.sandbox.images import MAX_IMAGE_TOKENS, image_tokens, pixel_size
+from batchrun.sandbox.prompt_cache import CacheMark
 from batchrun.sandbox.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, count_tokens
 
 Category = Literal["harassment", "hate", "illicit", "sexual"]
@@ -32,12 +33,19 @@ class UrlSource(Struct, tag_field="type", tag="url"):
     url: str
 
 
+class CacheControl(Struct):
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] = "5m"
+
+
 class TextBlock(Struct, tag_field="type", tag="text"):
     text: str
+    cache_control: CacheControl | None = None
 
 
 class ImageBlock(Struct, tag_field="type", tag="image"):
     source: Base64Source | UrlSource
+    cache_control: CacheControl | None = None
 
 
 class Message(Struct):
@@ -46,7 +54,10 @@ class Message(Struct):
 
 
 class MessagesBody(Struct):
-    """The documented parameters, and Anthropic's `stop_sequences`. Others are let through and ignored."""
+    """The documented parameters, and Anthropic's `stop_sequences` and `cache_control`.
+
+    Others are let through and ignored.
+    """
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -56,6 +67,8 @@ class MessagesBody(Struct):
     system: str | list[TextBlock] = ""
     flagged_categories: list[Category] = []
     stop_sequences: list[Annotated[str, Meta(min_length=1)]] = []
+    cache_control: CacheControl | None = None
+    thinking: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,8 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A valid request. `digest` is of the canonical body without `stream`: whoever asks the same
-    gets the same answer, streamed or not. `max_tokens` and `temperature` are None where it names none.
+    gets the same answer, streamed or not. `max_tokens` and `temperature` are None where it names none. It
+    `thinks` unless `thinking` is of the type "disabled".
     """
 
     model: str
@@ -82,6 +96,8 @@ class Prompt:
     stream: bool
     stop_sequences: list[str]
     digest: bytes
+    cache_marks: Sequence[CacheMark] = ()
+    thinks: bool = True
 
 
 def parse_prompt(body: bytes, models: Collection[str] | None) -> Prompt:
@@ -110,6 +126,8 @@ def parse_prompt(body: bytes, models: Collection[str] | None) -> Prompt:
         stream=request.stream,
         stop_sequences=request.stop_sequences,
         digest=hashlib.sha256(msgspec.json.encode(document, order="sorted")).digest(),
+        cache_marks=cache_marks(request, document.get("tools")) if b'"cache_control"' in body else (),
+        thinks=request.thinking != {"type": "disabled"},
     )
 
 
@@ -132,7 +150,9 @@ def _converted(document: dict[str, Any]) -> MessagesBody:
 
 _EXPECTED_VALUES = {
     "role": "user or assistant",
-    "type": "text or image for a content block, base64 or url for an image source",
+    "type": "text or image for a content block, base64 or url for an image source, "
+    "ephemeral for cache_control",
+    "ttl": "5m or 1h",
     "media_type": "image/png, image/jpeg, image/gif or image/webp",
     "flagged_categories": "harassment, hate, illicit or sexual",
 }
@@ -234,3 +254,29 @@ def _source_tokens(source: Base64Source | UrlSource, field: str) -> int:
         raise invalid_request(f"{field}.data: is not valid base64") from None
     except ValueError as error:
         raise invalid_request(f"{field}.data: {error}") from None
+
+
+def cache_marks(request: MessagesBody, tools: Any) -> list[CacheMark]:
+    """The places up to which a request wants its prompt cached, from the first to the last.
+
+    A prompt begins with its tools, which are not metered here, and its system prompt. A mark is not a part of
+    the prompt; one at the top of the request stands for its end.
+    """
+    hasher = hashlib.blake2b(msgspec.json.encode([request.model, tools]), digest_size=16)
+    tokens = TOKENS_PER_REQUEST
+    marks = []
+    turns = [("system", request.system)] if request.system else []
+    for index, (role, content) in enumerate([*turns, *((one.role, one.content) for one in request.messages)]):
+        hasher.update(role.encode())
+        tokens += TOKENS_PER_MESSAGE
+        for block in [TextBlock(content)] if isinstance(content, str) else content:
+            hasher.update(msgspec.json.encode(msgspec.structs.replace(block, cache_control=None)))
+            if isinstance(block, ImageBlock):
+                tokens += _source_tokens(block.source, f"messages.{index}.content")
+            else:
+                tokens += _system_tokens(block.text) if role == "system" else count_tokens(block.text)
+            if block.cache_control is not None:
+                marks.append(CacheMark(hasher.digest(), tokens, block.cache_control.ttl))
+    if request.cache_control is not None:
+        marks.append(CacheMark(hasher.digest(), tokens, request.cache_control.ttl))
+    return marks

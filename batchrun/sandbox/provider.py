@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -15,7 +15,8 @@ from batchrun.sandbox.errors import Rejection, invalid_request
 from batchrun.sandbox.faults import FaultDraw
 from batchrun.sandbox.limits import Limits, UsageWindow, limit_headers
 from batchrun.sandbox.payload import Prompt, parse_prompt
-from batchrun.sandbox.replies import Repetitions, load_replies, reply_text
+from batchrun.sandbox.prompt_cache import NO_CACHE, CacheUse, PromptCache
+from batchrun.sandbox.replies import Repetitions, load_replies, reply_text, scripted_fault
 from batchrun.sandbox.settings import KNOWN_MODELS, Settings
 
 Headers = list[tuple[bytes, bytes]]
@@ -30,12 +31,21 @@ _EVENT_STREAM: Headers = [
 ]
 _PROXY_PAGE = b"<html><head><title>One moment, please</title></head><body>Checking.</body></html>\n"
 
+
+def _rate_limited(message: str, retry_after: float | None) -> Rejection:
+    return Rejection(429, "rate_limit_error", "rate_limit_exceeded", message, retry_after)
+
+
 _FRONT_ERRORS = {
-    faults.RATE_LIMITED: Rejection(
-        429, "rate_limit_error", "rate_limit_exceeded", "injected fault", retry_after=1
-    ),
+    faults.RATE_LIMITED: _rate_limited("injected fault", 1),
     faults.SERVER_ERROR: Rejection(500, "api_error", "internal_error", "injected fault"),
     faults.OVERLOADED: Rejection(529, "overloaded_error", "overloaded", "injected fault"),
+    faults.FORBIDDEN: Rejection(403, "permission_error", "forbidden", "injected fault"),
+    faults.NO_CREDIT: Rejection(
+        400, "invalid_request_error", "invalid_request", "Your credit balance is too low (injected fault)"
+    ),
+    faults.NO_RETRY: Rejection(503, "api_error", "unavailable", "injected fault"),
+    faults.ERROR_IN_ANSWER: Rejection(200, "overloaded_error", "overloaded", "injected fault"),
 }
 
 
@@ -65,11 +75,12 @@ class Response:
 
 @dataclass(slots=True)
 class Account:
-    """One key's balance (None: not kept) and what it used lately."""
+    """One key's balance (None: not kept), what it used lately, and its cache of prompts."""
 
     balance: int | None
     is_free_tier: bool
     window: UsageWindow
+    cache: PromptCache = field(default_factory=PromptCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class Accepted:
 class Provider:
     """All state of a sandbox. `limits` and `fault_draw.shares` may be changed while it runs.
 
+    `open_requests` counts those that have arrived and whose response isn't sent; the server keeps it.
     `receive` and `answer` are the two halves of a request: a real model takes its time between them.
     """
 
@@ -93,9 +105,11 @@ class Provider:
         self.limits = Limits(settings.rpm, settings.tpm)
         self.fault_draw = FaultDraw(settings.faults, settings.seed)
         self.bill = Bill(settings.bill_requests)
+        self.open_requests = 0
         self._models = None if settings.real else dict.fromkeys((*KNOWN_MODELS, *settings.models))
         # A model on this machine serves its own user: no key is needed unless some are named.
         self._open = settings.real and not settings.keys
+        self._random_refusal = _rate_limited("injected fault", settings.retry_after or None)
         self._replies = load_replies(settings.replies) if settings.replies else []
         self._repetitions = Repetitions(settings.bill_requests)
         self._latency = random.Random(f"latency {settings.seed}")  # noqa: S311 - repeatable on purpose
@@ -105,20 +119,20 @@ class Provider:
         self._arrivals = 0
 
     def set_credits(self, balance: int | None) -> None:
-        """Gives every key this balance, those that are yet to come too; None: no balance is kept."""
+        """Gives every key this balance, future keys too; None: no balance is kept."""
         self._starting_credits = balance
         for account in self._accounts.values():
             account.balance = balance
 
     def respond(self, headers: Mapping[bytes, bytes], body: bytes | None) -> Response:
-        """The scripted or drawn answer to an arriving request, in the bill already. `body`: see `receive`."""
+        """Returns the scripted or drawn response to a request, already in the bill. `body`: see `receive`."""
         accepted = self.receive(headers, body)
         if isinstance(accepted, Response):
             return accepted
         return self.answer(accepted, self._completion(accepted.prompt))
 
     def receive(self, headers: Mapping[bytes, bytes], body: bytes | None) -> Accepted | Response:
-        """Looks at one arriving request: a Response is its refusal, which stands in the bill already.
+        """Checks one arriving request: a Response is its refusal, already entered in the bill.
 
         `body` is None where it was too large.
         """
@@ -127,14 +141,26 @@ class Provider:
         digest = None if body is None else hashlib.sha256(body).digest()
         arrival = Arrival(self._arrivals, _key_label(key), digest, time.time())
         fault = self.fault_draw.draw()
-        if fault in faults.UNBILLED_KINDS:
+        if fault in faults.UNBILLED_KINDS and fault != faults.RATE_LIMITED_AT_RANDOM:
             return self._fail_in_front(arrival, fault)
         account = None
         try:
             account = self._account(key, headers.get(b"x-free-tier"))
-            return Accepted(arrival, account, parse_prompt(self._readable(body), self._models), fault)
+            if fault == faults.RATE_LIMITED_AT_RANDOM:
+                return self._reject(arrival, account, self._random_refusal, fault)
+            self._check_concurrency()
+            prompt = parse_prompt(self._readable(body), self._models)
+            fault = fault or scripted_fault(self._replies, prompt.system, prompt.turns[-1].text)
+            if fault in faults.UNBILLED_KINDS:
+                return self._fail_in_front(arrival, fault)
+            return Accepted(arrival, account, prompt, fault)
         except Rejection as rejection:
             return self._reject(arrival, account, rejection)
+
+    def _check_concurrency(self) -> None:
+        most = self.settings.concurrency
+        if most is not None and self.open_requests > most:
+            raise _rate_limited(f"over the limit of {most} requests at a time", None)
 
     def _readable(self, body: bytes | None) -> bytes:
         if body is None:
@@ -168,7 +194,7 @@ class Provider:
             self._check_rate(accepted.account.window, charge.input_tokens + charge.output_tokens)
 
     def answer(self, accepted: Accepted, completion: wire.Completion) -> Response:
-        """The response with this completion, admitted, charged and entered in the bill."""
+        """Returns the response with this completion, admitted, charged and entered in the bill."""
         try:
             return self._answer(accepted, completion)
         except Rejection as rejection:
@@ -181,20 +207,24 @@ class Provider:
             # Only what is streamed before the error is generated, counted and charged.
             half = max(1, completion.output_tokens // 2)
             completion = wire.complete(completion.text, half, ())
-        charge = charge_for(prompt.input_tokens, completion.output_tokens)
+        cache = account.cache.look_up(prompt.cache_marks, time.monotonic()) if prompt.cache_marks else None
+        charge = charge_for(prompt.input_tokens, completion.output_tokens, cache or NO_CACHE)
         self._admit(account, charge)
         if account.is_free_tier:
             charge = NO_CHARGE
         status = NO_STATUS if fault in (faults.RESET_AFTER, faults.HANG) else 200
         self.bill.record(accepted.arrival, status, charge, fault)
-        return self._message(accepted.arrival, account, prompt, completion, charge, fault)
+        response = self._message(accepted.arrival, account, prompt, completion, charge, cache, fault)
+        now = time.monotonic()
+        account.cache.keep(prompt.cache_marks, now, begins=now + response.delay)
+        return response
 
     def reject(self, accepted: Accepted, rejection: Rejection) -> Response:
-        """The refusal of a request that was in order, entered in the bill."""
+        """Returns the refusal of a valid request, entered in the bill."""
         return self._reject(accepted.arrival, accepted.account, rejection)
 
     def abandon(self, accepted: Accepted) -> None:
-        """Enters in the bill that the client had gone before anything was made for it."""
+        """Enters in the bill that the client disconnected before anything was generated."""
         self.bill.record(accepted.arrival, NO_STATUS, NO_CHARGE, None)
 
     def max_tokens(self, prompt: Prompt) -> int:
@@ -203,7 +233,13 @@ class Provider:
 
     def _completion(self, prompt: Prompt) -> wire.Completion:
         draw = self._repetitions.draw(prompt.digest) if prompt.temperature else prompt.digest
-        text = reply_text(self._replies, prompt.system, prompt.turns[-1].text, draw)
+        last = prompt.turns[-1].text
+        text = reply_text(self._replies, prompt.system, last, draw, self.settings.answers)
+        thinking = self.settings.thinking if prompt.thinks else 0
+        if thinking:
+            return wire.complete_after_thinking(
+                text, thinking, self.max_tokens(prompt), prompt.stop_sequences
+            )
         return wire.complete(text, self.max_tokens(prompt), prompt.stop_sequences)
 
     def _admit(self, account: Account, charge: Charge) -> None:
@@ -239,13 +275,7 @@ class Provider:
         now = time.monotonic()
         seconds = window.wait(limits, now, tokens)
         if seconds > 0:
-            raise Rejection(
-                429,
-                "rate_limit_error",
-                "rate_limit_exceeded",
-                f"over the limit of {_limits_text(limits)} a minute",
-                retry_after=math.ceil(seconds),
-            )
+            raise _rate_limited(f"over the limit of {_limits_text(limits)} a minute", math.ceil(seconds))
         return now
 
     def _message(
@@ -255,22 +285,28 @@ class Provider:
         prompt: Prompt,
         completion: wire.Completion,
         charge: Charge,
+        cache: CacheUse | None,
         fault: str | None,
     ) -> Response:
-        cost = self._cost_fields(account, charge)
+        cost, usage = self._cost_fields(account, charge), wire.input_usage(prompt.input_tokens, cache)
         headers = [*self._common_headers(arrival, account)]
         delay = self._draw_latency() + (self.settings.slow_seconds if fault == faults.SLOW_HEADERS else 0)
         if prompt.stream:
             stream = Stream(
-                wire.opening_events(arrival.id, prompt.model, prompt.input_tokens),
-                list(wire.delta_events(completion.text)),
+                wire.opening_events(
+                    arrival.id,
+                    prompt.model,
+                    usage,
+                    "thinking" if completion.thinking else "text",
+                ),
+                list(wire.delta_events(completion)),
                 wire.error_event("overloaded_error", "overloaded", "injected fault")
                 if fault == faults.STREAM_ERROR
-                else wire.closing_events(completion, prompt.input_tokens, cost),
+                else wire.closing_events(completion, usage, cost),
             )
             return Response(200, _EVENT_STREAM + headers, stream=stream, delay=delay, fault=fault)
         delay += self.settings.first_token + generation_seconds(completion.output_tokens, self.settings)
-        body = wire.message_body(arrival.id, prompt.model, completion, prompt.input_tokens, cost)
+        body = wire.message_body(arrival.id, prompt.model, completion, usage, cost)
         return Response(200, _JSON + headers, body, delay=delay, fault=fault)
 
     def _cost_fields(self, account: Account, charge: Charge) -> wire.CostFields:
@@ -299,13 +335,15 @@ class Provider:
         headers = _JSON + self._common_headers(arrival, account)
         if rejection.retry_after is not None:
             headers.append((b"retry-after", self._retry_after(rejection.retry_after)))
+        if fault == faults.NO_RETRY:
+            headers.append((b"x-should-retry", b"false"))
         body = wire.error_body(rejection.error_type, rejection.code, rejection.message)
         return Response(rejection.status, headers, body)
 
-    def _retry_after(self, seconds: int) -> bytes:
+    def _retry_after(self, seconds: float) -> bytes:
         if not self.settings.retry_after_date:
-            return b"%d" % seconds
-        # A date has whole seconds: rounded up, so that whoever waits for it isn't early.
+            return f"{seconds:.10g}".encode()
+        # A date has whole seconds: rounded up, so that a client that waits for it isn't early.
         return formatdate(math.ceil(time.time() + seconds), usegmt=True).encode()
 
     def _common_headers(self, arrival: Arrival, account: Account | None) -> Headers:

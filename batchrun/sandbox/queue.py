@@ -45,7 +45,9 @@ class ModelQueue:
             generation = await self._generate(accepted.prompt)
         except Rejection as rejection:
             return self._provider.reject(accepted, rejection)
-        prompt = replace(accepted.prompt, model=MODEL_NAME, input_tokens=generation.input_tokens)
+        prompt = replace(
+            accepted.prompt, model=MODEL_NAME, input_tokens=generation.input_tokens, cache_marks=()
+        )
         return self._provider.answer(replace(accepted, prompt=prompt), generation.completion)
 
     async def _generate(self, prompt: Prompt) -> Generation:

@@ -1,4 +1,4 @@
-"""What the sandbox says: scripted replies from a file, else words drawn by the request's digest."""
+"""Makes the sandbox's replies: scripted ones from a file, else words drawn by the request's digest."""
 
 import hashlib
 import math
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import regex
 from msgspec import Meta, Struct
 
 from batchrun.sandbox.errors import SettingsError
+from batchrun.sandbox.faults import KINDS, RATE_LIMITED_AT_RANDOM
 
 EXAMPLE_PROMPT = "Write one sentence about Stonehenge."
 EXAMPLE_ANSWER = (
@@ -30,6 +32,8 @@ often again today and but while because market bridge kitchen number season teac
 _WORDS = _WORD_LIST.split()
 _WORDS_PER_SENTENCE = 9
 _REFERENCE = re.compile(r"\{(\w+)\}")
+MOST_SECONDS = 0.25
+FAULT_KINDS = tuple(kind for kind in KINDS if kind != RATE_LIMITED_AT_RANDOM)
 
 
 class Choice(Struct, forbid_unknown_fields=True):
@@ -43,6 +47,7 @@ class Entry(Struct, forbid_unknown_fields=True):
     pattern: str
     text: str | None = None
     choices: list[Choice] | None = None
+    fault: str | None = None
     system: str | None = None
 
 
@@ -52,18 +57,27 @@ class ReplyFile(Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A scripted reply: it is for prompts that `pattern` (and `system`) are found in; `weights` sum to 1."""
+    """A scripted reply: it is for prompts that `pattern` (and `system`) are found in; `weights` sum to 1.
 
-    pattern: re.Pattern[str]
-    system: re.Pattern[str] | None
+    Requests for one with a `fault` always meet it; their texts, where it is billed, are drawn words.
+    """
+
+    pattern: regex.Pattern[str]
+    system: regex.Pattern[str] | None
     texts: list[str]
     weights: list[float]
+    fault: str | None = None
+
+    def is_for(self, system: str, prompt: str) -> regex.Match[str] | None:
+        if self.system is not None and not _search(self.system, system):
+            return None
+        return _search(self.pattern, prompt)
 
 
-def load_replies(path: Path) -> list[Reply]:
+def load_replies(path: str | Path) -> list[Reply]:
     """The replies of a TOML file, in its order. Raises SettingsError, which names the entry."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         entries = msgspec.convert(document, ReplyFile).reply
     except OSError as error:
         raise SettingsError(f"reply file {path}: {error.strerror}") from None
@@ -82,11 +96,7 @@ def _entry_named(error: msgspec.ValidationError) -> str:
 
 
 def _reply(entry: Entry, where: str) -> Reply:
-    if (entry.text is None) == (entry.choices is None):
-        raise SettingsError(f"{where}: give either text or choices")
-    choices = [Choice(entry.text)] if entry.text is not None else entry.choices
-    if not choices or not all(choice.text.strip() for choice in choices):
-        raise SettingsError(f"{where}: there must be a text, and none may be empty")
+    choices = _choices(entry, where)
     pattern = _compiled(entry.pattern, f"{where}: pattern")
     for choice in choices:
         _check_references(choice.text, pattern, where)
@@ -94,18 +104,34 @@ def _reply(entry: Entry, where: str) -> Reply:
         pattern=pattern,
         system=None if entry.system is None else _compiled(entry.system, f"{where}: system"),
         texts=[choice.text for choice in choices],
-        weights=_weights(choices, where),
+        weights=_weights(choices, where) if choices else [],
+        fault=entry.fault,
     )
 
 
-def _compiled(expression: str, where: str) -> re.Pattern[str]:
+def _choices(entry: Entry, where: str) -> list[Choice]:
+    if sum(given is not None for given in (entry.text, entry.choices, entry.fault)) != 1:
+        raise SettingsError(f"{where}: give one of text, choices and fault")
+    if entry.fault is not None:
+        if entry.fault not in FAULT_KINDS:
+            raise SettingsError(
+                f"{where}: unknown fault {entry.fault!r}; the kinds are {', '.join(FAULT_KINDS)}"
+            )
+        return []
+    choices = [Choice(entry.text)] if entry.text is not None else entry.choices
+    if not choices or not all(choice.text.strip() for choice in choices):
+        raise SettingsError(f"{where}: there must be a text, and none may be empty")
+    return choices
+
+
+def _compiled(expression: str, where: str) -> regex.Pattern[str]:
     try:
-        return re.compile(expression)
-    except re.error as error:
+        return regex.compile(expression)
+    except (regex.error, RecursionError, OverflowError) as error:
         raise SettingsError(f"{where} {expression!r} is not a regular expression: {error}") from None
 
 
-def _check_references(text: str, pattern: re.Pattern[str], where: str) -> None:
+def _check_references(text: str, pattern: regex.Pattern[str], where: str) -> None:
     for name in _REFERENCE.findall(text):
         if name.isdecimal() and int(name) > pattern.groups:
             raise SettingsError(f"{where}: {{{name}}} has no group; the pattern has {pattern.groups}")
@@ -123,7 +149,7 @@ def _weights(choices: Sequence[Choice], where: str) -> list[float]:
 
 
 class Repetitions:
-    """How often each request has been answered, for those that a model would answer anew each time.
+    """How often each request has been answered, for those that a model would answer again each time.
 
     Of the requests that were answered last, at most `most` are known.
     """
@@ -141,13 +167,34 @@ class Repetitions:
         return hashlib.sha256(digest + times.to_bytes(8, "big")).digest() if times else digest
 
 
-def reply_text(replies: Sequence[Reply], system: str, prompt: str, digest: bytes) -> str:
-    """The answer to `prompt`, the last user text; the same `digest` always gets the same one."""
+def reply_text(
+    replies: Sequence[Reply], system: str, prompt: str, digest: bytes, answers: Sequence[str] = ()
+) -> str:
+    """The answer to `prompt`, the last user text; the same `digest` always gets the same one.
+
+    Where no reply is for the prompt it is one of the `answers`, or drawn words where there are none.
+    """
     for reply in replies:
-        found = reply.pattern.search(prompt)
-        if found and (reply.system is None or reply.system.search(system)):
+        if found := reply.is_for(system, prompt):
+            if reply.fault is not None:
+                break
             return _expanded(_chosen(reply, digest), found)
+    if answers:
+        return answers[int.from_bytes(digest[:8], "big") % len(answers)]
     return EXAMPLE_ANSWER if prompt == EXAMPLE_PROMPT else _drawn_words(digest)
+
+
+def scripted_fault(replies: Sequence[Reply], system: str, prompt: str) -> str | None:
+    """Returns the fault of the first reply for `prompt`, None if that is a text."""
+    return next((reply.fault for reply in replies if reply.is_for(system, prompt)), None)
+
+
+def _search(pattern: regex.Pattern[str], text: str) -> regex.Match[str] | None:
+    """Searches with a time-out, since the text is arbitrary: a longer search counts as no match."""
+    try:
+        return pattern.search(text, timeout=MOST_SECONDS)
+    except TimeoutError:
+        return None
 
 
 def _chosen(reply: Reply, digest: bytes) -> str:
@@ -160,7 +207,7 @@ def _chosen(reply: Reply, digest: bytes) -> str:
     return max(zip(reply.weights, reply.texts, strict=True))[1]
 
 
-def _expanded(text: str, found: re.Match[str]) -> str:
+def _expanded(text: str, found: regex.Match[str]) -> str:
     """`{1}` and `{name}` stand for groups of the pattern; other braces are left alone, for JSON."""
 
     def group(reference: re.Match[str]) -> str:

@@ -31,13 +31,19 @@ Respond = Callable[[Mapping[bytes, bytes], bytes | None, Receive], Awaitable[Res
 HOST = "127.0.0.1"
 PATH = "/v1/messages"
 
+MOST_HEAD_BYTES = 65_536
+"""Bytes of a request's line and headers."""
+
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
 _BACKLOG = 4096
 _KEEP_ALIVE_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A running sandbox: its address, and its books, which can be read after its end too."""
+    """A running sandbox: its address, and its bill, which stays readable after its end."""
 
     base_url: str
     provider: Provider
@@ -79,7 +85,7 @@ def serve(settings: Settings, port: int, ready: Callable[[str], None]) -> None:
 
 
 def application(provider: Provider) -> ASGIApp:
-    """`POST /v1/messages` by the shortest way, everything else by Starlette's routes.
+    """Handles `POST /v1/messages` directly, everything else by Starlette's routes.
 
     Raises SettingsError where a real model is wanted and isn't installed.
     """
@@ -94,9 +100,13 @@ def application(provider: Provider) -> ASGIApp:
             await method_not_allowed("POST")(scope, receive, send)
         else:
             body = await _read_body(receive, settings.max_body_bytes)
-            response = await respond(dict(scope["headers"]), body, receive)
-            if response is not None:
-                await deliver(response, settings, scope["state"]["transport"], receive, send)
+            provider.open_requests += 1
+            try:
+                response = await respond(dict(scope["headers"]), body, receive)
+                if response is not None:
+                    await deliver(response, settings, scope["state"]["transport"], receive, send)
+            finally:
+                provider.open_requests -= 1
 
     return app
 
@@ -144,11 +154,45 @@ def _run(server: "_Server", listener: socket.socket, started: "Future[str]") -> 
 
 
 class _Protocol(HttpProtocol):
-    """Puts the transport into each request's `scope["state"]`: ASGI has no way to reset a connection."""
+    """Bounds the head of a request, since httptools takes one of any size.
+
+    Puts the transport into each request's `scope["state"]`: ASGI has no way to reset a connection.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
+        self._in_head = False
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self._refuse_head()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # The first part is counted when the head is complete: the loop reads 256 KiB at a time at most.
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST_HEAD_BYTES:
+            self._refuse_head()
+            raise ValueError("request head too large")  # ends the parser; the connection is closing
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -180,7 +224,7 @@ class _Server(uvicorn.Server):
             self._ready(f"http://{HOST}:{listener.getsockname()[1]}")
 
     async def main_loop(self) -> None:
-        """Waits for `stop`; once a second `on_tick` sets the Date header anew."""
+        """Waits for `stop`; once a second `on_tick` sets the Date header again."""
         while not self.should_exit:
             await self.on_tick(0)
             with contextlib.suppress(TimeoutError):
@@ -194,7 +238,7 @@ class _Server(uvicorn.Server):
                 self._loop.call_soon_threadsafe(self._stop.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Breaks off what is open: whoever stops a sandbox doesn't want to wait for its hanging requests."""
+        """Closes open connections: stopping a sandbox must not wait for its hanging requests."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):

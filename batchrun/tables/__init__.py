@@ -1,1 +1,1 @@
-"""The formats of tables, and where they lie. `reader` and `writer` are the way in."""
+"""Table formats and locations. The entry points are `reader` and `writer`."""

@@ -1,6 +1,7 @@
-"""Parquet and Arrow IPC files: their types come through exactly, and memory stays flat."""
+"""Reads Parquet and Arrow IPC files: types are kept exactly, and memory stays flat."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import polars as pl
 import pyarrow as pa
@@ -9,24 +10,25 @@ from pyarrow import ipc
 
 from batchrun.errors import InputError
 from batchrun.tables.locations import Location, reading
-from batchrun.tables.table_file import TableFile, check_column_names, slices
+from batchrun.tables.table_file import TableFile, check_fields, slices
+from batchrun.text import cause, without_secrets
 
 _PARQUET_MAGIC = b"PAR1"
 _IPC_MAGIC = b"ARROW1"
 _READ_AHEAD_BYTES = 1 << 20
-_DAMAGED_IPC = ". This is no Arrow IPC file, or it was cut off: write it again"
+_DAMAGED_IPC = ". This is not an Arrow IPC file, or it was cut off: write it again"
 
 
 def open_parquet(location: Location) -> TableFile:
-    """Opens a Parquet file by its footer. Raises InputError where it is none, or was cut off."""
+    """Opens a Parquet file by its footer. Raises InputError where it is not Parquet, or was cut off."""
     _check_whole(location)
     with reading(location), _parquet(location) as file:
-        schema = file.schema_arrow.remove_metadata()
+        schema = file.schema_arrow
         row_count = file.metadata.num_rows
-    check_column_names(location.name, schema.names)
+    check_fields(location.name, schema)
 
     def read(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        with reading(location), _parquet(location) as file:
+        with _decrypted(location), reading(location), _parquet(location) as file:
             for group in range(file.num_row_groups):
                 yield from file.iter_batches(
                     rows, row_groups=[group], columns=list(columns), use_threads=False
@@ -36,8 +38,27 @@ def open_parquet(location: Location) -> TableFile:
 
 
 def _parquet(location: Location) -> pq.ParquetFile:
-    """With a buffer for each column instead of whole column chunks, which may be the whole file."""
-    return pq.ParquetFile(location.open_file(), pre_buffer=False, buffer_size=_READ_AHEAD_BYTES)
+    """Reads with a buffer for each column instead of whole column chunks, which may be the whole file."""
+    return pq.ParquetFile(
+        location.open_file(),
+        pre_buffer=False,
+        buffer_size=_READ_AHEAD_BYTES,
+        page_checksum_verification=True,
+        # In nanoseconds, years outside 1677 to 2262 would overflow.
+        coerce_int96_timestamp_unit="us",
+    )
+
+
+@contextmanager
+def _decrypted(location: Location) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        if "decrypt" not in str(error).lower():
+            raise
+        raise InputError(
+            f"{location.name} has encrypted columns, which can't be read. Write it without encryption"
+        ) from error
 
 
 def _check_whole(location: Location) -> None:
@@ -59,15 +80,15 @@ def _check_whole(location: Location) -> None:
 def open_ipc(location: Location) -> TableFile:
     """Opens an Arrow IPC file, in the file format (Feather 2 too) or the stream format.
 
-    Reads it once in full, one column of it where the format allows, so that a file that was cut
-    off is found now. Its record batches are as large as their writer made them.
+    Reads it once in full, one column where the format allows, so that a truncated file is found now. Its
+    record batches are as large as their writer made them.
     """
     with reading(location, _DAMAGED_IPC), location.open_file() as file:
         is_file_format = file.read(len(_IPC_MAGIC)) == _IPC_MAGIC
         file.seek(0)
         with (ipc.open_file if is_file_format else ipc.open_stream)(file) as reader:
-            schema = reader.schema.remove_metadata()
-    check_column_names(location.name, schema.names)
+            schema = reader.schema
+    check_fields(location.name, schema)
 
     def read(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         fields = sorted(schema.get_field_index(name) for name in columns)
@@ -93,18 +114,20 @@ def _ipc_batches(
 
 def open_remote_parquet(url: str) -> TableFile:
     """Opens a Parquet file behind a URL that Arrow has no file system for (https, az), through polars."""
+    name = without_secrets(url)
     scan = pl.scan_parquet(url, glob=False)
     try:
         schema = scan.collect_schema().to_frame().to_arrow().schema
         row_count = int(scan.select(pl.len()).collect(engine="streaming").item())
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{url}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name}: {cause(error, url)}") from error
+    check_fields(name, schema)
 
     def read(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:
             for frame in scan.select(columns).collect_batches(chunk_size=rows, maintain_order=True):
                 yield from frame.to_arrow().to_batches(max_chunksize=rows)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(f"{url}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{name}: {cause(error, url)}") from error
 
-    return TableFile(url, schema, row_count, read)
+    return TableFile(name, schema, row_count, read)

@@ -1,4 +1,4 @@
-"""Data frames of other libraries as Arrow tables."""
+"""Converts data frames of other libraries to Arrow tables."""
 
 import sys
 from typing import Any
@@ -12,15 +12,15 @@ _KINDS = "a polars, pandas or pyarrow table, or another with __arrow_c_stream__"
 
 
 def arrow_table(data: Any) -> pa.Table:
-    """`data` as an Arrow table: a pyarrow Table or RecordBatch, a DataFrame of polars or pandas, or whatever
-    else offers `__arrow_c_stream__`. The index of a pandas DataFrame is left out.
+    """Returns `data` as an Arrow table: a pyarrow Table or RecordBatch, a DataFrame of polars or pandas, or
+    anything else with `__arrow_c_stream__`. The index of a pandas DataFrame is left out.
 
     Raises InputError for anything else, and for columns that Arrow has no type for.
     """
     try:
         return _converted(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        # The last part names the column; parts before it may quote a cell.
+        # The last part names the column; earlier parts may quote a cell.
         raise InputError(f"the input has a column that Arrow can't hold: {error.args[-1]}") from error
 
 
@@ -31,7 +31,7 @@ def _converted(data: Any) -> pa.Table:
         raise InputError("the input is a LazyFrame: collect() it first")
     if isinstance(data, pl.DataFrame):
         return _from_polars(data)
-    # Whoever has a DataFrame of pandas has imported it.
+    # The caller of a pandas DataFrame has imported pandas.
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(data, pandas.DataFrame):
         return pa.Table.from_pandas(data, preserve_index=False)

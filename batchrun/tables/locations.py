@@ -1,39 +1,33 @@
-"""Where input lies: finds the files behind a path, a glob or a URL, and opens them as bytes."""
+"""Finds the input files of a path, a glob or a URL, and opens them as bytes."""
 
 import difflib
 import fnmatch
 import glob
+import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pyarrow as pa
 from pyarrow import fs
 
 from batchrun.errors import InputError
+from batchrun.tables.endings import COMPRESSED, READ, TEXT_FORMATS, format_of
+from batchrun.tables.object_store import filesystem_of
+from batchrun.text import cause, first_line, in_another_form, without_secrets
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "ipc",
-    ".ipc": "ipc",
-    ".feather": "ipc",
-}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-_TEXT_FORMATS = {"csv", "tsv", "jsonl"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
 
 
+InputState = tuple[tuple[int, int, int] | None, ...]
+
+
 @dataclass(frozen=True)
 class Location:
-    """One input file. `name` is what messages call it; `path` is its path inside `filesystem`."""
+    """One input file. `name` is its name in messages; `path` is its path inside `filesystem`."""
 
     name: str
     path: str
@@ -43,47 +37,70 @@ class Location:
     compression: str | None
 
     def open_stream(self) -> pa.NativeFile:
-        """The file's bytes from the beginning, decompressed."""
+        """Opens the file's bytes from the beginning, decompressed."""
+        if self.compression == "xz":  # Arrow has no codec for it
+            return pa.PythonFile(
+                lzma.open(self.filesystem.open_input_stream(self.path, compression=None)), "r"
+            )
         return self.filesystem.open_input_stream(self.path, compression=self.compression)
 
     def open_file(self) -> pa.NativeFile:
-        """The file's bytes as stored, with random access."""
+        """Opens the file's bytes as stored, with random access."""
         return self.filesystem.open_input_file(self.path)
 
 
 def scheme_of(path: str) -> str | None:
-    """The URL scheme in lower case, or None where `path` is a path in the file system."""
+    """Returns the URL scheme in lower case, or None where `path` is a path in the file system."""
     match = _SCHEME.match(path)
     return match.group()[:-3].lower() if match else None
 
 
-def format_of(name: str) -> tuple[str, str | None]:
-    """Format and compression that the ending of `name` says; InputError for an unknown ending."""
-    stem, compression = name.lower(), None
-    for ending, codec in COMPRESSIONS.items():
-        if stem.endswith(ending):
-            stem, compression = stem.removesuffix(ending), codec
-    kind = next((kind for ending, kind in FORMATS.items() if stem.endswith(ending)), None)
-    if kind is None:
-        known = " ".join(FORMATS)
-        raise InputError(f"{name}: unknown kind of table. Known endings: {known}; text also with .gz or .zst")
-    if compression and kind not in _TEXT_FORMATS:
-        raise InputError(f"{name}: compressed {kind} files can't be read in place. Unpack it first")
-    return kind, compression
+def input_state(files: Sequence[str]) -> InputState:
+    """Returns inode, size and time, which reveal a changed file; None where it has none."""
+    return tuple(map(_state, files))
 
 
-def find_locations(path: str, base: Path) -> tuple[Location, ...]:
-    """The files that `path` means, sorted by name.
+def _state(file: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(file).stat()
+    except (OSError, ValueError):
+        return None  # a URL, a table in memory
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
-    `path` is relative to `base`, absolute, a glob, or a URL that Arrow has a file system for. Raises
+
+def find_locations(path: str, base: Path, endpoint_url: str | None = None) -> tuple[Location, ...]:
+    """Returns the files of `path`, sorted by name.
+
+    `path` is relative to `base`, absolute, a glob, or a URL of `endings.ARROW_SCHEMES`. Raises
     InputError when there is no such file, and when one is a folder, empty or of an unknown kind.
     """
+    try:
+        _check_path(path)
+        return _find_locations(path, base, endpoint_url)
+    except OSError as error:
+        raise InputError(f"{path[:60]}: {error.strerror}") from None
+
+
+def _check_path(path: str) -> None:
+    if "\0" in path:
+        raise InputError("the path of the input holds a null character")
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # Arrow takes UTF-8 paths only
+        raise InputError(f"{path!a}: the path of the input holds bytes that are not UTF-8") from None
+
+
+def _find_locations(path: str, base: Path, endpoint_url: str | None) -> tuple[Location, ...]:
     if scheme_of(path):
-        return _remote_locations(path)
+        return _remote_locations(path, endpoint_url)
+    if PurePath(path).name == "-":
+        raise InputError(
+            "stdin can't be the input, which is read more than once. Save it to a file, and name that"
+        )
     full = base / Path(path).expanduser()
     if not full.exists() and _WILDCARD.search(path):
-        # Path.glob would take hidden files too.
-        found = glob.glob(str(full), recursive=True)  # noqa: PTH207
+        # Path.glob would match hidden files too.
+        found = glob.glob(_pattern(full), recursive=True)  # noqa: PTH207
         names = sorted(name for name in found if Path(name).is_file())
         if not names:
             raise InputError(f"{full}: no file matches this pattern")
@@ -93,21 +110,28 @@ def find_locations(path: str, base: Path) -> tuple[Location, ...]:
     return tuple(_location(name, str(Path(name).absolute()), local) for name in names)
 
 
-def _remote_locations(url: str) -> tuple[Location, ...]:
+def _pattern(path: Path) -> str:
+    """Returns the glob with existing folders escaped: special characters in their names are literal."""
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    return str(Path(glob.escape(str(folder)), *path.parts[len(folder.parts) :]))
+
+
+def _remote_locations(url: str, endpoint_url: str | None) -> tuple[Location, ...]:
+    shown = without_secrets(url)
     try:
-        filesystem, path = fs.FileSystem.from_uri(url)
+        filesystem, path = filesystem_of(url, endpoint_url)
         if not _WILDCARD.search(path):
-            return (_location(url, path, filesystem),)
+            return (_location(shown, path, filesystem),)
         folder = path.rpartition("/")[0]
         if _WILDCARD.search(folder):
-            raise InputError(f"{url}: in a URL, wildcards may stand in the last part only")
+            raise InputError(f"{shown}: in a URL, wildcards may stand in the last part only")
         listed = filesystem.get_file_info(fs.FileSelector(folder))
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{url}: {_first_line(error)}") from error
+        raise InputError(f"{shown}: {cause(error, url)}") from error
     paths = sorted(info.path for info in listed if info.is_file and fnmatch.fnmatchcase(info.path, path))
     if not paths:
-        raise InputError(f"{url}: no object matches this pattern")
-    root = url.removesuffix(path)
+        raise InputError(f"{shown}: no object matches this pattern")
+    root = shown.removesuffix(path)
     return tuple(_location(root + found, found, filesystem) for found in paths)
 
 
@@ -115,13 +139,13 @@ def _location(name: str, path: str, filesystem: fs.FileSystem) -> Location:
     try:
         info = filesystem.get_file_info(path)
     except OSError as error:
-        raise InputError(f"{name}: {_first_line(error)}") from error
+        raise InputError(f"{name}: {first_line(error)}") from error
     if info.type == fs.FileType.NotFound:
         raise InputError(f"{path}: no such file{_near_names(path, filesystem)}")
     if info.type == fs.FileType.Directory:
         raise InputError(f"{name} is a folder. Name a file, or a pattern such as {path}/*.parquet")
     if info.type != fs.FileType.File:
-        raise InputError(f"{name} is no regular file; the input is read more than once")
+        raise InputError(f"{name} is not a regular file; the input is read more than once")
     kind, compression = format_of(name)
     if info.size == 0:
         raise InputError(f"{name} is empty (0 bytes)")
@@ -134,29 +158,29 @@ def _near_names(path: str, filesystem: fs.FileSystem) -> str:
         listed = filesystem.get_file_info(fs.FileSelector(folder or "/"))
     except OSError:
         return f". There is no folder {folder} either"
-    near = difflib.get_close_matches(name, [info.base_name for info in listed if info.is_file])
+    names = [info.base_name for info in listed if info.is_file]
+    same = in_another_form(name, names)
+    if same is not None:
+        return (
+            f". In that folder, {same} looks the same in other characters: {same!a} (Unicode's NFC and NFD)"
+        )
+    near = difflib.get_close_matches(name, names)
     return f". In that folder: {', '.join(near)}" if near else ""
 
 
 @contextmanager
 def reading(location: Location, advice: str = "") -> Iterator[None]:
-    """Turns what Arrow and the system raise on a file into an InputError that names it."""
+    """Turns errors of Arrow and the system into an InputError that names the file."""
     try:
         yield
     except PermissionError as error:
         raise InputError(f"{location.name}: permission denied. Make it readable for this user") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{location.name} ({location.size:,} bytes): {_first_line(error)}{advice}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
+        raise InputError(f"{location.name} ({location.size:,} bytes): {first_line(error)}{advice}") from error
 
 
 def lines(location: Location, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-    """The physical lines with their line ends (LF, CRLF or CR), without a byte order mark."""
+    """Yields the physical lines with their line ends (LF, CRLF or CR), without a byte order mark."""
     with location.open_stream() as stream:
         rest = stream.read(chunk_bytes)
         rest = rest.removeprefix(b"\xef\xbb\xbf")
@@ -167,11 +191,58 @@ def lines(location: Location, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
 
 
 def _split_lines(rest: bytes, chunk: bytes) -> list[bytes]:
-    """The whole lines of `rest + chunk`, then what may not be a whole line yet.
+    """Returns the complete lines of `rest + chunk`, and the remainder, which may be incomplete.
 
-    A trailing CR stays behind, because its LF may be in the next chunk.
+    A trailing CR stays in the remainder, because its LF may be in the next chunk.
     """
     if b"\n" not in chunk and b"\r" not in chunk:
         return [rest + chunk]
     split = (rest + chunk).splitlines(keepends=True)
     return split if not split[-1].endswith(b"\n") else [*split, b""]
+
+
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+    b"PAR1": "parquet",
+    b"PARE": "encrypted parquet",
+    b"ARROW1": "ipc",
+    b"FEA1": "Feather version 1",
+}
+"""Formats and compressions by their first bytes."""
+
+
+_BINARY = ("parquet", "ipc", "zip", "workbook")
+
+
+def check_content(location: Location) -> None:
+    """Raises InputError where a file's first bytes contradict its ending."""
+    with reading(location), location.open_file() as file:
+        begin = file.read(8)
+    if location.format == "workbook" and begin.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        return
+    may_be_text = location.compression is None and location.format in TEXT_FORMATS
+    is_text = may_be_text and begin.isascii() and begin.decode().isprintable()
+    found = (
+        None if is_text else next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
+    )
+    expected = location.compression or (location.format if location.format in _BINARY else None)
+    if found == expected or (found is None and expected not in COMPRESSED.values()):
+        return
+    name = location.name
+    match found:
+        case "encrypted parquet":
+            advice = "is an encrypted Parquet file, which can't be read. Write it without encryption"
+        case "Feather version 1":
+            advice = "is a Feather file of version 1. Write it again: version 2 is Arrow IPC"
+        case "zip":
+            advice = "is a zip archive, as an Excel workbook is too. Give it the ending .zip or .xlsx"
+        case None:
+            advice = f"is not {expected}, whatever its name says"
+        case _:
+            ending = next(ending for ending, kind in (COMPRESSED | READ).items() if kind == found)
+            advice = f"is {found} by its content, whatever its name says. Give it the ending {ending}"
+    raise InputError(f"{name} {advice}")

@@ -1,4 +1,4 @@
-"""Record batches as Python values, fast for the common types."""
+"""Converts record batches to Python values, fast for the common types."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from batchrun.errors import InputError
+from batchrun.tables.exact_values import exact_values
 
 _PLAIN = {
     *(pa.string(), pa.large_string(), pa.binary(), pa.bool_(), pa.float32(), pa.float64()),
@@ -15,11 +16,10 @@ _PLAIN = {
 
 
 def python_rows(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """The rows as tuples of Python values, in the order of `batch.schema.names`.
+    """Returns the rows as tuples of Python values, in the order of `batch.schema.names`.
 
-    Text is str; numbers are int, float or Decimal; binary is bytes; times are from `datetime`, cut
-    to microseconds; lists are lists; structs and maps are dicts. Raises InputError for a value that
-    Python has no type for, such as a date after the year 9999 or a map that has a key twice.
+    Text is str; numbers are int, float or Decimal; binary is bytes; times are `datetime` types, truncated to
+    microseconds; lists are lists; structs and maps are dicts.
     """
     if not batch.num_columns:
         return [()] * batch.num_rows
@@ -30,15 +30,60 @@ def python_rows(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
 
 
 def python_values(name: str, column: pa.Array) -> list[Any]:
-    """The values of the column `name`, as `python_rows` gives them."""
-    if _is_plain(column.type):
+    """Returns the values of the column `name`, as in `python_rows`.
+
+    A value for which Python has no type, or one with fewer digits, is as in `exact_values`.
+    """
+    kind = column.type
+    if types.is_float32(kind) or _needs_exact(kind):
+        return exact_values(column)
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return _from_nanoseconds(name, column)
+    try:
+        return former_python_values(name, column)
+    except InputError:
+        return exact_values(column)
+
+
+def _needs_exact(kind: pa.DataType) -> bool:
+    """Whether a nested value has no exact type in Python."""
+    if types.is_map(kind) and not (types.is_string(kind.key_type) or types.is_large_string(kind.key_type)):
+        return True
+    return types.is_nested(kind) and any(
+        _needs_exact(child)
+        or types.is_float32(child)
+        or isinstance(child, pa.BaseExtensionType)
+        or (types.is_temporal(child) and getattr(child, "unit", "") == "ns")
+        for child in _children(kind)
+    )
+
+
+def _children(kind: pa.DataType) -> list[pa.DataType]:
+    if types.is_union(kind):
+        return []
+    return [kind.field(place).type for place in range(kind.num_fields)]
+
+
+def _from_nanoseconds(name: str, column: pa.Array) -> list[Any]:
+    """Returns times as `datetime` types, or as ISO 8601 where they have more digits."""
+    ticks = column.cast(pa.int64()).to_pylist()
+    values = former_python_values(name, column)
+    if all(tick is None or tick % 1000 == 0 for tick in ticks):
+        return values
+    pairs = zip(values, exact_values(column), ticks, strict=True)
+    return [exact if tick is not None and tick % 1000 else value for value, exact, tick in pairs]
+
+
+def former_python_values(name: str, column: pa.Array) -> list[Any]:
+    """Returns the values as templates formerly got them; see `rows.former`. Raises InputError."""
+    if is_plain(column.type):
         values: list[Any] = pl.Series(column).to_list()
         return values
     try:
         if types.is_timestamp(column.type) or types.is_duration(column.type):
             column = column.cast(_in_microseconds(column.type), safe=False)
         plain: list[Any] = column.to_pylist(maps_as_pydicts="strict")
-    except (ValueError, OverflowError, KeyError, pa.ArrowException) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, pa.ArrowException) as error:
         raise InputError(
             f"column {name!r} has a value that Python can't hold ({error}). Cast it to text"
         ) from error
@@ -49,21 +94,21 @@ def _in_microseconds(time: pa.DataType) -> pa.DataType:
     return pa.timestamp("us", time.tz) if types.is_timestamp(time) else pa.duration("us")
 
 
-def _is_plain(value: pa.DataType) -> bool:
-    """Whether polars, which is fast, gives these values as they are; times may be out of its range."""
+def is_plain(value: pa.DataType) -> bool:
+    """Whether polars, which is fast, returns these values unchanged; times may be out of its range."""
     if types.is_dictionary(value):
         return bool(types.is_string(value.value_type))
     if types.is_list(value) or types.is_large_list(value):
-        return _is_plain(value.value_type)
+        return is_plain(value.value_type)
     if types.is_struct(value):
-        return all(_is_plain(field.type) for field in value)
+        return all(is_plain(field.type) for field in value)
     return bool(value in _PLAIN)
 
 
 def expected_value(cell: Any) -> Any:
-    """A cell to score by: dates, times and amounts as texts.
+    """Returns a cell to score by: dates, times and amounts as texts.
 
-    A run keeps cells in a file on the way to their scores, the output doesn't: both have to see the same.
+    A run keeps cells in a file until they are scored, the output doesn't: both must see the same value.
     """
     if isinstance(cell, list | tuple):
         return [expected_value(item) for item in cell]

@@ -1,40 +1,44 @@
-"""A CSV file for a person's spreadsheet, and what the spreadsheet made of it."""
+"""Writes a CSV file for a person's spreadsheet, and reads it back."""
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from batchrun.errors import InputError, OutputError, StorageError
-from batchrun.tables.temporary import open_temporary
+from batchrun.tables.atomic import Replacement
 
 MOST_CHARACTERS = 30_000
-"""Of a cell: spreadsheets hold 32,767, and some put the rest into a row of its own."""
+"""The limit of one cell: spreadsheets hold 32,767, and some put the rest into a row of its own."""
 
 _MOST_CHARACTERS_READ = 10_000_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_PLAIN_NUMBER = re.compile(r"-[0-9]+(\.[0-9]+)?")
+FORMULA_STARTS = "=+@\t\r-"
+"""First characters, also behind blanks, of a cell that a spreadsheet may run as a formula."""
+NEGATIVE_NUMBER = r"-[0-9]+(\.[0-9]+)?"
+_PLAIN_NUMBER = re.compile(NEGATIVE_NUMBER)
 
 
 def write_sheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]], *, replace: bool) -> None:
-    """Writes texts as CSV that a spreadsheet takes as texts. Raises OutputError, StorageError.
+    """Writes CSV whose cells a spreadsheet reads as text. Raises OutputError, StorageError.
 
-    A cell that a spreadsheet could take for a formula has an apostrophe before it, which keeps it from being
-    run; a long one is cut. Unless `replace`, a file that is there is left alone, with OutputError.
+    A cell that a spreadsheet could run as a formula has an apostrophe before it, which prevents that; a long
+    cell is cut. Raises OutputError for an existing file, unless `replace`.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(map(_harmless, header))
     writer.writerows(map(_harmless, row) for row in rows)
-    # The mark tells spreadsheets that it is UTF-8.
+    # The byte order mark tells spreadsheets that it is UTF-8.
     content = text.getvalue().encode("utf-8-sig", errors="replace")
     try:
-        if replace:
-            _replace(path, content)
-        else:
-            _create(path, content)
+        with Replacement(path) as replacement:
+            replacement.file.write(content)
+            if replace:
+                replacement.commit()
+            else:
+                replacement.commit_new()
     except FileExistsError:
         raise _taken(path) from None
     except OSError as error:
@@ -43,7 +47,7 @@ def write_sheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
 
 
 def refuse_existing(path: Path) -> None:
-    """Raises OutputError where there is a file."""
+    """Raises OutputError for an existing file."""
     if path.exists():
         raise _taken(path)
 
@@ -55,31 +59,6 @@ def _taken(path: Path) -> OutputError:
     )
 
 
-def _create(path: Path, content: bytes) -> None:
-    """Whole or not at all, and never in the place of a file: a link is made to no name that is taken."""
-    temporary, file = open_temporary(path)
-    try:
-        with file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            path.hardlink_to(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary, file = open_temporary(path)
-    try:
-        with file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _harmless(cell: str) -> str:
     more = len(cell) - MOST_CHARACTERS
     if more > 0:
@@ -89,10 +68,9 @@ def _harmless(cell: str) -> str:
 
 
 def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
-    """The rows that aren't empty, with `columns` as texts without blanks around them.
+    """Returns the rows that aren't empty, with `columns` as texts without surrounding blanks.
 
-    Commas, semicolons and tabs are understood between cells, whichever the spreadsheet has chosen.
-    Raises InputError.
+    Cells may be separated by commas, semicolons or tabs, as the spreadsheet chose. Raises InputError.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -105,7 +83,7 @@ def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, columns))
         rows = list(reader)
     except csv.Error as error:
-        raise InputError(f"{path} is no CSV file: {error}.") from None
+        raise InputError(f"{path} is not a CSV file: {error}.") from None
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
         names = ", ".join(repr(name) for name in missing)
@@ -117,7 +95,7 @@ def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
 
 
 def _delimiter(text: str, columns: Sequence[str]) -> str:
-    """The one by which the first record has the most of the columns."""
+    """Returns the separator with which the first record has most of the columns."""
 
     def found(delimiter: str) -> int:
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
@@ -127,6 +105,6 @@ def _delimiter(text: str, columns: Sequence[str]) -> str:
 
 
 def _plain(cell: str | None) -> str:
-    """Without the apostrophe that kept it from being run."""
+    """Returns the cell without the apostrophe against running it."""
     text = (cell or "").strip()
     return text[1:] if text.startswith("'") and text[1:].lstrip(" ").startswith(_FORMULA) else text

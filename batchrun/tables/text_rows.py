@@ -1,10 +1,10 @@
-"""Record batches as text: CSV records (RFC 4180) and JSON Lines, each value exact.
+"""Writes record batches as text: CSV records (RFC 4180) and JSON Lines, each value exact.
 
 Both write timestamps, dates and times as ISO 8601, durations as ISO 8601 seconds, decimals with all
 their digits and binary as base64. Nested values are JSON.
 """
 
-from decimal import Decimal
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,21 +12,48 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import types
 
-from batchrun.tables.python_rows import python_values
+from batchrun.tables.exact_values import exact_values
+from batchrun.tables.json_cells import JSON_TEXT
+from batchrun.tables.python_rows import is_plain, python_values
+from batchrun.tables.sheet import FORMULA_STARTS, NEGATIVE_NUMBER
+from batchrun.tables.storable import as_text
 
 _JSON = msgspec.json.Encoder(decimal_format="string")
-_DECIMAL_PLACES = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 def csv_header(schema: pa.Schema) -> bytes:
-    """The header record of `schema`, with its line end."""
+    """Returns the header record of `schema`, with its line end."""
     return _csv(pl.DataFrame(schema=dict.fromkeys(schema.names, pl.String)), include_header=True)
 
 
-def csv_records(batch: pa.RecordBatch) -> bytes:
-    """The rows as CSV: null is nothing, the empty string is "", lines end with CRLF."""
-    columns = zip(batch.schema.names, batch.columns, strict=True)
-    return _csv(pl.DataFrame([_csv_column(name, column) for name, column in columns]), include_header=False)
+@dataclass(frozen=True, slots=True)
+class CsvStyle:
+    """`harmless` are the columns whose cells spreadsheets must not run as formulas.
+
+    `bom`: the file begins with the byte order mark by which spreadsheets recognize UTF-8.
+    """
+
+    harmless: frozenset[str] = frozenset()
+    bom: bool = False
+
+
+def csv_records(batch: pa.RecordBatch, harmless: frozenset[str] = frozenset()) -> bytes:
+    """Returns the rows as CSV: null is an empty field, the empty string is "", lines end with CRLF.
+
+    A cell of a `harmless` column that a spreadsheet would run as a formula has an apostrophe before it.
+    """
+    columns = [
+        _csv_column(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    frame = pl.DataFrame([_unrun(column) if column.name in harmless else column for column in columns])
+    return _csv(frame, include_header=False)
+
+
+def _unrun(column: pl.Series) -> pl.Series:
+    if column.dtype != pl.String:
+        return column
+    runs = column.str.contains(f"^ *[{FORMULA_STARTS}]") & ~column.str.contains(f"^{NEGATIVE_NUMBER}$")
+    return pl.select(pl.when(runs).then("'" + column).otherwise(column).alias(column.name)).to_series()
 
 
 def _csv(frame: pl.DataFrame, *, include_header: bool) -> bytes:
@@ -34,64 +61,61 @@ def _csv(frame: pl.DataFrame, *, include_header: bool) -> bytes:
 
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
-    """The rows as JSON objects, one a line. NaN and infinities, which JSON lacks, are null."""
+    """Returns the rows as JSON objects, one a line. NaN and infinities, which JSON lacks, become null."""
+    columns = [_json_values(field, column) for field, column in zip(batch.schema, batch.columns, strict=True)]
     names = batch.schema.names
-    columns = [python_values(name, _exact(column)) for name, column in zip(names, batch.columns, strict=True)]
     return _JSON.encode_lines([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
 
 
+def _json_values(field: pa.Field, column: pa.Array) -> list[Any]:
+    if field.metadata == JSON_TEXT:
+        texts: list[str | None] = column.to_pylist()
+        return [None if text is None else msgspec.Raw(text.encode()) for text in texts]
+    if _is_time_or_decimal(column.type):
+        return pl.Series(_time_texts(column)).to_list()
+    if is_plain(column.type) and not types.is_binary(column.type):
+        return python_values(field.name, column)
+    return exact_values(column)
+
+
 def _csv_column(name: str, column: pa.Array) -> pl.Series:
-    column = _exact(column)
-    if types.is_nested(column.type):
-        texts = [
-            None if value is None else _JSON.encode(value).decode() for value in python_values(name, column)
-        ]
-        return pl.Series(name, texts, dtype=pl.String)
-    series = pl.Series(name, column)
-    return series.bin.encode("base64") if series.dtype == pl.Binary else series
-
-
-def _exact(column: pa.Array) -> pa.Array:
-    """`column` with text in place of what CSV and JSON have no type for."""
     kind = column.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return _exact(column.storage)
-    if types.is_dictionary(kind):
-        return _exact(column.dictionary_decode())
-    if types.is_timestamp(kind):
-        return _timestamps(column)
-    if types.is_duration(kind):
-        return pa.array(
-            [_duration(ticks, kind.unit) for ticks in column.cast(pa.int64()).to_pylist()], pa.string()
-        )
-    if types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind):
-        return column.cast(pa.string())
-    return column.cast(_exact_type(kind))
+    if _is_time_or_decimal(kind):
+        return pl.Series(name, _time_texts(column))
+    if (is_plain(kind) or types.is_float16(kind)) and not (types.is_binary(kind) or types.is_nested(kind)):
+        return pl.Series(name, column)
+    return pl.Series(name, [as_text(value) for value in exact_values(column)], dtype=pl.String)
+
+
+def _is_time_or_decimal(kind: pa.DataType) -> bool:
+    return bool(
+        types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind)
+    )
+
+
+def _time_texts(column: pa.Array) -> pa.Array:
+    """Does the same as `exact_values`, by Arrow where possible, which is fast."""
+    kind = column.type
+    try:
+        texts = _timestamps(column) if types.is_timestamp(kind) else column.cast(pa.string())
+        if types.is_time(kind) or (types.is_decimal(kind) and kind.scale >= 0) or _have_four_digits(texts):
+            return texts
+    except pa.ArrowException:  # a time zone unknown to Arrow
+        pass
+    return pa.array([as_text(value) for value in exact_values(column)], pa.string())
+
+
+def _have_four_digits(dates: pa.Array) -> bool:
+    """Whether all years have four digits, as ISO 8601 requires for years without a sign."""
+    import pyarrow.compute as pc
+
+    return bool(pc.match_substring_regex(dates, "^[0-9]{4}-").false_count == 0)
 
 
 def _timestamps(column: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc  # only here, since it takes 0.05 s
+    import pyarrow.compute as pc  # imported here, since it takes 0.05 s
 
     zone = column.type.tz
-    if zone == "UTC":  # needs no table of time zones, which small systems lack
+    if zone == "UTC":  # works without a time zone database, which small systems lack
         return pc.strftime(column.cast(pa.timestamp(column.type.unit)), "%Y-%m-%dT%H:%M:%SZ")
     return pc.strftime(column, "%Y-%m-%dT%H:%M:%S%Ez" if zone else "%Y-%m-%dT%H:%M:%S")
-
-
-def _duration(ticks: int | None, unit: str) -> str | None:
-    return None if ticks is None else f"PT{Decimal(ticks).scaleb(-_DECIMAL_PLACES[unit]):f}S"
-
-
-def _exact_type(kind: Any) -> pa.DataType:
-    """The type to cast to so that no value is cut: inside lists and structs Python has no nanoseconds."""
-    if types.is_list(kind) or types.is_large_list(kind):
-        return pa.large_list(_exact_type(kind.value_type))
-    if types.is_struct(kind):
-        return pa.struct([field.with_type(_exact_type(field.type)) for field in kind])
-    if types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.string()
-    if types.is_float16(kind):
-        return pa.float32()
-    if types.is_string_view(kind):
-        return pa.string()
-    return kind

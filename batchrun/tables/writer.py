@@ -1,21 +1,21 @@
-"""Tables out: Parquet, CSV and JSON Lines under a fixed schema, replaced whole or not at all."""
+"""Writes tables: Parquet, CSV and JSON Lines under a fixed schema, replaced as a whole or not at all."""
 
-import os
-import stat
-import tempfile
+import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrun.errors import OutputError, StorageError
-from batchrun.tables.temporary import open_temporary
-from batchrun.tables.text_rows import csv_header, csv_records, json_lines
+from batchrun.tables.atomic import Replacement, try_replacing
+from batchrun.tables.endings import WRITTEN, is_written
+from batchrun.tables.storable import storable_schema, stored
+from batchrun.tables.text_rows import CsvStyle, csv_header, csv_records, json_lines
 
-ENDINGS = (".parquet", ".csv", ".jsonl")
 ROWS_PER_GROUP = 16_384
 _BYTES_PER_GROUP = 128 << 20
 
@@ -54,11 +54,11 @@ class _ParquetEncoder:
         self._writer.close()
 
     def abandon(self) -> None:
-        self._writer.is_open = False  # or its finalizer would write a footer to the closed file
+        self._writer.is_open = False  # else its finalizer writes a footer to the closed file
 
 
 class _TextEncoder:
-    """CSV and JSON Lines have no place for metadata; it is left out."""
+    """Leaves metadata out: CSV and JSON Lines can't hold any."""
 
     def __init__(
         self, file: BinaryIO, encode: Callable[[pa.RecordBatch], bytes], header: bytes = b""
@@ -77,133 +77,129 @@ class _TextEncoder:
         pass
 
 
-def _encoder(path: Path, file: BinaryIO, schema: pa.Schema) -> _Encoder:
-    match path.suffix.lower():
-        case ".parquet":
-            return _ParquetEncoder(file, schema)
-        case ".csv":
-            return _TextEncoder(file, csv_records, csv_header(schema))
-        case ".jsonl":
-            return _TextEncoder(file, json_lines)
-        case _:
-            raise _unknown_ending(path)
+_EXACT = CsvStyle()
+
+# Encoders by the endings in `endings.WRITTEN`.
+_ENCODERS: dict[str, Callable[[BinaryIO, pa.Schema, CsvStyle], _Encoder]] = {
+    ".parquet": lambda file, schema, _csv: _ParquetEncoder(file, schema),
+    ".csv": lambda file, schema, csv: _TextEncoder(
+        file, partial(csv_records, harmless=csv.harmless), b"\xef\xbb\xbf" * csv.bom + csv_header(schema)
+    ),
+    ".jsonl": lambda file, _schema, _csv: _TextEncoder(file, json_lines),
+}
+
+
+def _encoder(path: Path, file: BinaryIO, schema: pa.Schema, csv: CsvStyle = _EXACT) -> _Encoder:
+    if not is_written(path):
+        raise _unknown_ending(path)
+    return _ENCODERS[path.suffix.lower()](file, schema, csv)
 
 
 def _unknown_ending(path: Path) -> OutputError:
-    return OutputError(f"{path}: unknown kind of output. Known endings: .parquet .csv .jsonl")
+    return OutputError(f"{path}: unknown kind of output. Known endings: {' '.join(WRITTEN)}")
 
 
 class TableWriter:
-    """What `replace_table` hands out: takes batches in their order."""
+    """Writes batches in order; made by `replace_table`."""
 
     def __init__(self, path: Path, schema: pa.Schema, encoder: _Encoder) -> None:
         self._path = path
         self._schema = schema
+        self._held = _held_schema(path, schema)
         self._encoder = encoder
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Appends the rows of `batch`, whose schema must be the writer's.
 
-        Raises StorageError when the system refuses to store more.
+        Raises StorageError when the system can't store more.
         """
         if not batch.schema.equals(self._schema):
             raise ValueError(f"the batch's schema is not the output's:\n{batch.schema}\n--\n{self._schema}")
         with _storing(self._path):
-            self._encoder.write(batch)
+            self._encoder.write(_held(batch, self._held))
 
 
-def check_writable(path: Path, schema: pa.Schema | None = None) -> None:
-    """Raises OutputError when no output can be written to `path`; creates its folder if that is missing.
-
-    With `schema`, also when the format can't hold one of its columns.
-    """
-    if path.suffix.lower() not in ENDINGS:
+def check_writable(path: Path) -> None:
+    """Raises OutputError when no output can be written to `path`; creates its folder if that is missing."""
+    if not is_written(path):
         raise _unknown_ending(path)
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}. Name a file")
-    folder = _target(path).parent
     try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise OutputError(f"{path} is {kind}. Name a file")
+        folder = _target(path).parent
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        try_replacing(_target(path))
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror} ({folder})") from error
-    if schema is not None and path.suffix.lower() == ".parquet":
-        _check_columns(path, schema)
+        raise OutputError(f"{path} can't be written: {error.strerror} ({path.parent})") from error
 
 
-def _check_columns(path: Path, schema: pa.Schema) -> None:
-    for field in schema:
-        try:
-            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
-        except pa.ArrowException as error:
-            raise OutputError(
-                f"{path}: Parquet can't hold column {field.name!r} of type {field.type} ({error}). "
-                "Drop or cast it in the input, or write .jsonl"
-            ) from error
+def _held_schema(path: Path, schema: pa.Schema) -> pa.Schema:
+    return storable_schema(schema) if path.suffix.lower() == ".parquet" else schema
+
+
+def _held(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.equals(schema):
+        return batch
+    columns = [stored(column, kind) for column, kind in zip(batch.columns, schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that discards its bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._place += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._place
 
 
 @contextmanager
-def replace_table(path: Path, schema: pa.Schema, metadata: Metadata) -> Iterator[TableWriter]:
-    """Writes a table that takes the place of `path` when the block ends well, and never in part.
+def trial_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Returns a writer that encodes as `replace_table` for `path` does, and stores nothing."""
+    encoder = _encoder(path, cast("BinaryIO", _Nowhere()), _held_schema(path, schema))
+    with _abandoned_on_error(encoder):
+        yield TableWriter(path, schema, encoder)
+        encoder.finish({})
 
-    The rows go to a temporary file in the same folder, which is synced and renamed; the folder is
-    synced after that. When the block raises, the old file stays and the temporary one is removed, as is
-    what a killed process has left of its own. A file that is replaced keeps its mode; of a symbolic link,
-    the target is replaced. `metadata` is called at the end, for Parquet's key-value metadata. Raises
-    StorageError when the system refuses to store the table.
+
+@contextmanager
+def replace_table(
+    path: Path, schema: pa.Schema, metadata: Metadata, csv: CsvStyle = _EXACT
+) -> Iterator[TableWriter]:
+    """Writes a table that replaces `path` when the block ends without an exception, and never in part.
+
+    The rows go to a temporary file in the same folder, which is synced and renamed; the folder is synced
+    after that. When the block raises, the old file stays and the temporary one is removed, and so are
+    leftovers of killed processes. A replaced file keeps its mode; for a symbolic link, its target is
+    replaced. `metadata` is called at the end, for Parquet's key-value metadata. Raises StorageError when the
+    system can't store the table.
     """
-    target = _target(path)
-    schema = schema.remove_metadata()
     with _storing(path):
-        temporary, file = open_temporary(target)
-    with _removed_on_error(temporary, file):
+        replacement = Replacement(_target(path))
+    with replacement:
         with _storing(path):
-            _keep_mode(file, target)
-            encoder = _encoder(path, file, schema)
+            encoder = _encoder(path, replacement.file, _held_schema(path, schema), csv)
         with _abandoned_on_error(encoder):
             yield TableWriter(path, schema, encoder)
             facts = metadata()
             with _storing(path):
                 encoder.finish(facts)
         with _storing(path):
-            _put_in_place(file, temporary, target)
-
-
-def _put_in_place(file: BinaryIO, temporary: Path, target: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    temporary.replace(target)
-    file.close()  # not before it has its place: until then its lock tells that it is no leftover
-    _sync_folder(target.parent)
+            replacement.commit()
 
 
 def _target(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
-
-
-def _keep_mode(file: BinaryIO, target: Path) -> None:
-    with suppress(FileNotFoundError):
-        os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _removed_on_error(temporary: Path, file: BinaryIO) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # closing flushes, which fails again on a full disk
-            file.close()
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -222,5 +218,5 @@ def _storing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{path} could not be written: {error.strerror or error}. The answers are safe in the journal: "
-            "when that is mended, `batchrun export` writes the output again"
+            "when that is fixed, `batchrun export` writes the output again"
         ) from error

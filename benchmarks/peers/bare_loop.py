@@ -1,4 +1,4 @@
-"""The yardstick: nothing but the requests, on the transport and the event loop that batchrun uses."""
+"""The yardstick: nothing but the requests, by the fastest HTTP client, on the event loop of batchrun."""
 
 import asyncio
 import json

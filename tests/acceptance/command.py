@@ -19,6 +19,8 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.forked import BatchrunProcess
+
 COMMAND = [sys.executable, "-m", "batchrun"]
 
 JOB = """\
@@ -44,6 +46,7 @@ concurrency = 8
 
 [output]
 path = "out.parquet"
+accept = ["truncated"]
 """
 
 
@@ -73,8 +76,8 @@ class SandboxProcess:
 @contextmanager
 def sandbox_process(*options: str) -> Iterator[SandboxProcess]:
     """A sandbox on a free port, which ends with the block."""
-    command = [*COMMAND, "sandbox", "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = ["sandbox", "--port", "0", *options]
+    with BatchrunProcess(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
@@ -123,7 +126,15 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        hidden = ("ABLIT_KEY", "TERM", "COLUMNS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        hidden = (
+            "ABLIT_KEY",
+            "TERM",
+            "COLUMNS",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "PYTHONUNBUFFERED",
+        )
         kept = {name: value for name, value in os.environ.items() if name not in hidden}
         return {**kept, "ABLIT_KEY": self.key}
 
@@ -140,9 +151,9 @@ class Place:
         return path
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        """The command in the background; whoever starts it ends it."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
+        """The command in the background; its caller must end it."""
+        return BatchrunProcess(
+            arguments,
             cwd=self.folder,
             env={**self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,

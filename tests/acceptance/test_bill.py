@@ -1,5 +1,6 @@
 """What the output says was spent is what the sandbox has charged, to the last nano-USD."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.command import Place, sandbox_process
+from tests.acceptance.command import Place, as_options, sandbox_process
 
 TEXTS = [f"text number {n % 30}" for n in range(40)]  # ten of them are duplicates
 QUICK = ("retry.max_wait_seconds=1", "retry.max_attempts=12")
@@ -70,14 +71,15 @@ def test_rows_that_share_an_answer_have_it_and_cost_nothing(place: Place) -> Non
 
 @pytest.mark.parametrize("fault", ["500", "429", "529", "reset-before"])
 def test_retries_of_what_was_not_billed_add_up_too(place: Place, fault: str) -> None:
-    place.texts(*TEXTS[:12])
+    rows = 4 if fault == "429" else 12  # each 429 is a second's pause
+    place.texts(*TEXTS[:rows])
     with faulty(place, fault) as place:
-        check_retries(place, fault)
+        check_retries(place, fault, rows)
 
 
-def check_retries(place: Place, fault: str) -> None:
+def check_retries(place: Place, fault: str, rows: int) -> None:
     assert place.run(f"endpoint.base_url={place.sandbox.base_url}", *QUICK).code == 0
-    assert place.column("status") == ["ok"] * 12
+    assert place.column("status") == ["ok"] * rows
     if fault == "reset-before":  # nobody on this side can know that it was not billed
         settled, uncertain = spent(place)
         assert settled == place.bill()["nano_usd"]
@@ -138,3 +140,37 @@ def test_without_prices_the_cost_is_what_the_answer_says_and_null_where_it_says_
     assert row["cost_usd"] == (bill["usd"] if cost_fields == "present" else None)
     assert row["input_tokens"] == bill["input_tokens"]
     assert "[pricing]" not in done.err, "no worst case was named that could have been passed"
+
+
+SYSTEM = 'prompt.system=[{type = "text", text = "You label %s.", cache_control = {type = "ephemeral"%s}}]'
+
+
+@pytest.mark.parametrize("lifetime", ["", ', ttl = "1h"'])
+@pytest.mark.parametrize("cost_fields", ["present", "absent"])
+def test_cached_input_is_booked_as_it_is_billed(place: Place, cost_fields: str, lifetime: str) -> None:
+    place.texts(*TEXTS[:6])
+    system = SYSTEM % ("reviews of many kinds " * 20, lifetime)
+    of_cache = "pricing.cache_read_usd_per_million=0.5"
+    with sandbox_process("--cost-fields", cost_fields, "--latency", "0.05") as sandbox:
+        url = sandbox.base_url
+        done = place.run(f"endpoint.base_url={url}", system, of_cache)
+        bill = sandbox.bill(place.key)
+    assert done.code == 0
+    assert spent(place) == (bill["nano_usd"], 0)
+    for kind in ("cache_read_tokens", "cache_write_tokens"):
+        assert sum(place.column(kind)) == bill[kind] > 0
+    assert place.column("cache_read_tokens").count(0) == 1, "the first row has filled the cache"
+    assert sum(place.column("input_tokens")) == bill["input_tokens"]
+    assert place.summary()["overruns"] == 0
+    caching = place.summary()["caching"]
+    assert (caching["read_tokens"], caching["write_tokens"]) == (
+        bill["cache_read_tokens"],
+        bill["cache_write_tokens"],
+    )
+    plain = (bill["input_tokens"] + bill["output_tokens"]) * 5_000
+    assert round(caching["saved_usd"] * 10**9) == plain - bill["nano_usd"] > 0
+    assert "USD saved" in done.err
+    plan = place.command(
+        "plan", "job.toml", "--json", *as_options((system, of_cache, f"endpoint.base_url={url}"))
+    )
+    assert json.loads(plan.out)["caching"] == caching

@@ -1,25 +1,43 @@
 """The live display's lines: what they say, at widths from 60 columns on, and what they cost."""
 
 import io
+import json
+import math
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from batchrun.amounts import NOTHING, Amount
-from batchrun.cli.display import REFRESHES_PER_SECOND
-from batchrun.cli.status_lines import Part, Speedometer, fitted, status_lines
-from batchrun.exchange import Billed, Failure, Remedy
+from batchrun.amounts import NOTHING, Amount, usd_text
+from batchrun.engine.ledger import Ledger, caps_of
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Waiting
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
-from batchrun.ledger import Ledger, caps_of
-from batchrun.limits.limiter import Limiter
-from batchrun.pipeline import Target, View
-from batchrun.progress import Progress
+from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned
+from batchrun.rows.result import FAILED, INVALID, OK, RowResult
+from batchrun.runs.observers.progress import Progress
+from batchrun.runs.observers.progress_lines import Part, fitted, status_lines
+from batchrun.runs.observers.rates import RateMeter
+from batchrun.runs.observers.terminal import REFRESHES_PER_SECOND
+from batchrun.runs.observers.view import View
+from batchrun.runs.run import Server, run_job
+from batchrun.sandbox import Settings, background
+from tests.money.fanout import request
 
+BEGIN = 1_000.0
 WIDTHS = (60, 80, 100, 200)
+ROW = request(1)
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is."""
+    monkeypatch.setattr(time, "monotonic", lambda: BEGIN)
 
 
 @pytest.fixture
@@ -42,14 +60,13 @@ class Shown:
             folder,
             sandbox=True,
         )
-        self.progress = Progress(rows=1_000)
+        self.progress = Progress(rows=1_000, started=BEGIN)
         self.ledger = Ledger(caps_of(job.budget, NOTHING, NOTHING))
         self.limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
         before = journal.totals(sandbox=True)
-        target = Target("http://127.0.0.1:1", None, sandbox=True)
-        self.view = View(job, target, self.ledger, self.progress, self.limiter, before)
-        self.speedometer = Speedometer(self.view)
-        self.speedometer._looks = [(time.monotonic() - 10, (0, 0, 0))]
+        server = Server("http://127.0.0.1:1", None, sandbox=True)
+        self.view = View(job, server, self.ledger, self.progress, self.limiter, before)
+        self.meter = RateMeter(self.progress, BEGIN - 10)
         self._answer(200)
 
     def _answer(self, rows: int) -> None:
@@ -57,12 +74,12 @@ class Shown:
             reservation = self.ledger.reserve(Amount(30_000_000, 0, 100, 1))
             assert not hasattr(reservation, "may_pass")
             self.ledger.settle(reservation, Amount(20_000_000, 0, 60, 1))
-            self.progress.sent(1)
-            self.progress.answered(60)
-            self.progress.row_ended(failed=False, invalid=False)
+            self.progress.request_sent(1)
+            self.progress.response_received(60)
+            self.progress.row_ended(ROW, RowResult(OK))
 
     def lines(self, width: int = 200) -> list[str]:
-        return status_lines(self.view, self.speedometer, width)
+        return status_lines(self.view, self.meter, width)
 
 
 def test_time_to_go_is_that_of_the_rows_at_the_rate_of_the_last_seconds(
@@ -103,7 +120,7 @@ def test_a_given_limit_bounds_the_rate_that_is_expected(
 def test_the_pace_stands_beside_the_limit(journal: Journal, tmp_path: Path) -> None:
     given = Shown(journal, tmp_path, limits={"requests_per_minute": 1_500, "tokens_per_minute": 90_000})
     # Measured up to now: some milliseconds more than the ten seconds in which it was sent.
-    assert re.search(r"(1,200|1,19\d) of 1,500 requests/min \(given\)", given.lines()[1])
+    assert re.search(r"(1,200|1,19\d) of 1,500 requests/min \(limit of the job\)", given.lines()[1])
     assert re.search(r"(72,000|71,9\d\d) of 90,000 tokens/min", given.lines()[1])
     assert "of 6,000 requests/min (found so far)" in Shown(journal, tmp_path).lines()[1]
 
@@ -114,13 +131,14 @@ def test_what_holds_the_run_back_is_named(journal: Journal, tmp_path: Path) -> N
     assert "held back" not in shown.lines()[1]
     shown.progress.in_flight = 2
     assert "held back by limits.concurrency" in shown.lines()[1]
-    shown.progress.slowed_by = "rate limit"
-    assert "held back by the rate limit" in shown.lines()[1]
-    shown.limiter.paused_until = time.monotonic() + 30.4
-    assert "held back by a 429, 30 s more" in shown.lines()[1]
-    shown.progress.slowed_by = "endpoint"
-    assert "held back by the endpoint, which fails" in shown.lines()[1]
-    shown.progress.held_by = "budget.usd"
+    shown.progress.waiting = Waiting("rate limit", BEGIN + 0.3)
+    assert "held back by the rate limit, 1,200 of 6,000 requests/min" in shown.lines()[1]
+    shown.limiter.paused_until = BEGIN + 30.4
+    shown.progress.waiting = Waiting("rate limit", BEGIN + 30.4)
+    assert "held back by a 429, next request in 30 s" in shown.lines()[1]
+    shown.progress.waiting = Waiting("endpoint", math.inf, gives_up_at=BEGIN + 754)
+    assert "the endpoint fails, gives up in 12:34" in shown.lines()[1]
+    shown.progress.blocked_by = "budget.usd"
     assert "held back by budget.usd" in shown.lines()[1]
 
 
@@ -128,28 +146,101 @@ def in_trouble(journal: Journal, folder: Path) -> Shown:
     limits = {"requests_per_minute": 1_500, "tokens_per_minute": 90_000}
     shown = Shown(journal, folder, limits=limits, budget={"usd": 600.0})
     failure = Failure(
-        "http_529", "overloaded, and that at length: " + "x" * 100, Remedy.RETRY, Billed.NO, 529
+        "http_529", "overloaded, and that at length: " + "x" * 100, FailureAction.RETRY, BillingStatus.NO, 529
     )
     for attempt in range(12):
-        shown.progress.sent(2)
-        shown.progress.attempt_failed(failure, attempt, final=False)
-    shown.progress.row_ended(failed=True, invalid=False)
-    shown.progress.slowed_by = "endpoint"
+        shown.progress.request_sent(2)
+        shown.progress.attempt_failed(AttemptFailed(attempt, failure, final=False))
+    shown.progress.row_ended(ROW, RowResult(FAILED))
+    shown.progress.waiting = Waiting("endpoint", BEGIN + 3, BEGIN + 860)
     return shown
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_three_lines_fit_and_keep_what_matters_most(journal: Journal, tmp_path: Path, width: int) -> None:
-    lines = in_trouble(journal, tmp_path).lines(width)
+def test_the_lines_fit_and_keep_what_matters_most(journal: Journal, tmp_path: Path, width: int) -> None:
+    """The last error has a line of its own, which the terminal's width cuts."""
+    *lines, error = in_trouble(journal, tmp_path).lines(width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
     assert "201 of 1,000 rows" in lines[0]
     assert "to go" in lines[0]
-    assert "rows/s, held back by the endpoint" in lines[1]
+    assert "rows/s, the endpoint fails, " in lines[1]
+    assert "gives up in 14:20" in lines[1]
     assert "reserved of 600.00 USD" in lines[2]
+    assert error.startswith("last error: overloaded, and that at length")
+    if width >= 80:
+        assert "the endpoint fails, next request in 3 s, gives up in 14:20" in lines[1]
     if width >= 200:
-        assert "retried 12: http_529 x12" in lines[1]
+        assert "retried 12, errors: http_529 x12" in lines[1]
         assert lines[0].startswith("[####")
+
+
+def test_rows_of_this_run_are_told_from_those_of_all_runs(journal: Journal, tmp_path: Path) -> None:
+    """The rows that are done are those of all runs; what is wrong with them is known of this run alone."""
+    shown = Shown(journal, tmp_path)
+    shown.progress.row_ended(ROW, RowResult(FAILED))
+    for _ in range(3):
+        shown.progress.row_ended(ROW, RowResult(INVALID, Completion("posi", "max_tokens")))
+    assert "204 of 1,000 rows (20%), 1 failed, 3 invalid, 0:39 to go" in shown.lines()[0]
+    shown.progress.rows_scanned(RowsScanned(600, unsendable=7, answered=500, failed=0))
+    (rows, *_) = shown.lines()
+    assert "711 of 1,000 rows (71%)" in rows
+    assert "1 failed, 3 invalid in this run, 7 can't be sent" in rows
+
+
+class AtTheEnd(Observer):
+    """Keeps what the display says once the last request has ended."""
+
+    def __init__(self, view: View, said: list[list[str]]) -> None:
+        self._view = view
+        self._said = said
+
+    def output_begun(self) -> None:
+        view = replace(self._view, progress=replace(self._view.progress, writing=False))
+        self._said.append(status_lines(view, RateMeter(view.progress, 0.0), 0))
+
+
+def test_the_numbers_of_the_display_are_those_of_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are answered, fail, are cut or can't be sent; in two runs."""
+    monkeypatch.undo()  # time goes on
+    texts = [*(f"text {n}" for n in range(60)), "", *(f"bad {n}" for n in range(30))]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "replies.toml").write_text(
+        '[[reply]]\npattern = "bad"\ntext = "one two three four five six"\n'
+        '[[reply]]\npattern = "."\ntext = "yes"\n'
+    )
+    job = make_job(
+        {
+            "input": {"path": "in.jsonl"},
+            "prompt": {"template": "{{ text }}"},
+            "request": {"model": "abliterated-model", "max_tokens": 3},
+            "output": {"path": "out.parquet", "order": "random"},
+            "retry": {"max_attempts": 1, "useless_rows": 0},
+            "budget": {"usd": 2, "rows": 50},
+        },
+        tmp_path,
+        sandbox=True,
+    )
+    said: list[list[str]] = []
+    settings = Settings(replies=tmp_path / "replies.toml", faults={"500": 0.2}, seed=3)
+    with background(settings) as sandbox:
+        server = Server(sandbox.base_url, "key", sandbox=True)
+        summaries = [run_job(job, server, observers=[partial(AtTheEnd, said=said)]) for _ in range(2)]
+    for (rows, _, money), summary in zip(said, summaries, strict=True):
+        counts, life = summary["rows"], summary["usd"]
+        done = counts["total"] - counts["pending"]
+        assert f"{done:,} of {counts['total']:,} rows" in rows
+        assert f"spent {usd_text(round(life['settled'] * 10**9))} + 0.00 USD reserved of 2.00 USD" in money
+    first, second = (summary["rows"] for summary in summaries)
+    assert first["failed"] > 1
+    assert first["invalid"] > 0
+    assert f"{first['failed'] - 1} failed, {first['invalid']} invalid, 1 can't be sent" in said[0][0]
+    more = {status: second[status] - first[status] for status in ("failed", "invalid")}
+    assert min(more.values()) > 0
+    told = f"{more['failed']} failed, {more['invalid']} invalid in this run, 1 can't be sent"
+    assert told in said[1][0]
 
 
 def test_the_least_important_parts_go_first_and_the_first_one_never() -> None:

@@ -196,7 +196,7 @@ def test_votes_stop_where_the_majority_is_decided_and_say_what_that_saved(place:
     done = place.run(CHOICES, "labels.votes=3")
     assert done.code == 0
     assert (place.requests, place.summary()["labels"]["votes_saved"]) == (20, 10)
-    assert "votes     10 were not asked" in done.err
+    assert "votes     10 were not sent" in done.err
     assert place.column("samples") == [["good", "good"]] * 10
     assert place.column("agreement") == [1.0] * 10
     assert place.run(CHOICES, "labels.votes=5").code == 0
@@ -226,6 +226,24 @@ def test_votes_that_differ(place: Place) -> None:
     assert asked == place.requests < 200
     assert place.summary()["labels"]["votes_saved"] == 200 - asked
     assert len({tuple(row["samples"]) for row in place.rows()}) > 10
+
+
+def test_a_tie_is_not_sent_again_and_the_last_line_does_not_advise_it(place: Place) -> None:
+    place.texts(*(f"drawn {n}" for n in range(12)))
+    settings = (CHOICES, "labels.votes=2", "request.temperature=0.7")
+    place.run(*settings)
+    ties = [row for row in place.rows() if row["error_code"] == "tie"]
+    assert {tuple(sorted(row["samples"])) for row in ties} == {("bad", "good")}
+    done, before = place.run(*settings, options=["--retry-failed"]), place.requests
+    tied = place.column("error_code").count("tie")
+    assert tied >= len(ties)
+    assert f"more labels.votes can decide the {tied} rows with a tie" in done.last_line
+    place.texts(*(row["text"] for row in place.rows() if row["error_code"] == "tie"))
+    alone = place.run(*settings, options=["--retry-failed"])
+    assert place.requests == before
+    assert alone.code == 3
+    assert "--retry-failed" not in alone.last_line
+    assert "see the column label_error" in alone.last_line
 
 
 def test_choices_that_change_give_other_labels_and_send_nothing(place: Place) -> None:

@@ -18,8 +18,9 @@ from tests.acceptance.test_signals import TEXTS
 EXAMPLES = sorted((Path(__file__).parents[2] / "jobs").glob("*.toml"))
 
 
-def plan(place: Place, *settings: str) -> dict[str, Any]:
-    done = place.command("plan", "job.toml", "--json", *as_options(settings))
+def plan(place: Place, *settings: str, show: int = 0) -> dict[str, Any]:
+    options = ("--show", str(show)) if show else ()
+    done = place.command("plan", "job.toml", "--json", *options, *as_options(settings))
     assert (done.code, done.err) == (0, "")
     return done.summary
 
@@ -71,6 +72,28 @@ def test_the_plan_shows_the_first_request_as_it_is_then_sent(place: Place) -> No
     requests = httpx.get(f"{place.sandbox.base_url}/sandbox/bill").json()["requests"]
     digest = hashlib.sha256(msgspec.json.encode(first)).hexdigest()
     assert digest in {request["body_sha256"] for request in requests}
+
+
+def test_the_plan_shows_random_rows_that_would_be_sent_and_the_longest(place: Place) -> None:
+    place.texts("one", *(f"{number} text" for number in range(40)), "a longer text than the others", "one")
+    shown = plan(place, show=3)["shown"]
+    rows = [request["row"] for request in shown]
+    assert len(rows) == 4
+    assert rows[:3] == sorted(rows[:3])
+    assert rows[3] == 42
+    assert [request["longest"] for request in shown] == [False, False, False, True]
+    assert "a longer text" in shown[3]["request"]["messages"][0]["content"]
+    assert plan(place, show=3)["shown"] == shown
+    assert len(plan(place, show=100)["shown"]) == 42  # the last row has the request of the first
+    place.run()
+    assert plan(place, show=3)["shown"] == []
+
+
+def test_the_shown_requests_are_printed_in_place_of_the_first(place: Place) -> None:
+    place.texts("a first text", "two")
+    printed = place.command("plan", "job.toml", "--show", "1").out
+    assert "the longest request:" in printed
+    assert "first request" not in printed
 
 
 def test_the_plan_learns_from_the_answers_in_the_journal(place: Place) -> None:
@@ -167,7 +190,7 @@ def test_status_counts_the_rows_that_earlier_runs_have_answered_or_failed(slow_p
     assert rows["pending"] == 45 - 2 - rows["ok"]
     after_the_kill = slow_place.command("status", "job.toml").out
     assert "pending of 45 so far" in after_the_kill
-    assert "ended without a word" in after_the_kill
+    assert "ended without a record" in after_the_kill
 
 
 def test_export_writes_the_output_again_and_sends_nothing(place: Place) -> None:
@@ -192,6 +215,23 @@ def test_a_table_comes_to_answers_by_init_plan_and_run(place: Place) -> None:
     assert (place.folder / "reviews-answers.parquet").exists()
 
 
+def test_a_catalogue_comes_to_a_job_that_needs_no_change(place: Place) -> None:
+    """Its longest text is sent, and its column `status` doesn't collide with the output's."""
+    lines = [f"400638133{n:04},Pen {n},A pen that writes well in blue and black,active" for n in range(3)]
+    table = "\n".join(["ean,Product Name,about it,status", *lines])
+    (place.folder / "catalogue.csv").write_text(table)
+    assert place.command("init", "catalogue.csv").code == 0
+    planned = place.command("plan", "catalogue.toml", "--json")
+    assert planned.code == 0, planned.err
+    assert "A pen that writes well" in planned.summary["first_request"]["messages"][0]["content"]
+
+
+def test_init_of_a_table_without_rows_goes_by_the_names(place: Place) -> None:
+    (place.folder / "empty.csv").write_text("id,text\n")
+    assert place.command("init", "empty.csv").code == 0
+    assert "{{ text }}" in (place.folder / "empty.toml").read_text()
+
+
 def test_init_never_replaces_a_job_file(place: Place) -> None:
     place.texts("one")
     place.command("init", "in.csv")
@@ -207,6 +247,14 @@ def test_init_finds_the_table_from_another_folder(place: Place) -> None:
     (place.folder / "jobs").mkdir()
     assert place.command("init", "in.csv", "--job", "jobs/mine.toml").code == 0
     assert place.command("plan", "jobs/mine.toml").code == 0
+
+
+def test_init_reads_a_table_below_its_title(place: Place) -> None:
+    (place.folder / "in.csv").write_text('Reviews of May\n\nid,text\n1,Works well.\n2,"Broke, at once."\n')
+    assert "(init: --skip-lines 2)" in place.command("init", "in.csv").err
+    assert place.command("init", "in.csv", "--skip-lines", "2").code == 0
+    assert "skip_lines = 2\n" in (place.folder / "in.toml").read_text()
+    assert place.command("plan", "in.toml", "--sandbox").code == 0
 
 
 @pytest.fixture(scope="module")

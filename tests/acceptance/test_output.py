@@ -22,6 +22,8 @@ COLUMNS = {
     "response_model": pa.string(),
     "input_tokens": pa.int64(),
     "output_tokens": pa.int64(),
+    "cache_read_tokens": pa.int64(),
+    "cache_write_tokens": pa.int64(),
     "credits_used": pa.int64(),
     "cost_usd": pa.float64(),
     "uncertain_usd": pa.float64(),
@@ -195,7 +197,10 @@ def test_a_symbolic_link_as_output_is_kept_and_its_target_replaced(place: Place)
     (place.folder / "real").mkdir()
     target = place.folder / "real" / "answers.parquet"
     place.output.symlink_to(target)
-    place.run()
+    refused = place.run()
+    assert refused.code == 2
+    assert "output.follow_links = true" in refused.err
+    assert place.run("output.follow_links=true").code == 0
     assert place.output.is_symlink()
     assert pq.read_table(target).num_rows == 1
 

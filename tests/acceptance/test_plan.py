@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from batchrun.evaluation.places import key_of, place_of
 from batchrun.journal import create_or_open
-from batchrun.run_folder import RunFolder, locked
+from batchrun.rows.ordering import key_of, sort_key
+from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.run_lock import locked
 from tests.acceptance.command import Place, as_options, ended, until
 
 TEXTS = [f"review {number} " + "of some words " * (number % 13) for number in range(60)]
@@ -33,7 +35,7 @@ def sampled(place: Place, rows: int, *settings: str, code: int = 0) -> dict[str,
 def drawn(rows: int, most: int, seed: int = 0) -> list[int]:
     """The indexes of the first rows of the documented random order."""
     key = key_of(seed)
-    return sorted(range(rows), key=lambda row: place_of(row, key))[:most]
+    return sorted(range(rows), key=lambda row: sort_key(row, key))[:most]
 
 
 def asked(place: Place, *settings: str) -> list[int]:
@@ -98,12 +100,16 @@ def test_a_cap_that_stops_the_sampling_holds_and_the_plan_says_how_many_rows_it_
     assert 2 < answered < 40
     assert place.bill()["usd"] <= 0.01
     assert stopped["expected"]["basis"] == (
-        f"a random sample of {answered} rows: the other {40 - answered} of 40 were not asked"
+        f"a random sample of {answered} rows: the other {40 - answered} of 40 were not sent"
     )
     assert "budget.usd" in stopped["stopped"]
     people = place.command("plan", "job.toml", "--sample", "40", *as_options(settings))
     assert people.code == 4
-    assert "Stopped at the cap budget.usd. To go on: raise budget.usd" in people.err
+    assert re.search(
+        r"Stopped at the cap budget.usd: no row fits, the next one needs \S+ USD at worst, \S+ USD is left. "
+        r"To go on: raise budget.usd",
+        " ".join(people.err.split()),
+    )
     assert f"a random sample of {answered} rows" in people.out
 
 
@@ -180,8 +186,37 @@ def test_labelled_rows_are_counted_by_where_they_stand(place: Place) -> None:
     rows = plan(place, *LABELS)["rows"]
     assert (rows["answered"], rows["invalid_labels"], rows["failed"], rows["to_send"]) == (0, 6, 1, 0)
     people = place.command("plan", "job.toml", *as_options(LABELS)).out
-    assert "7: 0 answered, 6 with invalid labels, 1 failed" in people
+    assert "7: 0 answered, 6 with invalid answers, 1 failed" in people
     assert place.bill()["usd"] <= before["worst"]["usd"]
+
+
+def test_cut_answers_of_rows_without_labels_are_not_counted_as_answered(place: Place) -> None:
+    place.texts(*TEXTS[:6], "[sandbox:flag self-harm]")
+    settings = ("request.max_tokens=2", "output.accept=[]")
+    assert place.run(*settings).code == 3
+    rows = plan(place, *settings)["rows"]
+    assert (rows["answered"], rows["invalid_labels"], rows["failed"], rows["to_send"]) == (0, 6, 1, 0)
+    rows = plan(place, "request.max_tokens=2")["rows"]
+    assert (rows["answered"], rows["invalid_labels"]) == (6, 0)
+    assert plan(place, "request.max_tokens=300", "output.accept=[]")["rows"]["to_send"] == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        (("retry.max_tokens=[8, 16, 64]",), "8, 16 have no effect, not above request.max_tokens = 16"),
+        (("retry.max_tokens=[16]",), "16 has no effect"),
+        (("retry.max_tokens=[17, 64]",), None),
+        (("retry.max_tokens=[8]", "request.columns.max_tokens=most"), None),
+    ],
+)
+def test_values_of_retry_max_tokens_without_effect_are_told(
+    place: Place, settings: tuple[str, ...], note: str | None
+) -> None:
+    (place.folder / "in.csv").write_text("text,most\none,4\ntwo,4\n")
+    notes = plan(place, *settings)["notes"]
+    assert [note in each for each in notes] == [True] if note else notes == []
+    assert ("no effect" in place.run(*settings).err) == (note is not None)
 
 
 def test_rows_that_are_half_done_are_to_be_sent_for_the_rest(place: Place, tmp_path: Path) -> None:
@@ -191,10 +226,10 @@ def test_rows_that_are_half_done_are_to_be_sent_for_the_rest(place: Place, tmp_p
     sandbox = ("--sandbox", "--sandbox-replies", str(replies))
     place.run(*LABELS[:1], options=sandbox)
     votes = (LABELS[0], "labels.votes=5")
-    half_done = plan(place, *votes, options=("--sandbox",))
-    assert (half_done["rows"]["to_send"], half_done["rows"]["half_done"]) == (4, 4)
-    assert half_done["expected"]["requests"] == 4 * 2
-    assert half_done["worst"]["requests"] == 4 * 4
+    in_progress = plan(place, *votes, options=("--sandbox",))
+    assert (in_progress["rows"]["to_send"], in_progress["rows"]["half_done"]) == (4, 4)
+    assert in_progress["expected"]["requests"] == 4 * 2
+    assert in_progress["worst"]["requests"] == 4 * 4
     assert (
         "4 to send, 4 of them half done"
         in place.command("plan", "job.toml", "--sandbox", *as_options(votes)).out
@@ -264,7 +299,7 @@ def test_an_evaluation_in_the_input_s_order_has_no_outlook(place: Place) -> None
     settings = (*evaluation(place, 20), "output.order=input")
     outlook = plan(place, *settings, options=("--sandbox",))["evaluation"]
     assert (outlook["forecast"], outlook["pilot"]) == (None, False)
-    assert "no random sample" in outlook["text"]
+    assert "not a random sample" in outlook["text"]
 
 
 def test_a_plan_that_needs_no_statistics_imports_none(place: Place) -> None:
@@ -273,7 +308,8 @@ def test_a_plan_that_needs_no_statistics_imports_none(place: Place) -> None:
     code = (
         "import sys; from batchrun.cli import batchrun_group; "
         "batchrun_group.main(['plan', 'job.toml'], standalone_mode=False); "
-        "heavy = {'scipy', 'pyreqwest', 'anyio', 'batchrun.evaluation.intervals', 'batchrun.sampling'}; "
+        "heavy = {'scipy', 'pyreqwest', 'anyio', 'batchrun.evaluation.statistics.intervals'}; "
+        "heavy.add('batchrun.evaluation.frame'); "
         "print(heavy & set(sys.modules), file=sys.stderr)"
     )
     environment = {**os.environ, "ABLIT_KEY": place.key}

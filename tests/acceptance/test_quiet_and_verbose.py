@@ -79,7 +79,7 @@ def test_verbose_says_that_a_row_is_asked_again_and_how_long_to_wait(place: Plac
 
     with answering(reply) as base_url:
         done = place.run(f"endpoint.base_url={base_url}", options=("-v",))
-    assert "HTTP 429: slow down; wait 1 s; its row is asked again" in done.err
+    assert "HTTP 429: slow down; wait 1 s; its row is sent again" in done.err
 
 
 def test_quiet_and_verbose_don_t_go_together(place: Place) -> None:
@@ -91,8 +91,8 @@ def test_quiet_and_verbose_don_t_go_together(place: Place) -> None:
 def test_the_log_file_has_a_json_line_for_each_event_and_grows(place: Place) -> None:
     place.texts("one", REFUSED)
     for _ in range(2):
-        place.run(options=("-q", "--log-file", "batchrun.log"))
-    path = place.folder / "batchrun.log"
+        place.run(options=("-q", "--log-file", "run.log"))
+    path = place.folder / "run.log"
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [event["event"] for event in events] == [
         *("run started", "attempt failed", "run ended"),
@@ -105,11 +105,11 @@ def test_the_log_file_has_a_json_line_for_each_event_and_grows(place: Place) -> 
 
 def test_the_log_file_is_rotated(place: Place) -> None:
     place.texts("one")
-    path = place.folder / "batchrun.log"
+    path = place.folder / "run.log"
     path.write_text("x" * (10 * 2**20) + "\n")
-    assert place.run(options=("-q", "--log-file", "batchrun.log")).code == 0
+    assert place.run(options=("-q", "--log-file", "run.log")).code == 0
     assert json.loads(path.read_text().splitlines()[-1])["event"] == "run ended"
-    assert (place.folder / "batchrun.log.1").stat().st_size > 10 * 2**20
+    assert (place.folder / "run.log.1").stat().st_size > 10 * 2**20
 
 
 def test_a_log_file_that_can_t_be_written_is_an_error_before_anything_is_sent(place: Place) -> None:

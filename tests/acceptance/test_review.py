@@ -141,6 +141,9 @@ def test_precision_comes_from_the_audit_alone(labelled: Place) -> None:
     found = report["precision"]
     assert (found["right"], found["checked"], found["unchecked"], found["of"]) == (13, 15, 1, 42)
     assert found["low"] < found["share"] == 13 / 15 < found["high"]
+    assert sum(part["labelled"] for part in report["shares"].values()) == 1
+    assert sum(part["share"] for part in report["shares"].values()) == pytest.approx(1)
+    assert report["shares"]["good"]["low"] < report["shares"]["good"]["share"]
     assert report["rows"] == {
         "total": 20,
         "right": 13,
@@ -184,12 +187,12 @@ def test_a_correction_that_is_no_label_is_named_by_its_row(labelled: Place) -> N
     fill(labelled, lambda row: "yes" if row == rows[3] else "ok" if row["label"] else "")
     done = review(labelled, "--read", "out-review.csv")
     assert (done.code, done.out) == (2, "")
-    assert f"row {rows[3]['row']}: 'yes' is no valid label" in done.err
+    assert f"row {rows[3]['row']}: 'yes' is not a valid label" in done.err
 
 
 @pytest.mark.parametrize(
     "change",
-    ["prompt.template='In a word: {{ text }}'", "input.path='less.csv'", "request.max_tokens=17"],
+    ["prompt.template='In a word: {{ text }}'", "input.path='less.csv'", "request.temperature=0.5"],
 )
 def test_the_file_of_another_version_of_the_input_or_prompt_is_refused(labelled: Place, change: str) -> None:
     labelled.texts("text 1", "text 2", name="less.csv")
@@ -225,6 +228,7 @@ def test_labels_that_have_changed_since_are_left_out(labelled: Place) -> None:
     report = read(labelled, "--set", 'labels.choices=["good", "worse"]')
     bad = sum(row["label"] == "bad" for row in sheet(labelled))
     assert report["rows"]["changed"] == bad > 0
+    assert "shares" not in report
     assert report["precision"]["unchecked"] == bad
     assert report["precision"]["checked"] == 16 - bad
 

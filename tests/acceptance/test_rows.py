@@ -122,5 +122,5 @@ def test_a_template_that_fails_on_some_rows_fails_those_unsent(place: Place) -> 
 def test_a_table_without_rows_is_said_to_have_none(place: Place) -> None:
     place.texts()
     done = place.run()
-    assert (done.code, done.last_line) == (0, "The input has no rows, so nothing was asked.")
+    assert (done.code, done.last_line) == (0, "The input has no rows, so nothing was sent.")
     assert place.rows() == []

@@ -42,7 +42,7 @@ def test_the_key_is_nowhere_after_a_refusal_that_echoes_it(place: Place, status:
 
     def echo(headers: Mapping[str, str]) -> Reply:
         key = key_of(headers)
-        return error(status, f"key {key} is wrong", key, location=f"https://example.com/?key={key}")
+        return error(status, f"key {key} is wrong", key, location=f"https://example.com/{key}?key={key}")
 
     with answering(echo) as base_url:
         settings = (f"endpoint.base_url={base_url}", "retry.max_wait_seconds=0.1", "retry.outage_seconds=0.5")
@@ -57,7 +57,7 @@ def test_the_key_is_nowhere_after_an_answer_that_is_none(place: Place) -> None:
 
     def echo(headers: Mapping[str, str]) -> Reply:
         key = key_of(headers)
-        return 200, {"content-type": "application/json"}, json.dumps({"type": key, "content": key}).encode()
+        return 200, {"content-type": "application/json"}, json.dumps({"type": key, "data": key}).encode()
 
     with answering(echo) as base_url:
         done = place.run(f"endpoint.base_url={base_url}", "retry.max_attempts=1")

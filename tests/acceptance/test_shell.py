@@ -33,7 +33,7 @@ def bash(script: str, folder: Path) -> str:
     ("words", "offers"),
     [
         ("batchrun ru", "run"),
-        ("batchrun s", "status sandbox schema"),
+        ("batchrun s", "status show settle sandbox schema"),
         ("batchrun run --log", "--log-file"),
         ("batchrun export job.toml --salv", "--salvage"),
     ],
@@ -71,3 +71,16 @@ def test_nothing_is_coloured_with_or_without_no_color(
 def test_the_version_is_one_line(place: Place) -> None:
     done = place.command("--version")
     assert (done.code, done.out) == (0, f"batchrun, version {__version__}\n")
+
+
+def test_a_command_takes_a_profile_and_variables(place: Place) -> None:
+    job = place.folder / "job.toml"
+    job.write_text(job.read_text() + "\n[profiles.tiny.budget]\nrows = 1\n")
+    place.texts("one", "two", "three")
+    done = place.command("run", "job.toml", "--profile", "tiny", "--json")
+    assert (done.code, done.summary["rows"]["ok"]) == (4, 1)
+    done = place.command("run", "job.toml", "--json", environment={"BATCHRUN_BUDGET__ROWS": "1"})
+    assert (done.code, done.summary["rows"]["ok"]) == (4, 2)
+    environment = {"BATCHRUN_PROFILE": "tiny", "BATCHRUN_BUDGET__ROWS": "0"}
+    done = place.command("run", "job.toml", "--json", "--max-rows", "9", environment=environment)
+    assert (done.code, done.summary["rows"]["ok"]) == (0, 3)

@@ -254,3 +254,15 @@ def test_the_free_request_is_one_request_without_a_key(place: Place) -> None:
     assert done.code == 4
     assert "free tier" in done.last_line
     assert statuses(place) == {"ok": 1, "pending": 1}
+
+
+@pytest.mark.parametrize("fault", ["400-credit", "503-no-retry", "403"])
+def test_what_concerns_every_request_fails_no_row(place: Place, fault: str) -> None:
+    place.texts(*TEXTS)
+    place.sandbox.set("faults", {fault: 1})
+    done = place.run("retry.outage_seconds=0.5", "retry.max_wait_seconds=0.1", "retry.max_attempts=2")
+    assert done.code == 5, done.err
+    assert f"/v1/messages answered {fault[:3]} for row " in done.last_line
+    assert statuses(place) == {"pending": len(TEXTS)}
+    place.sandbox.set("faults", {})
+    assert place.run().code == 0

@@ -74,6 +74,7 @@ def test_a_run_by_options_needs_no_job_file(place: Place) -> None:
     done = place.command(
         *("run", "--input", "in.csv", "--prompt", "One word: {{ text }}", "--system", "You label."),
         *("--output", "out.parquet", "--model", "abliterated-model", "--max-tokens", "5"),
+        *("--set", 'output.accept=["truncated"]'),
         *("--base-url", place.sandbox.base_url, "--concurrency", "2"),
     )
     assert done.code == 0, done.err

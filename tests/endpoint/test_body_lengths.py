@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from batchrun.exchange import Billed, Remedy
+from batchrun.exchange import BillingStatus, FailureAction
 
 from .test_streaming import STREAM
 from .wire_server import MESSAGE, Connection, Script, always, answer_from, failure_from, once
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
 EVENTS = b"content-type: text/event-stream\r\n"
 
@@ -74,20 +74,28 @@ async def test_refusal_that_is_shorter_than_its_length_is_taken_at_its_word(
     page = b'{"type":"error","error":{"type":"api_error","message":"try later"}}'
     raw = with_length(page, len(page) + 50, status=b"503 Service Unavailable")
     failure = await failure_from(ending(raw), timeout=1, stream=stream)
-    assert (failure.remedy, failure.billed, failure.message) == (Remedy.RETRY, Billed.NO, "try later")
+    assert (failure.action, failure.billing, failure.message) == (
+        FailureAction.RETRY,
+        BillingStatus.NO,
+        "try later",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refusal_whose_page_never_ends_is_heeded_long_before_the_time_out(
     monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    monkeypatch.setattr("batchrun.wire.endpoint._ERROR_SECONDS", 0.2)
+    monkeypatch.setattr("batchrun.client.endpoint._ERROR_SECONDS", 0.2)
     raw = with_length(b"slow", 500, b"retry-after: 7\r\n", b"429 Too Many Requests")
     failure = await failure_from(then_silent(raw), timeout=20, stream=stream)
-    assert (failure.remedy, failure.retry_after) == (Remedy.SLOW_DOWN, 7)
+    assert (failure.action, failure.retry_after) == (FailureAction.SLOW_DOWN, 7)
     assert failure.latency < 2
 
 
-async def test_answer_that_is_shorter_than_its_length_may_have_been_billed() -> None:
-    failure = await failure_from(once(with_length(MESSAGE, len(MESSAGE) + 1)))
-    assert (failure.code, failure.billed) == ("connection_lost", Billed.UNKNOWN)
+async def test_whole_answer_is_one_however_long_its_length_says_that_it_is() -> None:
+    assert (await answer_from(once(with_length(MESSAGE, len(MESSAGE) + 50)))).body == MESSAGE
+
+
+async def test_whole_answer_without_its_last_chunk_is_one() -> None:
+    chunks = head(b"200 OK", b"transfer-encoding: chunked\r\n") + b"%x\r\n%b\r\n" % (len(MESSAGE), MESSAGE)
+    assert (await answer_from(once(chunks))).body == MESSAGE

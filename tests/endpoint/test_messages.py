@@ -1,6 +1,7 @@
-"""Decoding of plain answers: strict about content and usage, exact about money, lenient about the rest."""
+"""Decoding of plain responses: exact about money, and whatever can be read of the rest is read."""
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchrun.wire.messages import MessageError, answer_text, cost_nano_usd, decode_message, read_answer
+from batchrun.client.messages.message import MessageError
+from batchrun.client.messages.response import answer_text, cost_nano_usd, read_message, read_response
 
 from .wire_server import MESSAGE
 
@@ -27,79 +29,62 @@ def test_text_is_that_of_the_text_blocks_in_order() -> None:
         {"type": "tool_use", "id": "t", "input": {"text": 1}, "text": {"odd": True}},
         {"type": "text", "text": "b"},
     ]
-    assert answer_text(decode_message(encoded(content=content))) == "ab"
+    assert answer_text(read_message(encoded(content=content))[0]) == "ab"
 
 
 def test_answer_without_blocks_is_an_empty_text() -> None:
-    assert answer_text(decode_message(encoded(content=[]))) == ""
+    assert answer_text(read_message(encoded(content=[]))[0]) == ""
 
 
 @pytest.mark.parametrize("missing", [name for name in WHOLE if name not in ("type", "content")])
 @pytest.mark.parametrize("null", [False, True])
 def test_all_but_type_and_content_may_be_missing_or_null(missing: str, null: bool) -> None:
     message = {name: value for name, value in WHOLE.items() if name != missing}
-    decode_message(json.dumps({**message, **({missing: None} if null else {})}).encode())
+    read_message(json.dumps({**message, **({missing: None} if null else {})}).encode())[0]
 
 
 def test_what_was_not_stated_is_none_and_not_zero() -> None:
-    answer = read_answer(b'{"type":"message","content":[]}', 0.5)
+    answer = read_response(b'{"type":"message","content":[]}', 0.5)
     assert (answer.input_tokens, answer.output_tokens, answer.cost_nano_usd) == (None, None, None)
     assert (answer.credits_used, answer.remaining_credits) == (None, None)
-    assert read_answer(encoded(usage={"output_tokens": 0}), 0.5).input_tokens is None
+    assert read_response(encoded(usage={"output_tokens": 0}), 0.5).input_tokens is None
 
 
 def test_cache_reads_and_writes_are_input_tokens() -> None:
     usage = {"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 20}
-    assert read_answer(encoded(usage=usage), 0.0).input_tokens == 125
-    assert read_answer(encoded(usage={"cache_read_input_tokens": 7}), 0.0).input_tokens == 7
+    assert read_response(encoded(usage=usage), 0.0).input_tokens == 125
+    assert read_response(encoded(usage={"cache_read_input_tokens": 7}), 0.0).input_tokens == 7
 
 
 def test_fractions_of_credits_are_rounded_against_the_run() -> None:
-    answer = read_answer(encoded(estimated_credits_used=0.25, remaining_credits=9.75), 0.0)
+    answer = read_response(encoded(estimated_credits_used=0.25, remaining_credits=9.75), 0.0)
     assert (answer.credits_used, answer.remaining_credits) == (1, 9)
 
 
 def test_balance_may_be_overdrawn() -> None:
-    assert read_answer(encoded(remaining_credits=-3), 0.0).remaining_credits == -3
+    assert read_response(encoded(remaining_credits=-3), 0.0).remaining_credits == -3
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"type": "error"},
-        {"type": None},
-        {"content": None},
-        {"content": "text"},
-        {"content": ["text"]},
-        {"content": [{"text": "a"}]},
+        {"type": "pong", "content": []},
+        {"content": 5},
         {"content": [{"type": "text"}]},
         {"content": [{"type": "text", "text": None}]},
         {"content": [{"type": "text", "text": ["a"]}]},
-        {"usage": []},
-        {"usage": {"input_tokens": -1}},
-        {"usage": {"output_tokens": "32"}},
-        {"usage": {"cache_read_input_tokens": -5}},
-        {"usage": {"input_tokens": 10**13}},
-        {"usage": {"input_tokens": 10**400}},
-        {"estimated_credits_used": -1},
-        {"remaining_credits": 10**30},
-        {"estimated_cost_usd": -0.01},
-        {"estimated_cost_usd": "NaN"},
-        {"estimated_cost_usd": "Infinity"},
-        {"estimated_cost_usd": 1e9},
-        {"estimated_cost_usd": True},
-        {"stop_reason": 5},
+        {"content": [5]},
     ],
 )
-def test_what_is_no_message_or_absurd_is_refused(changes: dict[str, object]) -> None:
+def test_a_message_whose_text_cannot_be_found_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(MessageError):
-        decode_message(encoded(**changes))
+        read_message(encoded(**changes))[0]
 
 
 @pytest.mark.parametrize("number", [b"1e999999999", b"-1e-9", b"1" * 5000, b"1e1000000000000"])
-def test_cost_of_any_size_is_refused_quickly(number: bytes) -> None:
-    with pytest.raises(MessageError):
-        decode_message(MESSAGE.replace(b"0.00023", number))
+def test_cost_beyond_measure_is_not_stated(number: bytes) -> None:
+    assert read_message(MESSAGE.replace(b"0.00023", number))[0].estimated_cost_usd is None
 
 
 @pytest.mark.parametrize(
@@ -107,12 +92,12 @@ def test_cost_of_any_size_is_refused_quickly(number: bytes) -> None:
 )
 def test_deeply_nested_json_is_refused(body: bytes) -> None:
     with pytest.raises(MessageError):
-        decode_message(body)
+        read_message(body)[0]
 
 
 def test_error_does_not_quote_the_answer() -> None:
     with pytest.raises(MessageError) as raised:
-        decode_message(encoded(content=[{"type": "text", "text": "private"}], usage="private"))
+        read_message(encoded(content=[{"type": "text", "text": ["private"]}]))[0]
     assert "private" not in str(raised.value)
 
 
@@ -137,7 +122,7 @@ def test_error_does_not_quote_the_answer() -> None:
 )
 def test_cost_is_exact_and_rounded_up_once_float_noise_is_gone(stated: str, nano_usd: int) -> None:
     assert cost_nano_usd(Decimal(stated)) == nano_usd
-    assert read_answer(MESSAGE.replace(b"0.00023", stated.encode()), 0.0).cost_nano_usd == nano_usd
+    assert read_response(MESSAGE.replace(b"0.00023", stated.encode()), 0.0).cost_nano_usd == nano_usd
 
 
 @given(st.integers(0, 10**15))
@@ -155,7 +140,7 @@ def test_cost_is_never_understated_by_more_than_noise(cost: Decimal) -> None:
 @given(st.integers(0, len(MESSAGE) - 1))
 def test_no_beginning_of_a_message_is_taken_for_it(length: int) -> None:
     with pytest.raises(MessageError):
-        decode_message(MESSAGE[:length])
+        read_message(MESSAGE[:length])[0]
 
 
 JSON = st.recursive(
@@ -179,18 +164,14 @@ JSON = st.recursive(
 @example(MESSAGE.replace(b"msg_1", b"\xed\xa0\x80"))
 def test_any_bytes_are_a_message_or_our_error(body: bytes) -> None:
     try:
-        answer = read_answer(body, 0.0)
+        answer = read_response(body, 0.0)
     except MessageError:
         return
-    assert json.loads(body)["type"] == "message"
     assert answer.cost_nano_usd is None or 0 <= answer.cost_nano_usd <= 10**15
 
 
 @given(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255))
 def test_a_changed_byte_is_a_message_or_our_error(place: int, byte: int) -> None:
     body = MESSAGE[:place] + bytes([byte]) + MESSAGE[place + 1 :]
-    try:
-        decode_message(body)
-    except MessageError:
-        return
-    body.decode()
+    with suppress(MessageError):
+        read_message(body)[0]

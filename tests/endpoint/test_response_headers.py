@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.client.headers import rate_limits, retry_after, should_retry
 from batchrun.exchange import RateLimits
-from batchrun.wire.response_headers import rate_limits, retry_after, should_retry
 
 NOON = 1_776_686_400.0  # 2026-04-20T12:00:00Z
 
@@ -88,6 +88,27 @@ def test_should_retry_is_true_or_false_or_not_said(text: str, told: bool | None)
         ([("x-ratelimit-limit-requests", "many"), ("x-ratelimit-remaining-requests", "-1")], None),
         ([("x-ratelimit-limit-requests", "60"), ("x-ratelimit-reset-requests", "soon")], RateLimits(60)),
         ([("ratelimit-limit", "60")], None),
+        ([("ratelimit-policy", '"burst";q=300;w=10')], RateLimits(1_800)),
+        (
+            [("ratelimit-policy", "300;w=10"), ("ratelimit", "limit=300, remaining=50, reset=3")],
+            RateLimits(1_800, 50, 3.0),
+        ),
+        (
+            [
+                ("ratelimit-policy", '"day";q=5000;w=86400, "minute";q=60;w=60'),
+                ("ratelimit", '"m";r=7;t=2'),
+            ],
+            RateLimits(60, 7, 2.0),
+        ),
+        ([("ratelimit-policy", '"a, b;c";q=100;w=60;pk=:dGVzdA==:, "b";q=10;w=1')], RateLimits(100)),
+        ([("ratelimit-policy", '"t";q=1000;qu="tokens";w=30')], RateLimits(limit_tokens=2_000)),
+        ([("ratelimit-policy", '"c";q=8;qu="concurrent-requests";w=60')], None),
+        ([("ratelimit-policy", '"x";q=0;w=60, "y";q=5;w=0, "z";w=60, ;;,=')], None),
+        ([("ratelimit", '"a";r=1;t=1, "b";r=2;t=2')], None),
+        (
+            [("ratelimit-policy", '"b";q=300;w=10'), ("x-ratelimit-limit-requests", "600")],
+            RateLimits(600),
+        ),
     ],
 )
 def test_rate_limits_of_both_styles(headers: list[tuple[str, str]], limits: RateLimits | None) -> None:

@@ -6,8 +6,8 @@ import json
 import anyio
 import pytest
 
-from batchrun.exchange import Answer, Billed, Failure, Remedy
-from batchrun.wire.endpoint import EndpointSettings, open_endpoint
+from batchrun.client.endpoint import EndpointSettings, open_endpoint
+from batchrun.exchange import BillingStatus, Failure, FailureAction, Response
 
 from .wire_server import (
     MESSAGE,
@@ -20,7 +20,7 @@ from .wire_server import (
     wire_server,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
 
 def event(name: str, **fields: object) -> bytes:
@@ -81,7 +81,7 @@ def streams(*pieces: bytes, pause: float = 0.0, last: bytes = LAST_CHUNK) -> obj
     return script
 
 
-async def streamed_answer(*pieces: bytes, pause: float = 0.0, **settings: object) -> Answer:
+async def streamed_answer(*pieces: bytes, pause: float = 0.0, **settings: object) -> Response:
     return await answer_from(streams(*pieces, pause=pause), stream=True, **settings)  # type: ignore[arg-type]
 
 
@@ -111,7 +111,11 @@ async def test_first_token_is_timed_apart_from_the_whole() -> None:
 
 async def test_silence_within_a_stream_times_out() -> None:
     failure = await streamed_failure(START, BLOCK + DELTAS[0], pause=5, idle_timeout=0.2, timeout=10)
-    assert (failure.code, failure.billed, failure.remedy) == ("idle_timeout", Billed.UNKNOWN, Remedy.RETRY)
+    assert (failure.code, failure.billing, failure.action) == (
+        "idle_timeout",
+        BillingStatus.UNKNOWN,
+        FailureAction.RETRY,
+    )
     assert failure.latency < 2
     assert "endpoint.idle_timeout_seconds = 0.2" in failure.message
 
@@ -139,19 +143,28 @@ async def test_first_event_may_take_longer_than_the_idle_time_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "events", [b"", START, START + BLOCK + DELTAS[0], STREAM[: STREAM.rindex(b"event:")]]
+    "events", [b"", START, START + BLOCK + DELTAS[0], STREAM[: STREAM.rindex(b"event: message_delta")]]
 )
-async def test_stream_without_message_stop_is_never_an_answer(events: bytes) -> None:
+async def test_stream_without_its_stop_reason_is_never_an_answer(events: bytes) -> None:
     failure = await streamed_failure(events or b": hello\n\n")
-    assert (failure.code, failure.billed, failure.remedy) == (
+    assert (failure.code, failure.billing, failure.action) == (
         "stream_ended_early",
-        Billed.UNKNOWN,
-        Remedy.RETRY,
+        BillingStatus.UNKNOWN,
+        FailureAction.RETRY,
     )
 
 
-async def test_stream_cut_before_its_last_blank_line_is_never_an_answer() -> None:
-    assert (await streamed_failure(STREAM[:-1])).code == "stream_ended_early"
+@pytest.mark.parametrize("left", [1, 5, len(event("message_stop")), len(event("message_stop")) + 1])
+async def test_stream_that_has_given_its_stop_reason_is_whole(left: int) -> None:
+    assert (await streamed_answer(STREAM[:-left])).output_tokens == 32
+
+
+async def test_connection_lost_after_the_stop_reason_changes_nothing() -> None:
+    async def lose(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.write(HEAD + chunk(STREAM[: -len(event("message_stop"))]))
+
+    assert (await answer_from(lose, stream=True)).output_tokens == 32
 
 
 async def test_connection_lost_in_a_stream_is_never_an_answer() -> None:
@@ -160,14 +173,14 @@ async def test_connection_lost_in_a_stream_is_never_an_answer() -> None:
         await connection.write(HEAD + chunk(START + BLOCK + DELTAS[0]))
 
     failure = await failure_from(lose, stream=True)
-    assert (failure.code, failure.billed) == ("connection_lost", Billed.UNKNOWN)
+    assert (failure.code, failure.billing) == ("connection_lost", BillingStatus.UNKNOWN)
 
 
 async def test_error_event_carries_the_servers_words() -> None:
     error = event("error", error={"type": "overloaded_error", "message": "Overloaded, sk-test-key"})
     failure = await streamed_failure(START + BLOCK + DELTAS[0] + error)
     assert (failure.code, failure.message) == ("overloaded_error", "Overloaded, [key]")
-    assert (failure.billed, failure.remedy) == (Billed.UNKNOWN, Remedy.RETRY)
+    assert (failure.billing, failure.action) == (BillingStatus.UNKNOWN, FailureAction.RETRY)
 
 
 async def test_plain_message_where_a_stream_was_asked_for_is_taken() -> None:
@@ -177,7 +190,7 @@ async def test_plain_message_where_a_stream_was_asked_for_is_taken() -> None:
 
 async def test_stream_beyond_the_bound_is_given_up() -> None:
     failure = await streamed_failure(START + BLOCK, *DELTAS * 100, max_answer_bytes=2000)
-    assert (failure.code, failure.remedy) == ("answer_too_large", Remedy.FAIL_ROW)
+    assert (failure.code, failure.action) == ("answer_too_large", FailureAction.FAIL_ROW)
 
 
 @pytest.mark.parametrize("last", [LAST_CHUNK, b""], ids=["ended", "left open"])
@@ -195,23 +208,52 @@ async def test_connection_is_kept_after_a_stream() -> None:
         open_endpoint(EndpointSettings(server.url, stream=True)) as endpoint,
     ):
         for _ in range(5):
-            assert isinstance(await endpoint.send(REQUEST), Answer)
+            assert isinstance(await endpoint.send(REQUEST), Response)
         assert server.connections == 1
 
 
 async def test_compressed_stream_is_decoded() -> None:
     headers = b"content-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
-    answer = await answer_from(always(response(gzip.compress(STREAM), headers)), stream=True)
+    answer = await answer_from(always(response(gzip.compress(STREAM, mtime=0), headers)), stream=True)
     assert answer.output_tokens == 32
 
 
 async def test_answer_that_is_whole_outlives_a_cancellation() -> None:
     """The message is whole, its stream still open, and the run is stopped: the answer is kept."""
-    outcome: Answer | Failure | None = None
+    outcome: Response | Failure | None = None
     async with (
         wire_server(streams(STREAM, last=b"")) as server,  # type: ignore[arg-type]
         open_endpoint(EndpointSettings(server.url, stream=True)) as endpoint,
     ):
         with anyio.move_on_after(0.3):
             outcome = await endpoint.send(REQUEST)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
+
+
+async def test_a_sender_hears_that_a_response_begins_before_it_ends() -> None:
+    begins = anyio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.read_request()
+        whole = response(STREAM, b"content-type: text/event-stream\r\n")
+        head = whole.index(b"\r\n\r\n") + 4
+        await connection.write(whole[:head])
+        await begins.wait()
+        await connection.write(whole[head:])
+
+    async with (
+        wire_server(script) as server,
+        open_endpoint(EndpointSettings(server.url, stream=True)) as endpoint,
+    ):
+        with anyio.fail_after(5):
+            assert isinstance(await endpoint.send(REQUEST, begins.set), Response)
+
+
+async def test_a_refusal_does_not_begin_a_response() -> None:
+    begun: list[bool] = []
+    async with (
+        wire_server(always(response(b"{}", status=b"503 Busy"))) as server,
+        open_endpoint(EndpointSettings(server.url)) as endpoint,
+    ):
+        assert isinstance(await endpoint.send(REQUEST, lambda: begun.append(True)), Failure)
+    assert not begun

@@ -7,8 +7,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from batchrun.exchange import Answer, Failure
-from batchrun.wire.endpoint import EndpointSettings, open_endpoint
+from batchrun.client.endpoint import EndpointSettings, open_endpoint
+from batchrun.exchange import Failure, Response
 
 MESSAGE = (
     b'{"id":"msg_1","type":"message","role":"assistant","model":"abliterated-model",'
@@ -29,8 +29,11 @@ class Connection:
         self._reader = reader
         self._writer = writer
 
+    async def read_head(self) -> bytes:
+        return await self._reader.readuntil(b"\r\n\r\n")
+
     async def read_request(self) -> bytes:
-        head = await self._reader.readuntil(b"\r\n\r\n")
+        head = await self.read_head()
         lengths = [line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         request = head + await self._reader.readexactly(int(lengths[0]) if lengths else 0)
         self._server.requests.append(request)
@@ -123,22 +126,22 @@ def once(raw: bytes) -> Script:
     return script
 
 
-async def send_once(settings: EndpointSettings, body: bytes = REQUEST) -> Answer | Failure:
+async def send_once(settings: EndpointSettings, body: bytes = REQUEST) -> Response | Failure:
     async with open_endpoint(settings) as endpoint:
         return await endpoint.send(body)
 
 
-async def failure_from(script: Script, **settings: object) -> Failure:
-    """What one request to a server with this script comes to; it must be a failure."""
+async def failure_from(script: Script, body: bytes = REQUEST, **settings: object) -> Failure:
+    """Returns the outcome of one request to a server with this script; it must be a failure."""
     async with wire_server(script) as server:
-        outcome = await send_once(EndpointSettings(server.url, "sk-test-key", **settings))  # type: ignore[arg-type]
+        outcome = await send_once(EndpointSettings(server.url, "sk-test-key", **settings), body)  # type: ignore[arg-type]
     assert isinstance(outcome, Failure), outcome
     return outcome
 
 
-async def answer_from(script: Script, **settings: object) -> Answer:
-    """What one request to a server with this script comes to; it must be an answer."""
+async def answer_from(script: Script, **settings: object) -> Response:
+    """Returns the outcome of one request to a server with this script; it must be a response."""
     async with wire_server(script) as server:
         outcome = await send_once(EndpointSettings(server.url, "sk-test-key", **settings))  # type: ignore[arg-type]
-    assert isinstance(outcome, Answer), outcome
+    assert isinstance(outcome, Response), outcome
     return outcome

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchrun.amounts import Amount
-from batchrun.ledger import Cap, Ledger, Reservation, Shortfall
+from batchrun.engine.ledger import Cap, Ledger, Reservation, Shortfall
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,7 +50,7 @@ _NO_WORKER = Shortfall("in flight", may_pass=True)
 class CappedRun:
     """`started` rows were asked and cost `spent` after draining.
 
-    `finished` are those that had come in when the cap refused a row for the first time.
+    `finished` are the responses that had arrived when the cap first refused a row.
     """
 
     started: list[int]

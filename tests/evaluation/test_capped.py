@@ -9,8 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from batchrun.evaluation.intervals import Estimate, estimate_clusters, estimate_rows, estimate_strata
-from batchrun.evaluation.permutation import Groups, cluster_order, random_order, stratified_order
+from batchrun.evaluation.statistics.intervals import (
+    Estimate,
+    estimate_clusters,
+    estimate_rows,
+    estimate_strata,
+)
+from batchrun.evaluation.statistics.sampling_order import (
+    Groups,
+    cluster_order,
+    random_order,
+    stratified_order,
+)
 from tests.evaluation.population import GROUPS, Floats, Population, capped_run, population
 
 ROWS = population()

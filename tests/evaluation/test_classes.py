@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchrun.evaluation.classes import class_rates, confusion
+from batchrun.evaluation.statistics.classification import class_rates, confusion
 
 LABELS = ("a", "b", "c")
 PAIRS = st.lists(

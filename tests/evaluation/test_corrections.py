@@ -3,6 +3,7 @@
 import pytest
 
 from batchrun.errors import InputError
+from batchrun.evaluation.audit import ForReview
 from batchrun.evaluation.corrections import (
     Correction,
     Drawn,
@@ -13,13 +14,12 @@ from batchrun.evaluation.corrections import (
     reviewed_row,
     words,
 )
-from batchrun.evaluation.review import ForReview
 from batchrun.job.labels import Labels
-from batchrun.labels import Label
-from batchrun.labels.reading import make_reader
+from batchrun.labels.label import Label
+from batchrun.labels.parser import make_parser
 
-CHOICES = make_reader(Labels(choices=("good", "bad")))
-WORDS = make_reader(Labels(choices=("ok", "none", "bad")))
+CHOICES = make_parser(Labels(choices=("good", "bad")))
+WORDS = make_parser(Labels(choices=("ok", "none", "bad")))
 GOOD = Label("good", "good")
 
 
@@ -35,9 +35,9 @@ def test_no_label_fits(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["yes", "x", "1", "TRUE", "okay", "goood", "good or bad", "not good", "?"])
 def test_what_could_mean_anything_is_not_guessed(cell: str) -> None:
-    said = correction(cell, GOOD, CHOICES)
-    assert isinstance(said, str)
-    assert "is no valid label" in said
+    label_text = correction(cell, GOOD, CHOICES)
+    assert isinstance(label_text, str)
+    assert "is not a valid label" in label_text
 
 
 def test_a_row_without_a_label_can_t_be_right() -> None:
@@ -56,7 +56,7 @@ def test_where_the_words_are_labels_they_are_those_labels() -> None:
 
 def test_a_json_label_is_corrected_by_json() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    reader = make_reader(Labels(json_schema=schema))
+    reader = make_parser(Labels(json_schema=schema))
     label = reader.read('{"n": 1}')
     assert isinstance(label, Label)
     assert correction('{"n": 1.0}', label, reader) == Correction(label)

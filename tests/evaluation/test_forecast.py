@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchrun.evaluation.forecast import Forecast, forecast, forecast_text, total_of
-from batchrun.evaluation.intervals import estimate_clusters, estimate_rows
+from batchrun.evaluation.frame import SamplingFrame
+from batchrun.evaluation.statistics.forecast import Forecast, forecast, forecast_text, total_of
+from batchrun.evaluation.statistics.intervals import estimate_clusters, estimate_rows, estimate_strata
+from batchrun.evaluation.statistics.sampling_order import (
+    cluster_order,
+    groups_of,
+    random_order,
+    stratified_order,
+)
+from batchrun.runs.plan.forecast import at_the_widest
 from tests.evaluation.population import Floats, capped_run, population
 
 PILOT = 50
@@ -54,6 +62,38 @@ def test_clusters_widen_the_forecast_as_they_widen_the_interval() -> None:
     assert promised.rows == 1_000
     assert promised.half_width == pytest.approx(actual.half_width, rel=0.25)
     assert plain.half_width < 0.75 * actual.half_width
+
+
+def test_the_widest_interval_of_a_plan_is_about_what_comes_out_for_rows_strata_and_clusters() -> None:
+    """100 of 303 rows, half of which score 1. Strata don't tell the scores, clusters do."""
+    rng = np.random.default_rng(2)
+    rows, bought = 303, 100
+    names = [f"group {number}" for number in range(101)]
+    groups = groups_of([names[row // 3] for row in range(rows)])
+    by_row = (rng.random(rows) < 0.5).astype(np.float64)
+    by_cluster = (rng.random(101) < 0.5).astype(np.float64)[groups.codes]
+    sizes = np.bincount(groups.codes)
+    widths: dict[str, list[float]] = {"rows": [], "strata": [], "clusters": []}
+    for seed in range(100):
+        plain = random_order(range(rows), seed)[:bought]
+        strata = stratified_order(range(rows), groups, seed)[:bought]
+        whole = cluster_order(range(rows), groups, seed)[:bought]
+        for name, estimate in (
+            ("rows", estimate_rows(by_row[plain], rows, True)),
+            ("strata", estimate_strata(by_row[strata], groups.codes[strata], sizes)),
+            ("clusters", estimate_clusters(by_cluster[whole], groups.codes[whole], rows)),
+        ):
+            assert estimate is not None
+            widths[name].append(estimate.half_width)
+    frame = SamplingFrame(np.arange(rows), np.ones(rows, np.bool_), groups)
+    plain_promise = at_the_widest(0, frame, bought, 1.0, clustered=False)
+    cluster_promise = at_the_widest(0, frame, bought, 1.0, clustered=True)
+    assert plain_promise.rows == cluster_promise.rows == bought
+    for name, promised in (("rows", plain_promise), ("strata", plain_promise), ("clusters", cluster_promise)):
+        assert promised.half_width is not None
+        came_out = float(np.mean(widths[name]))
+        print(f"{name}: {promised.half_width:.4f} promised, {came_out:.4f} on average")
+        assert promised.half_width == pytest.approx(came_out, rel=0.15)
 
 
 def scores_of(*values: float) -> Floats:

@@ -9,7 +9,7 @@ def test_neither_numpy_nor_scipy_is_needed_without_an_evaluation() -> None:
     code = (
         "import sys\n"
         "sys.modules['numpy'] = sys.modules['scipy'] = None\n"
-        "import batchrun.pipeline, batchrun.cli.run, batchrun.cli.plan, batchrun.cli.status"
+        "import batchrun.runs.run, batchrun.cli.run, batchrun.cli.plan, batchrun.cli.status"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -19,7 +19,8 @@ def test_orders_of_asking_and_metrics_do_without_scipy() -> None:
     code = (
         "import sys\n"
         "sys.modules['scipy'] = None\n"
-        "import batchrun.evaluation.permutation, batchrun.evaluation.metrics, batchrun.evaluation.sequences"
+        "import batchrun.evaluation.statistics.sampling_order, batchrun.rows.metrics\n"
+        "import batchrun.evaluation.statistics.confidence_sequences"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

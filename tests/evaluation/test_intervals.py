@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchrun.evaluation.intervals import (
+from batchrun.evaluation.statistics.intervals import (
     Estimate,
     Scores,
     estimate_clusters,

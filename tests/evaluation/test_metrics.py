@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import JobError
-from batchrun.evaluation.metrics import Metric, Score, Unscored, make_metric
 from batchrun.job.evaluation import METRICS, Evaluation
+from batchrun.rows.metrics import Metric, Score, Unscored, make_metric
 
 CELLS: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -126,14 +126,14 @@ def test_tolerance_is_exact_in_decimals(answer: str, tolerance: float | None, ri
         *((name, None, "nothing is expected") for name in METRICS),
         ("exact", float("nan"), "nothing is expected"),
         ("exact", [], "nothing is expected"),
-        ("exact", {"a": 1}, "the expected cell is no text"),
+        ("exact", {"a": 1}, "the expected cell is not text"),
         ("contains", " ", "the expected text is empty"),
-        ("regex", "(", "the expected cell is no regular expression"),
-        ("regex", ["a", "("], "the expected cell is no regular expression"),
-        ("regex", 5, "the expected cell is no text"),
-        ("numeric", "many", "the expected cell is no number"),
-        ("numeric", True, "the expected cell is no number"),
-        ("json", "{", "the expected cell is no JSON"),
+        ("regex", "(", "the expected cell is not a regular expression"),
+        ("regex", ["a", "("], "the expected cell is not a regular expression"),
+        ("regex", 5, "the expected cell is not text"),
+        ("numeric", "many", "the expected cell is not a number"),
+        ("numeric", True, "the expected cell is not a number"),
+        ("json", "{", "the expected cell is not JSON"),
         ("json", {"a": object()}, "the expected cell can't be written as JSON"),
     ],
 )

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from batchrun.evaluation.metrics import make_metric
-from batchrun.evaluation.permutation import Groups
+from batchrun.client.request import Request
+from batchrun.evaluation.frame import SamplingFrame
+from batchrun.evaluation.monitor import EvaluationMonitor
+from batchrun.evaluation.statistics.sampling_order import Groups
+from batchrun.exchange import Completion
 from batchrun.job.evaluation import EarlyStop, Evaluation
-from batchrun.open_rows import Ended, Row
-from batchrun.pending import Candidate
-from batchrun.progress import Progress
-from batchrun.prompts import Request
-from batchrun.sampling.frame import SamplingFrame
-from batchrun.sampling.monitor import Monitor
+from batchrun.rows.active import Row
+from batchrun.rows.metrics import make_metric
+from batchrun.rows.observer import Observer
+from batchrun.rows.result import OK, PENDING_ROW, RowResult
+from batchrun.rows.selection import SampleCandidate
 
 
 def test_it_stops_the_run_where_rows_end_and_not_where_they_are_read(tmp_path: Path) -> None:
@@ -23,13 +25,14 @@ def test_it_stops_the_run_where_rows_end_and_not_where_they_are_read(tmp_path: P
         expected="gold", metric="exact", cluster="author", stop=EarlyStop(half_width=0.495)
     )
     metric = make_metric(evaluation, tmp_path)
-    monitor = Monitor(frame, evaluation, metric, Progress(), lambda _: None, None)
-    stops: list[object] = []
-    monitor.stop = stops.append
+    monitor = EvaluationMonitor(frame, evaluation, metric, Observer(), lambda _: PENDING_ROW, None)
     first, third = (Request(b"", bytes([row]) * 16, 1, 1) for row in (0, 2))
-    assert monitor.expect([Candidate(0, "yes", Row(0, first))]) == [Row(0, first)]
-    monitor.ended(Ended(first, "yes"))
-    assert monitor.expect([Candidate(1, "yes", None), Candidate(2, "yes", Row(2, third))]) == [Row(2, third)]
-    assert stops == []
-    monitor.ended(Ended(third, "yes"))
-    assert len(stops) == 1
+    assert monitor.expect([SampleCandidate(0, "yes", Row(0, first))]) == [Row(0, first)]
+    monitor.row_ended(first, RowResult(OK, Completion("yes")))
+    assert monitor.expect([SampleCandidate(1, "yes", None), SampleCandidate(2, "yes", Row(2, third))]) == [
+        Row(2, third)
+    ]
+    decided_while_reading = monitor.enough
+    monitor.row_ended(third, RowResult(OK, Completion("yes")))
+    assert decided_while_reading is None
+    assert monitor.enough is not None

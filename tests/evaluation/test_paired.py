@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchrun.evaluation.intervals import Scores
-from batchrun.evaluation.paired import Comparison, agresti_min, compare, mcnemar
+from batchrun.evaluation.statistics.intervals import Scores
+from batchrun.evaluation.statistics.paired import Comparison, agresti_min, compare, mcnemar, mean_difference
 from tests.evaluation.population import Floats, population
 
 NAN = float("nan")
@@ -163,3 +163,25 @@ def test_the_interval_of_a_difference_covers_that_of_the_data_set() -> None:
         covered += difference.low <= true <= difference.high
     print(f"2,000 times: coverage {covered / 2_000:.4f}")
     assert 0.94 <= covered / 2_000 <= 0.96
+
+
+def test_a_difference_of_costs_is_the_paired_t_interval() -> None:
+    a, b = scores(1.0, 2.5, 3.0, 4.5, NAN), scores(0.5, 2.0, 3.5, 2.0, 1.0)
+    found = mean_difference(a, b, None)
+    assert found is not None
+    known = stats.ttest_rel(a[:4], b[:4]).confidence_interval(0.95)
+    assert found.value == pytest.approx(0.75)
+    assert (found.low, found.high) == pytest.approx((known.low, known.high))
+    of_all = mean_difference(a, b, 4)
+    assert of_all is not None
+    assert of_all.low == of_all.high == pytest.approx(0.75)
+    assert mean_difference(a[:1], b[:1], None) is None
+
+
+def test_costs_of_few_clusters_tell_less_than_their_rows() -> None:
+    a, b = scores(*[1.0] * 10, *[3.0] * 10), scores(*[0.0] * 20)
+    rows, clusters = (mean_difference(a, b, None, codes) for codes in (None, np.repeat([0, 1], 10)))
+    assert rows is not None
+    assert clusters is not None
+    assert clusters.high - clusters.low > 5 * (rows.high - rows.low)
+    assert mean_difference(a, b, None, np.zeros(20, np.int32)) is None

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.evaluation.permutation import (
+from batchrun.evaluation.statistics.sampling_order import (
     Groups,
     cluster_order,
     groups_of,

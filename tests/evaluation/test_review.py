@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.evaluation.review import (
+from batchrun.evaluation.audit import (
     ForReview,
     LabelledRow,
     Precision,

@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,15 +13,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.errors import JobError, UsageError
-from batchrun.evaluate import compare_jobs, evaluate_job
-from batchrun.job import Job
+from batchrun.evaluation.frame import sampling_frame
 from batchrun.job.file import make_job
-from batchrun.pipeline import View, run_job
-from batchrun.sampling.frame import sampling_frame
+from batchrun.job.spec import Job
+from batchrun.rows.dataset import open_dataset
+from batchrun.rows.observer import Observer
+from batchrun.runs.evaluate import compare_jobs, evaluate_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings, background
-from batchrun.target import Target
-from batchrun.workload import open_workload
 
 ROWS = 600
 REPLIES = """
@@ -51,7 +52,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four of five rows are answered rightly, in groups of 20; one in 60 answers is no valid label."""
+    """Four of five rows are answered rightly, in groups of 20; one in 60 answers is not a valid label."""
     kind = ["unreadable" if row % 60 == 7 else "wrong" if row % 5 == 0 else "right" for row in range(ROWS)]
     pl.DataFrame(
         {
@@ -83,7 +84,7 @@ def job_in(folder: Path, **tables: dict[str, Any]) -> Job:
 
 
 def run(job: Job, sandbox: Sandbox) -> dict[str, Any]:
-    return dict(run_job(job, Target(sandbox.base_url, "key", sandbox=True)))
+    return dict(run_job(job, Server(sandbox.base_url, "key", sandbox=True)))
 
 
 def change(folder: Path, **columns: pl.Expr) -> None:
@@ -92,10 +93,10 @@ def change(folder: Path, **columns: pl.Expr) -> None:
 
 def asked_rows(job: Job) -> set[int]:
     """The rows whose requests the journal knows."""
-    workload = open_workload(job, sandbox=True)
+    dataset = open_dataset(job, sandbox=True)
     with closing(sqlite3.connect(job.base / "out.run" / "journal.sqlite")) as journal:
         known = {row[0] for row in journal.execute("SELECT digest FROM attempts")}
-    requests = [request for chunk in workload.chunks([]) for request in chunk.requests]
+    requests = [request for chunk in dataset.chunks([]) for request in chunk.requests]
     return {row for row, request in enumerate(requests) if getattr(request, "digest", None) in known}
 
 
@@ -132,7 +133,7 @@ def test_what_a_cap_buys_is_the_beginning_of_the_journaled_order(
     summary = run(job, sandbox)
     assert summary["exit_code"] == 4
     report = summary["evaluation"]
-    order = sampling_frame(open_workload(job, sandbox=True)).order.tolist()
+    order = sampling_frame(open_dataset(job, sandbox=True)).order.tolist()
     asked = asked_rows(job)
     assert asked == set(order[: len(asked)])
     assert 50 < report["n"] == len(asked) < ROWS
@@ -210,7 +211,7 @@ def test_rows_that_share_an_answer_are_each_scored_against_their_own_column(
 def test_the_inputs_order_is_no_sample_and_says_so(folder: Path, sandbox: Sandbox) -> None:
     job = job_in(folder, output={"path": "out.parquet", "order": "input"}, budget={"rows": 100})
     report = run(job, sandbox)["evaluation"]
-    assert "no random sample" in report["method"]
+    assert "not a random sample" in report["method"]
     low, high = report["interval"]
     assert high - low == pytest.approx(5 / 6)
 
@@ -327,19 +328,22 @@ def test_a_run_scores_cells_of_any_type_as_its_report_does(folder: Path, cell: A
     assert summary["rows"]["pending"] > ROWS // 2
 
 
+class Forecasts(Observer):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def forecast_made(self, text: str) -> None:
+        self.texts.append(text)
+
+
 def test_a_resumed_run_foretells_what_the_budget_buys_in_all(folder: Path, sandbox: Sandbox) -> None:
     """With votes, which count as no rows of their own."""
     labels = {"choices": ["yes", "no"], "votes": 3}
     first = run(job_in(folder, labels=labels, budget={"rows": 200}), sandbox)
     cap = 1.5 * first["usd"]["settled"]
-    seen: list[View] = []
-
-    def watch(view: View) -> AbstractContextManager[None]:
-        seen.append(view)
-        return nullcontext()
-
+    heard = Forecasts()
     job = job_in(folder, labels=labels, budget={"usd": round(cap, 6)})
-    run_job(job, Target(sandbox.base_url, "key", sandbox=True), watch=watch)
-    foretold = re.search(r"buys about (\d+) of", seen[0].progress.notice or "")
+    run_job(job, Server(sandbox.base_url, "key", sandbox=True), observers=[lambda _: heard])
+    foretold = re.search(r"buys about (\d+) of", heard.texts[0])
     assert foretold is not None
     assert 260 <= int(foretold[1]) <= 340

@@ -9,8 +9,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchrun.evaluation.intervals import t_quantile
-from batchrun.evaluation.sequences import ConfidenceSequence, InOrder, cluster_sequence, row_sequence
+from batchrun.evaluation.statistics.confidence_sequences import (
+    ConfidenceSequence,
+    InOrder,
+    cluster_sequence,
+    row_sequence,
+)
+from batchrun.evaluation.statistics.intervals import t_quantile
 from tests.evaluation.population import Floats, population
 
 BITS = st.lists(st.integers(0, 1), min_size=1, max_size=40)

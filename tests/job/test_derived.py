@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job import fingerprint, input_path, output_path, public_job, run_folder
 from batchrun.job.credentials import api_key
 from batchrun.job.file import load_job
+from batchrun.job.spec import fingerprint, input_path, output_path, public_job, run_folder
 
 
 def test_paths_start_from_the_job_file(minimal: Path) -> None:
@@ -73,7 +73,15 @@ def test_public_job_is_json_without_secrets(minimal: Path) -> None:
     public = public_job(job)
     assert "s3cret" not in json.dumps(public)
     assert public["endpoint"]["headers"] == {"x-secret": "***"}
-    assert public["input"] == {"path": "https://example.com/a.parquet"}
+    assert public["input"] == {
+        "path": "https://example.com/a.parquet",
+        "types": {},
+        "endpoint_url": None,
+        "skip_lines": 0,
+        "sheet": None,
+        "query": None,
+        "hive": False,
+    }
     assert public["budget"]["usd"] == "2.50"
     assert public["request"]["max_tokens"] == 16
     assert str(minimal.parent) not in json.dumps(public)

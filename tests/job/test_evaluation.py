@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.job import asks_in_random_order
 from batchrun.job.evaluation import EarlyStop
 from batchrun.job.file import load_job
+from batchrun.job.spec import asks_in_random_order
 from tests.job.conftest import MINIMAL, Refusal
 
 EVALUATION = '\n[evaluation]\nexpected = "gold"\nmetric = "exact"\n'
@@ -68,10 +68,10 @@ def test_python_metric_may_stand_in_a_package(minimal: Path) -> None:
                 'got "python:a..b:score"'
             ),
         ),
-        (["expected="], "[evaluation] expected: must not be empty"),
+        (['expected=""'], "[evaluation] expected: must not be empty"),
         (["tolerance=0.1"], '[evaluation] tolerance: goes with metric = "numeric"'),
         (["metric=numeric", "tolerance=-1"], "[evaluation] tolerance: expected a number >= 0, got -1"),
-        (["cluster="], "[evaluation] cluster: expected the name of a column, got an empty text"),
+        (['cluster=""'], "[evaluation] cluster: expected the name of a column, got an empty text"),
         (
             ["cluster=a", "stratify=b"],
             "[evaluation]: give one of cluster and stratify; both together aren't supported",
@@ -115,6 +115,7 @@ def test_missing_keys_are_missed_by_the_table_alone(refusal: Refusal) -> None:
         (EVALUATION, "[evaluation]"),
         ('\n[labels]\nchoices = ["a", "b"]\nvotes = 3\n', "labels.votes"),
         ('\n[labels]\nchoices = ["a", "b"]\nrepair = 1\n', "labels.repair"),
+        ("\n[retry]\nmax_tokens = [64]\n", "retry.max_tokens"),
     ],
 )
 def test_the_one_free_request_is_not_for_what_takes_more(refusal: Refusal, tables: str, key: str) -> None:

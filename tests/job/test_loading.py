@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.errors import JobError
-from batchrun.job import Budget, Job, Prices, nano_usd, prices
-from batchrun.job.file import load_job, make_job
+from batchrun.job.budget import Budget, nano_usd
+from batchrun.job.file import load_job, make_job, with_file
+from batchrun.job.prices import Prices, prices
+from batchrun.job.spec import Job, fingerprint, input_path
+from tests.job.conftest import MINIMAL
 
 FULL = """
 [input]
@@ -129,8 +132,8 @@ def test_defaults_are_the_documented_ones(minimal: Path) -> None:
 def test_amounts_are_whole_nano_usd(full: Job) -> None:
     """USD and prices become integers without passing a float."""
     assert full.budget.nano_usd == 5_000_000_000
-    assert full.budget.nano_usd_per_run == 2_000_000_000
-    assert full.budget.nano_usd_per_day == 100_000_000
+    limits = {cap.key: full.budget.limit(cap) for cap in full.budget.given() if cap.unit == "nano_usd"}
+    assert limits == {"usd": 5_000_000_000, "usd_per_run": 2_000_000_000, "usd_per_day": 100_000_000}
     assert prices(full) == Prices(4_500_000_000, 5_000_000_001)
 
 
@@ -195,7 +198,7 @@ def test_job_from_plain_tables_equals_the_loaded_one(minimal: Path) -> None:
         "request": {"model": "abliterated-model"},
         "output": {"path": "labels.parquet"},
     }
-    assert make_job(tables, minimal.parent) == load_job(minimal)
+    assert with_file(make_job(tables, minimal.parent), minimal) == load_job(minimal)
 
 
 def test_amount_given_as_a_float_is_the_number_it_prints_as(tmp_path: Path) -> None:
@@ -231,3 +234,58 @@ def test_bytes_that_are_no_text_are_refused(minimal: Path, override: str) -> Non
     """A terminal's latin-1 bytes would else fail in the middle of a run."""
     with pytest.raises(JobError, match="not UTF-8"):
         load_job(minimal, [override])
+
+
+def test_a_template_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("Read {{ text }}\n\n")
+    (tmp_path / "system.txt").write_text("\ufeffBe brief.\r\n")
+    tables = {
+        "input": {"path": "in.csv"},
+        "prompt": {"template_file": "prompt.txt", "system_file": "system.txt"},
+        "request": {"model": "m", "max_tokens": 5},
+        "output": {"path": "out.parquet"},
+    }
+    job = make_job(tables, tmp_path, sandbox=True)
+    assert (job.prompt.template, job.prompt.system) == ("Read {{ text }}\n", "Be brief.")
+    plain = {**tables, "prompt": {"template": "Read {{ text }}\n", "system": "Be brief."}}
+    assert fingerprint(job) == fingerprint(make_job(plain, tmp_path, sandbox=True))
+    for prompt, problem in (
+        ({"template_file": "none.txt"}, "none.txt can't be read: No such file"),
+        ({"template": "x", "template_file": "prompt.txt"}, "not both"),
+    ):
+        with pytest.raises(JobError, match=problem):
+            make_job({**tables, "prompt": prompt}, tmp_path, sandbox=True)
+
+
+@pytest.mark.parametrize(
+    "override", ["budget.usd=null", "budget.usd = null ", "budget=null", "budget.credits=null"]
+)
+def test_null_removes_a_key_or_a_table(minimal: Path, override: str) -> None:
+    minimal.write_text(minimal.read_text() + "max_tokens = 16\n[budget]\nusd = 5\n")
+    job = load_job(minimal, [override])
+    assert job.budget.usd == (5 if "credits" in override else None)
+
+
+@pytest.mark.parametrize("override", ["budget.usd=", "budget="])
+def test_an_empty_value_never_removes_a_cap(minimal: Path, override: str) -> None:
+    """It may come from a variable of the shell that isn't set."""
+    with pytest.raises(JobError, match="budget"):
+        load_job(minimal, [override])
+
+
+def test_the_last_override_of_a_key_wins(minimal: Path) -> None:
+    assert load_job(minimal, ["budget.rows=null", "budget.rows=3"]).budget.rows == 3
+    assert load_job(minimal, ["budget.rows=3", "budget.rows=null"]).budget.rows is None
+
+
+def test_paths_are_shown_without_dots_unless_a_link_gives_them_a_meaning(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere" / "deep")
+    text = MINIMAL.replace("reviews.csv", "../data/reviews.csv")
+    for folder, shown in [
+        ("jobs", tmp_path / "data/reviews.csv"),
+        ("linked", tmp_path / "linked/../data/reviews.csv"),
+    ]:
+        (tmp_path / folder / "job.toml").write_text(text)
+        assert input_path(load_job(tmp_path / folder / "job.toml")) == str(shown)

@@ -26,7 +26,13 @@ from tests.job.conftest import MINIMAL, Refusal
             "[endpoint]\napi_key = 's3cret'",
             "[endpoint] api_key: unknown key; did you mean endpoint.api_key_env?",
         ),
-        ("[retry]\nzzzz = 3", "[retry] zzzz: unknown key"),
+        (
+            "[budget]\neur = 3",
+            (
+                "[budget] eur: unknown key; keys of [budget] are usd, usd_per_run, usd_per_day, credits, "
+                "keep_credits, tokens, rows, seconds"
+            ),
+        ),
     ],
 )
 def test_unknown_key_names_the_nearest(refusal: Refusal, added: str, text: str) -> None:
@@ -37,7 +43,9 @@ def test_unknown_key_names_the_nearest(refusal: Refusal, added: str, text: str) 
 def test_key_at_top_level_names_its_table(minimal: Path) -> None:
     """A key above the first table header is sent to the table where it belongs."""
     minimal.write_text("max_tokens = 16\n" + MINIMAL)
-    with pytest.raises(JobError, match=r"max_tokens: unknown key; did you mean request\.max_tokens\?"):
+    with pytest.raises(
+        JobError, match=r"max_tokens: unknown key; did you mean request\.max_tokens or retry\.max_tokens\?"
+    ):
         load_job(minimal)
 
 
@@ -45,7 +53,7 @@ def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> 
     assert refusal("[zzzz]") == (
         "zzzz: unknown table; tables are "
         "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels, evaluation, "
-        "on_finish"
+        "on_finish, telemetry"
     )
 
 
@@ -61,6 +69,7 @@ def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> 
         ("request.temperature=nan", "[request] temperature: expected a number >= 0, got NaN"),
         ("request.stream=1", "[request] stream: expected true or false, got 1"),
         ("request.model=7", "[request] model: expected text, got 7"),
+        ('request.model=""', "[request] model: must not be empty"),
         ("request.model=", "[request] model: must not be empty"),
         ("request.extra=[1]", "[request] extra: expected a table, got a list"),
         ("request.columns.max_tokens=7", "[request] columns: each value in it: expected text"),

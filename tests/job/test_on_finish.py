@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job import Job, public_job
 from batchrun.job.file import make_job
+from batchrun.job.spec import Job, public_job
 
 SECRET = "T0KEN-in-the-path"
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.job import Endpoint, Prices, prices
+from batchrun.job.credentials import api_key
+from batchrun.job.endpoint import Endpoint
 from batchrun.job.file import load_job
+from batchrun.job.prices import Prices, prices
 from tests.job.conftest import Refusal
 
 
@@ -77,3 +79,22 @@ def test_given_prices_win_over_the_presets(minimal: Path) -> None:
 def test_an_unknown_preset_is_refused(refusal: Refusal, value: str) -> None:
     text = refusal("", f"endpoint.preset={value}")
     assert text.startswith('[endpoint] preset: expected "abliteration" or "anthropic" or "local"')
+
+
+def test_the_sandbox_of_another_terminal_needs_one_key_of_the_job(minimal: Path) -> None:
+    job = load_job(minimal, ["endpoint.preset=sandbox", "request.max_tokens=16", "budget.usd=1"])
+    assert job.endpoint.base_url == "http://127.0.0.1:8080"
+    assert prices(job) == Prices(5 * 10**9, 5 * 10**9)
+    assert api_key(job, {"ABLIT_KEY": "the real one"}) == "sandbox-key"
+    assert api_key(job, {"SANDBOX_KEY": "named"}) == "named"
+
+
+def test_the_prices_of_the_sandbox_hold_on_this_machine_only(refusal: Refusal) -> None:
+    text = refusal(
+        "",
+        "endpoint.preset=sandbox",
+        "endpoint.base_url=https://example.com",
+        "request.max_tokens=16",
+        "budget.usd=1",
+    )
+    assert "pricing" in text

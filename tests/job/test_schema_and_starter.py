@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from batchrun.errors import JobError
+from batchrun.job.error_messages import STRUCTS
 from batchrun.job.file import job_schema, load_job
-from batchrun.job.mistakes import STRUCTS
-from batchrun.job.starter import starter_job, starter_output, text_column
+from batchrun.job.scaffold import expected_column, starter_job, starter_output, text_column
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -107,7 +107,10 @@ def test_commented_keys_of_the_starter_are_right(tmp_path: Path) -> None:
         (["id", "review_text", "lang"], "review_text"),
         (["user_id", "notes"], "notes"),
         (["id"], "id"),
-        (["review text", "größe"], "größe"),
+        (["größe", "Review Text"], "Review Text"),
+        (["2x", "notes"], "notes"),
+        (["1st, in %"], "1st, in %"),
+        (["row", "a text"], "row"),
         (["true", "x"], "x"),
         (["Text", "abc"], "Text"),
     ],
@@ -117,15 +120,64 @@ def test_text_column(columns: list[str], column: str) -> None:
     assert text_column(columns) == column
 
 
+CATALOGUE = {
+    "ean": [f"{4006381333931 + n}" for n in range(40)],
+    "Product Name": [f"Pen {n}" for n in range(40)],
+    "description": ["A pen that writes well, in blue and in black"] * 40,
+    "status": ["active", "sold out"] * 20,
+    "kind.of.shelf": ["office", "kitchen", "home", "office"] * 10,
+    "in_stock": ["0", "1"] * 20,
+}
+
+
+def test_the_longest_texts_are_the_prompts() -> None:
+    """A barcode isn't, nor a name, however much `name` suggests a text."""
+    assert text_column(["ean", "Product Name", "description"], CATALOGUE) == "description"
+    assert text_column(["ean", "Product Name"], CATALOGUE) == "Product Name"
+    assert text_column(["title", "notes"], {"title": ["Pen"], "notes": ["It writes well."]}) == "notes"
+    assert text_column(["notes", "text"], {"notes": ["a" * 30], "text": ["a" * 20]}) == "text"
+
+
+@pytest.mark.parametrize(
+    ("columns", "column"),
+    [
+        (["status", "gold"], "gold"),
+        (["status", "Expected Label"], "Expected Label"),
+        (["label", "gold.class", "gold"], "gold"),
+        (["ean", "in_stock", "status"], "status"),
+        (["ean", "description", "in_stock"], None),
+    ],
+)
+def test_expected_answers_are_found_by_name_or_by_their_few_classes(
+    columns: list[str], column: str | None
+) -> None:
+    assert expected_column(columns, CATALOGUE) == column
+
+
+def test_a_starter_names_the_classes_and_a_prefix(tmp_path: Path) -> None:
+    """All columns but the prompt's are candidates, and whatever they are called, the job loads."""
+    columns = [name for name in CATALOGUE if name != "status"]
+    text = starter_job(columns, "a.csv", samples=CATALOGUE, prefix="batchrun_")
+    assert '# choices = ["home", "kitchen", "office"] #' in text
+    for key in ("choices", "expected", "metric", "[labels]", "[evaluation]"):
+        text = text.replace(f"# {key}", key)
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    job = load_job(path)
+    assert job.output.prefix == "batchrun_"
+    assert job.evaluation is not None
+    assert job.evaluation.expected == "kind.of.shelf"
+
+
 def test_no_usable_column() -> None:
-    with pytest.raises(JobError, match=r"Rename one in the input; its columns are: 'a b', '1'\."):
-        starter_job(["a b", "1"], "a.csv")
+    with pytest.raises(JobError, match=r"Rename one in the input; its columns are: 'a\"b', ''\."):
+        starter_job(['a"b', ""], "a.csv")
 
 
 def test_imports_stay_light() -> None:
     """Reading a job needs msgspec and the standard library alone."""
     code = (
-        "import sys, batchrun.job.file, batchrun.job.starter, batchrun.job.credentials\n"
+        "import sys, batchrun.job.file, batchrun.job.scaffold, batchrun.job.credentials\n"
         "heavy = {'polars', 'pyarrow', 'httpx', 'pyreqwest', 'starlette', 'rich', 'minijinja', 'anyio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

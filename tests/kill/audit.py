@@ -18,10 +18,13 @@ class Audit:
     `answers_lost`: answers that were in the journal after a kill and were not at the end, and answers
     delivered whole while nothing was killed that are not in the journal. `unseen_answers`: those
     delivered to a process that was dead or died before their commit; they count as uncertain.
+    `kills_at_calls` are the kills at a system call, `kills_of_others` those of other commands than `run`.
     `most_open`: the most intents that one kill left open.
     """
 
     kills: int = 0
+    kills_at_calls: int = 0
+    kills_of_others: int = 0
     rows: int = 0
     rows_lost: int = 0
     requests: int = 0
@@ -59,6 +62,8 @@ def audit(evidence: Evidence) -> Audit:
     paid = [line.body_sha256 for line in evidence.bill if line.nano_usd]
     numbers = Audit(
         kills=evidence.kills,
+        kills_at_calls=evidence.kills if evidence.plan.library is not None else 0,
+        kills_of_others=sum(seen.killed and not seen.is_run for seen in evidence.observations),
         rows=len(evidence.asked),
         rows_lost=_rows_lost(evidence),
         requests=len(evidence.bill),
@@ -94,7 +99,7 @@ def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
 
 
 def broken_at(seen: Observation) -> list[str]:
-    """What has to hold whenever nothing runs, a moment after a kill too."""
+    """Checks the invariants that hold whenever nothing runs, also just after a kill."""
     journal, billed = seen.journal, seen.billed_nano_usd
     broken = []
     if journal.settled + journal.uncertain > seen.cap_nano_usd:
@@ -105,7 +110,7 @@ def broken_at(seen: Observation) -> list[str]:
         broken.append(
             f"billed {billed} is not within {journal.settled} settled + {journal.uncertain} uncertain"
         )
-    if journal.open and not seen.killed:
+    if journal.open and seen.is_run and not seen.killed:
         broken.append(f"{len(journal.open)} intents are open though the run ended by itself")
     answers = Counter(attempt.digest for attempt in journal.answered.values())
     broken += [f"request {digest.hex()} has {n} answers" for digest, n in answers.items() if n > 1]
@@ -113,7 +118,7 @@ def broken_at(seen: Observation) -> list[str]:
 
 
 def broken_between(evidence: Evidence) -> list[str]:
-    """A kill's open intents, and nothing else, become uncertain; what was known once stays."""
+    """A kill's open intents, and nothing else, become uncertain; known outcomes stay."""
     broken = []
     given_up: set[int] = set()
     for before, after in pairwise(seen.journal for seen in evidence.observations):
@@ -179,7 +184,7 @@ def _double_sends(evidence: Evidence) -> int:
 
 
 def _missing_answers(evidence: Evidence) -> tuple[int, int]:
-    """Whole answers on the bill that the journal lacks: lost ones, and those that a kill explains."""
+    """Complete responses on the bill that the journal lacks: lost ones, and ones that a kill explains."""
     journal = evidence.observations[-1].journal
     journaled = _journaled_ids(journal)
     digest_of = {asked.body_sha256: asked.digest for asked in evidence.asked}

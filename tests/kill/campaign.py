@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from tests.kill.evidence import RowRequest, Snapshot, row_requests, snapshot
 from tests.kill.moments import Moment, Scene, any_moment
 from tests.kill.processes import BilledRequest, SandboxProcess, command_process, finished, sandbox_process
+from tests.kill.system_calls import draw_call
 
 CONCURRENCY = 50
 FAULTS = ("reset-before=0.03", "reset-after=0.03", "500=0.02")
+_SHARE_OF_OTHERS = 0.4
 ENDS = (0, 3, 4)
 """Exit codes after which the same command would do no more: all answered, some failed, at a cap."""
 
@@ -44,17 +46,21 @@ in_doubt = "{in_doubt}"
 max_attempts = 20
 [output]
 path = "answers.parquet"
+# Any response counts as an answer, so that the journal alone says what a row's status has to be.
+accept = ["truncated", "empty"]
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run and how often it is killed, under one cap after the other.
+    """The runs and the number of kills, under one cap after the other.
 
     `prompts` is the number of different prompts among the `rows`. A stage is a cap in nano-USD and the
-    number of kills under it; it ends earlier where a run comes to its end before it is killed, unless
-    `kill_finished`: then the next run, which finds nothing to ask for, is killed as well. `request` and
-    `job` go behind the table [request] and the whole job file; `replies` is the sandbox's reply file.
+    number of kills under it; it ends earlier where a run ends before it is killed, unless
+    `kill_finished`: then the next run, which has nothing to send, is killed as well. `request` and
+    `job` go behind the table [request] and the whole job file; `replies` is the sandbox's reply file. With a
+    library of `system_calls`, each process ends at a random one of its calls. `others` are commands, with
+    their options, of which one is killed now and then in place of a run.
     """
 
     rows: int
@@ -69,12 +75,15 @@ class Plan:
     request: str = ""
     job: str = ""
     replies: str | None = None
+    library: Path | None = None
+    others: Sequence[Sequence[str]] = ()
 
 
 class Observation(NamedTuple):
     """Journal, bill and output at one instant at which nothing runs.
 
-    `exit_code` is that of the run before it, `output_rows` is None where there is no output yet.
+    `exit_code` is that of the command before it, which was a run or sent nothing; `output_rows` is None where
+    there is no output yet.
     """
 
     cap_nano_usd: int
@@ -82,6 +91,7 @@ class Observation(NamedTuple):
     journal: Snapshot
     exit_code: int
     output_rows: int | None
+    is_run: bool = True
 
     @property
     def killed(self) -> bool:
@@ -90,7 +100,7 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is known at the end: what the job asked for, what was billed, what was written."""
+    """The evidence at the end: the job's requests, the bill, the output."""
 
     plan: Plan
     asked: list[RowRequest]
@@ -139,9 +149,16 @@ def _sandbox_for(plan: Plan, folder: Path) -> AbstractContextManager[SandboxProc
 def _run_stages(plan: Plan, job: Path, sandbox: SandboxProcess) -> Iterator[Observation]:
     draw = random.Random(plan.seed)
     for cap_nano_usd, kills in plan.stages:
-        command = ("run", job, "-q", "--set", f"budget.usd={cap_nano_usd / 10**9:.9f}")
+        cap = ("--set", f"budget.usd={cap_nano_usd / 10**9:.9f}")
+        command = ("run", job, "-q", *cap)
         exit_code = None
         for _ in range(kills):
+            if plan.others and draw.random() < _SHARE_OF_OTHERS:
+                name, *options = draw.choice(plan.others)
+                ended = _killed((name, job, *options, *cap), job, sandbox, plan, draw)
+                yield _observe(job, sandbox, cap_nano_usd, ended, is_run=False)
+                exit_code = None
+                continue
             exit_code = _killed(command, job, sandbox, plan, draw)
             yield _observe(job, sandbox, cap_nano_usd, exit_code)
             if exit_code in ENDS and not plan.kill_finished:
@@ -154,13 +171,16 @@ def _killed(
     command: Sequence[str | Path], job: Path, sandbox: SandboxProcess, plan: Plan, draw: random.Random
 ) -> int:
     """Runs the command until the plan's moment, then kills it; returns the exit code, -9 where killed."""
-    with command_process(*command, log=_log(job)) as process:
+    settings = {} if plan.library is None else draw_call(draw).environment(plan.library, job.parent)
+    with command_process(*command, log=_log(job), settings=settings) as process:
         plan.moment(Scene(process, sandbox, job.with_name("answers.parquet"), draw))
         process.kill()
         return process.wait()
 
 
-def _observe(job: Path, sandbox: SandboxProcess, cap_nano_usd: int, exit_code: int) -> Observation:
+def _observe(
+    job: Path, sandbox: SandboxProcess, cap_nano_usd: int, exit_code: int, *, is_run: bool = True
+) -> Observation:
     output = job.with_name("answers.parquet")
     return Observation(
         cap_nano_usd,
@@ -168,6 +188,7 @@ def _observe(job: Path, sandbox: SandboxProcess, cap_nano_usd: int, exit_code: i
         snapshot(job.with_name("answers.run") / "journal.sqlite"),
         exit_code,
         pq.read_metadata(output).num_rows if output.exists() else None,
+        is_run,
     )
 
 

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from batchrun.client.request import Request
 from batchrun.job.file import load_job
-from batchrun.prompts import Request
-from batchrun.workload import open_workload
+from batchrun.rows.dataset import open_dataset
 
 
 class Attempt(NamedTuple):
@@ -93,10 +93,10 @@ class RowRequest(NamedTuple):
 
 def row_requests(job_file: Path) -> list[RowRequest]:
     """The request of each row, in input order."""
-    workload = open_workload(load_job(job_file), sandbox=False)
+    dataset = open_dataset(load_job(job_file), sandbox=False)
     return [
         RowRequest(request.digest, sha256(request.body).hexdigest())
-        for chunk in workload.chunks([])
+        for chunk in dataset.chunks([])
         for request in chunk.requests
         if isinstance(request, Request)
     ]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from batchrun.client.request import Request
+from batchrun.exchange import Completion
 from batchrun.job.file import load_job
-from batchrun.labelling import Labelling, Reply, Verdict
-from batchrun.prompts import Request
-from batchrun.workload import open_workload
+from batchrun.rows.dataset import open_dataset
+from batchrun.rows.labelling import Labelling, LabelResult
 from tests.kill.audit import broken_at, broken_between
 from tests.kill.campaign import Evidence
 
@@ -22,7 +23,7 @@ class Asked:
     """Hashes of all bodies that rows take, by digest; and what each row has come to (None: not yet)."""
 
     body_of: dict[bytes, str]
-    verdicts: list[Verdict | None]
+    verdicts: list[LabelResult | None]
 
 
 def label_promises_broken(evidence: Evidence, folder: Path) -> list[str]:
@@ -39,13 +40,13 @@ def label_promises_broken(evidence: Evidence, folder: Path) -> list[str]:
 
 
 def _asked(folder: Path) -> Asked:
-    workload = open_workload(load_job(folder / "job.toml"), sandbox=False)
-    assert workload.labelling is not None
+    dataset = open_dataset(load_job(folder / "job.toml"), sandbox=False)
+    assert dataset.labelling is not None
     known = _replies(folder / "answers.run" / "journal.sqlite")
     body_of: dict[bytes, str] = {}
     verdicts = [
-        _play(request, workload.labelling, known, body_of)
-        for chunk in workload.chunks([])
+        _play(request, dataset.labelling, known, body_of)
+        for chunk in dataset.chunks([])
         for request in chunk.requests
         if isinstance(request, Request)
     ]
@@ -53,25 +54,25 @@ def _asked(folder: Path) -> Asked:
 
 
 def _play(
-    request: Request, labelling: Labelling, known: dict[bytes, Reply], body_of: dict[bytes, str]
-) -> Verdict | None:
+    request: Request, labelling: Labelling, known: dict[bytes, Completion], body_of: dict[bytes, str]
+) -> LabelResult | None:
     """Takes the row's answers one after the other, in the order in which they became possible."""
-    told: dict[bytes, Reply] = {}
+    told: dict[bytes, Completion] = {}
     while True:
-        standing = labelling.standing(request, told.get)
-        body_of.update((each.digest, sha256(each.body).hexdigest()) for each in standing.open)
-        new = {each.digest: known[each.digest] for each in standing.open if each.digest in known}
+        state = labelling.state(request, told.get)
+        body_of.update((each.digest, sha256(each.body).hexdigest()) for each in state.open)
+        new = {each.digest: known[each.digest] for each in state.open if each.digest in known}
         if not new:
-            return standing.verdict
+            return state.label_result
         told |= new
 
 
-def _replies(journal: Path) -> dict[bytes, Reply]:
+def _replies(journal: Path) -> dict[bytes, Completion]:
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
         answers = connection.execute("SELECT digest, body FROM attempts JOIN responses USING (attempt)")
-        replies = {digest: Reply(_text(body)) for digest, body in answers}
+        replies = {digest: Completion(_text(body)) for digest, body in answers}
         failed = connection.execute("SELECT digest FROM attempts WHERE final AND outcome <> 'answered'")
-        return {digest: Reply(None) for (digest,) in failed} | replies
+        return {digest: Completion(None) for (digest,) in failed} | replies
 
 
 def _text(body: bytes) -> str:
@@ -111,7 +112,7 @@ def _sent_again(evidence: Evidence) -> Iterator[str]:
 
 
 def _lost_answers(evidence: Evidence, asked: Asked) -> Iterator[str]:
-    """Whole answers on the bill that the journal lacks are lost, but for those that a kill explains."""
+    """Complete responses on the bill that the journal lacks are lost, unless a kill explains them."""
     journal = evidence.observations[-1].journal
     journaled = {attempt.message_id for attempt in journal.answered.values()}
     in_doubt = Counter(
@@ -134,11 +135,11 @@ def _broken_rows(evidence: Evidence, asked: Asked) -> Iterator[str]:
         yield f"{len(given)} rows went in, and {len(output)} or others came out"
         return
     columns = zip(*(output[name].to_pylist() for name in ("status", "label", "agreement")), strict=True)
-    for row, (verdict, found) in enumerate(zip(asked.verdicts, columns, strict=True)):
+    for row, (label_result, found) in enumerate(zip(asked.verdicts, columns, strict=True)):
         expected: tuple[str, str | None, float | None] = ("pending", None, None)
-        if verdict is not None and verdict.label is not None:
-            expected = ("ok", verdict.label.text, verdict.agreement)
-        elif verdict is not None:
-            expected = ("invalid" if verdict.answered else "failed", None, None)
+        if label_result is not None and label_result.label is not None:
+            expected = ("ok", label_result.label.text, label_result.agreement)
+        elif label_result is not None:
+            expected = ("invalid" if label_result.answered else "failed", None, None)
         if found != expected:
             yield f"row {row} is {found}, and its answers come to {expected}"

@@ -54,8 +54,13 @@ def while_writing_output(scene: Scene) -> None:
     _sleep(scene, scene.draw.uniform(0.0, 0.03))
 
 
+def at_a_system_call(scene: Scene) -> None:
+    """Waits until the process has ended: the library of `system_calls` ends it."""
+    _wait(scene, lambda: False, pause=0.01)
+
+
 def any_moment(scene: Scene) -> None:
-    """One of the moments while there are rows to ask for."""
+    """Returns one of the moments while there are rows to send."""
     (moment,) = scene.draw.choices((while_starting, while_asking, after_commit), weights=(1, 2, 1))
     moment(scene)
 

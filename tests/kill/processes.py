@@ -3,16 +3,16 @@
 import os
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 
-_COMMAND = (sys.executable, "-m", "batchrun")
+from tests.forked import BatchrunProcess
+
 _PROJECT = Path(__file__).parents[2]
 _QUIET_SECONDS = 0.03
 
@@ -28,7 +28,7 @@ class BilledRequest(NamedTuple):
 
 
 class SandboxProcess:
-    """A running `batchrun sandbox`, which knows better than anybody what was billed."""
+    """A running `batchrun sandbox`, whose bill is the truth."""
 
     def __init__(self, base_url: str, client: httpx.Client) -> None:
         self.base_url = base_url
@@ -64,8 +64,9 @@ class SandboxProcess:
 @contextmanager
 def sandbox_process(*options: str) -> Iterator[SandboxProcess]:
     """`batchrun sandbox` on a free port, in a process that ends with the block."""
-    command = (*_COMMAND, "sandbox", "--port", "0", *options)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=_PROJECT)
+    process = BatchrunProcess(
+        ["sandbox", "--port", "0", *options], stderr=subprocess.PIPE, text=True, cwd=_PROJECT
+    )
     with process:
         try:
             line = process.stderr.readline() if process.stderr else ""
@@ -79,12 +80,17 @@ def sandbox_process(*options: str) -> Iterator[SandboxProcess]:
 
 
 @contextmanager
-def command_process(*arguments: str | Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A command of batchrun. What it says goes to `log`; it is killed if the block leaves it running."""
-    environment = {**os.environ, "ABLIT_KEY": "any", "PYTHONPATH": str(_PROJECT)}
+def command_process(
+    *arguments: str | Path, log: Path, settings: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command of batchrun. What it says goes to `log`; it is killed if the block leaves it running.
+
+    `settings` are further variables of its environment.
+    """
+    environment = {**os.environ, "ABLIT_KEY": "any", **(settings or {})}
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*_COMMAND, *map(str, arguments)],
+        process = BatchrunProcess(
+            list(map(str, arguments)),
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,

@@ -3,8 +3,8 @@
 import pytest
 
 from batchrun.job.labels import Labels
-from batchrun.labels import Label, Unreadable
-from batchrun.labels.reading import make_reader
+from batchrun.labels.label import InvalidLabel, Label
+from batchrun.labels.parser import make_parser
 
 SENTIMENT = ("positive", "negative", "neutral")
 YES_NO = ("yes", "no")
@@ -22,8 +22,8 @@ SIGNS = ("+", "-")
 TAGS = ("<none>", "spam", "ham")
 
 
-def read(choices: tuple[str, ...], text: str, cut: bool = False) -> Label | Unreadable:
-    return make_reader(Labels(choices=choices)).read(text, cut)
+def read(choices: tuple[str, ...], text: str, truncated: bool = False) -> Label | InvalidLabel:
+    return make_parser(Labels(choices=choices)).read(text, truncated)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_understood(choices: tuple[str, ...], text: str, label: str) -> None:
 )
 def test_never_guessed(choices: tuple[str, ...], text: str, code: str) -> None:
     wrong = read(choices, text)
-    assert isinstance(wrong, Unreadable)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.code == code
 
 
@@ -261,7 +261,7 @@ def test_never_guessed(choices: tuple[str, ...], text: str, code: str) -> None:
 )
 def test_reason(choices: tuple[str, ...], text: str, reason: str) -> None:
     wrong = read(choices, text)
-    assert isinstance(wrong, Unreadable)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.reason == reason
 
 
@@ -275,7 +275,7 @@ def test_reason(choices: tuple[str, ...], text: str, reason: str) -> None:
     ],
 )
 def test_cut_at_max_tokens_with_the_label_whole(choices: tuple[str, ...], text: str, label: str) -> None:
-    assert read(choices, text, cut=True) == Label(label, label)
+    assert read(choices, text, truncated=True) == Label(label, label)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +288,6 @@ def test_cut_at_max_tokens_with_the_label_whole(choices: tuple[str, ...], text: 
     ],
 )
 def test_cut_at_what_may_have_become_another(choices: tuple[str, ...], text: str) -> None:
-    wrong = read(choices, text, cut=True)
-    assert isinstance(wrong, Unreadable)
+    wrong = read(choices, text, truncated=True)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.code == "cut_off"

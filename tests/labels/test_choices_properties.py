@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from batchrun.errors import JobError
 from batchrun.job.labels import Labels, check_labels
-from batchrun.labels import Label, Unreadable
-from batchrun.labels.reading import Reader, make_reader
+from batchrun.labels.label import InvalidLabel, Label
+from batchrun.labels.parser import LabelParser, make_parser
 
 SETS = (
     ("positive", "negative", "neutral"),
@@ -36,13 +36,13 @@ answers = st.builds(lambda parts, glue: glue.join(parts), fragments, st.sampled_
 
 
 @cache
-def reader(choices: tuple[str, ...]) -> Reader:
-    return make_reader(Labels(choices=choices))
+def parser(choices: tuple[str, ...]) -> LabelParser:
+    return make_parser(Labels(choices=choices))
 
 
 @given(choice_sets, answers, st.booleans())
-def test_a_label_is_one_of_the_choices(choices: tuple[str, ...], answer: str, cut: bool) -> None:
-    label = reader(choices).read(answer, cut)
+def test_a_label_is_one_of_the_choices(choices: tuple[str, ...], answer: str, truncated: bool) -> None:
+    label = parser(choices).read(answer, truncated)
     if isinstance(label, Label):
         assert label.text in choices
         assert label.value == label.text
@@ -60,8 +60,8 @@ def test_an_answer_that_names_two_is_no_label(choices: tuple[str, ...], data: st
     assume(two not in one)
     parts = data.draw(st.tuples(answers, answers, answers))
     answer = f"{parts[0]} {one} {parts[1]} {two} {parts[2]}"
-    assume("</think>" not in answer)  # what stands before it is no part of the answer
-    assert isinstance(reader(choices).read(answer), Unreadable)
+    assume("</think>" not in answer)  # what stands before it is not part of the answer
+    assert isinstance(parser(choices).read(answer), InvalidLabel)
 
 
 @given(
@@ -71,7 +71,7 @@ def test_a_denied_choice_is_no_label(choices: tuple[str, ...], data: st.DataObje
     choice = data.draw(st.sampled_from(choices))
     assume(f"{denial} {choice}" not in choices)
     answer = data.draw(st.sampled_from(["{} {}", "It is {} {}.", "**{}** {}", "Label: {} {}", "{}: {}"]))
-    assert isinstance(reader(choices).read(answer.format(denial, choice)), Unreadable)
+    assert isinstance(parser(choices).read(answer.format(denial, choice)), InvalidLabel)
 
 
 DECORATIONS = (
@@ -110,7 +110,7 @@ def test_decorated_choice_is_understood(
     answer = data.draw(st.sampled_from([choice, choice.upper(), choice.lower(), choice.title()]))
     for decoration in around:
         answer = decoration.format(answer)
-    assert reader(choices).read(answer) == Label(choice, choice)
+    assert parser(choices).read(answer) == Label(choice, choice)
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=6))
@@ -122,8 +122,8 @@ def test_every_choice_of_every_job_is_read_as_itself(choices: list[str]) -> None
     except JobError:
         assume(False)
     for choice in choices:
-        assert make_reader(labels).read(choice) == Label(choice, choice)
-        assert make_reader(labels).read(unicodedata.normalize("NFD", choice)) == Label(choice, choice)
+        assert make_parser(labels).read(choice) == Label(choice, choice)
+        assert make_parser(labels).read(unicodedata.normalize("NFD", choice)) == Label(choice, choice)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_hostile_answer_takes_no_time(answer: str) -> None:
     """Linear work: some milliseconds at the length that is read at most."""
     for choices in SETS:
         begin = time.process_time()
-        reader(choices).read(answer)
+        parser(choices).read(answer)
         assert time.process_time() - begin < 1
 
 
 def test_huge_answer_is_not_looked_at() -> None:
     begin = time.process_time()
-    wrong = reader(SETS[0]).read("positive " * 1_000_000)
-    assert isinstance(wrong, Unreadable)
+    wrong = parser(SETS[0]).read("positive " * 1_000_000)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.code == "too_long"
     assert time.process_time() - begin < 1

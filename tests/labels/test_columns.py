@@ -7,7 +7,7 @@ import pytest
 from batchrun.errors import JobError
 from batchrun.job.labels import Labels
 from batchrun.labels.columns import Column
-from batchrun.labels.reading import make_reader
+from batchrun.labels.parser import make_parser
 
 DEFINITIONS = {
     "mood": {"type": "string", "enum": ["good", "bad"]},
@@ -67,12 +67,12 @@ DEFINITIONS = {
 )
 def test_column_type(spec: Any, kind: str) -> None:
     schema = {"type": "object", "properties": {"x": spec}, "$defs": DEFINITIONS}
-    assert make_reader(Labels(json_schema=schema)).columns == (Column("x", kind),)
+    assert make_parser(Labels(json_schema=schema)).columns == (Column("x", kind),)
 
 
 def test_order_is_that_of_the_schema() -> None:
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in ("b", "a", "c")}}
-    assert [column.name for column in make_reader(Labels(json_schema=schema)).columns] == ["b", "a", "c"]
+    assert [column.name for column in make_parser(Labels(json_schema=schema)).columns] == ["b", "a", "c"]
 
 
 def test_the_top_may_be_a_reference() -> None:
@@ -80,12 +80,12 @@ def test_the_top_may_be_a_reference() -> None:
         "$ref": "#/$defs/x",
         "$defs": {"x": {"type": "object", "properties": {"a": {"type": "number"}}}},
     }
-    assert make_reader(Labels(json_schema=schema)).columns == (Column("a", "float64"),)
+    assert make_parser(Labels(json_schema=schema)).columns == (Column("a", "float64"),)
 
 
 def test_choices_and_patterns_have_one_column() -> None:
     for labels in (Labels(choices=("a", "b")), Labels(pattern="a")):
-        assert make_reader(labels).columns == (Column("label", "string"),)
+        assert make_parser(labels).columns == (Column("label", "string"),)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_choices_and_patterns_have_one_column() -> None:
 )
 def test_refused(schema: dict[str, Any], text: str) -> None:
     with pytest.raises(JobError) as caught:
-        make_reader(Labels(json_schema=schema))
+        make_parser(Labels(json_schema=schema))
     assert str(caught.value).startswith("[labels] json_schema: ")
     assert text in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -127,9 +127,9 @@ def test_a_schema_nested_without_end_is_refused() -> None:
     for _ in range(3_000):
         schema = {"type": "object", "properties": {"a": schema}}
     with pytest.raises(JobError, match="not a valid schema"):
-        make_reader(Labels(json_schema=schema))
+        make_parser(Labels(json_schema=schema))
 
 
 def test_a_property_called_ref_is_no_reference() -> None:
     schema = {"type": "object", "properties": {"$ref": {"type": "string"}}, "required": ["$ref"]}
-    assert make_reader(Labels(json_schema=schema)).columns == (Column("$ref", "string"),)
+    assert make_parser(Labels(json_schema=schema)).columns == (Column("$ref", "string"),)

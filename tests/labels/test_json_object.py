@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.job.labels import Labels
-from batchrun.labels import Label, Unreadable
-from batchrun.labels.reading import make_reader
+from batchrun.labels.label import InvalidLabel, Label
+from batchrun.labels.parser import make_parser
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -26,7 +26,7 @@ SCHEMA: dict[str, Any] = {
     "required": ["label"],
     "additionalProperties": False,
 }
-READER = make_reader(Labels(json_schema=SCHEMA))
+PARSER = make_parser(Labels(json_schema=SCHEMA))
 NAMES = tuple(SCHEMA["properties"])
 SPAM = {**dict.fromkeys(NAMES), "label": "spam"}
 
@@ -57,7 +57,7 @@ def test_object_comes_back_typed(
     found: dict[str, Any], around: str, ascii_only: bool, indent: int | None
 ) -> None:
     text = json.dumps(found, ensure_ascii=ascii_only, indent=indent)
-    label = READER.read(around.format(text))
+    label = PARSER.read(around.format(text))
     assert isinstance(label, Label)
     assert isinstance(label.value, dict)
     assert tuple(label.value) == NAMES
@@ -70,11 +70,11 @@ def test_object_comes_back_typed(
 @given(objects)
 def test_canonical_text_is_the_label_again(found: dict[str, Any]) -> None:
     """In any order of keys, with any blanks: the same text, which votes count as one label."""
-    label = READER.read(json.dumps(found))
+    label = PARSER.read(json.dumps(found))
     assert isinstance(label, Label)
-    assert READER.read(label.text) == label
+    assert PARSER.read(label.text) == label
     turned = json.dumps(dict(reversed(found.items())), indent=1)
-    assert READER.read(turned) == label
+    assert PARSER.read(turned) == label
 
 
 @given(
@@ -82,7 +82,7 @@ def test_canonical_text_is_the_label_again(found: dict[str, Any]) -> None:
     | st.lists(st.sampled_from(["{", "}", '"', "\\", "[", ":", ",", "1", '{"label":"spam"}'])).map("".join)
 )
 def test_any_text_gives_a_valid_object_or_none(text: str) -> None:
-    label = READER.read(text)
+    label = PARSER.read(text)
     if isinstance(label, Label):
         assert label.value == SPAM
         assert '{"label":"spam"}' in text
@@ -92,7 +92,7 @@ def test_any_text_gives_a_valid_object_or_none(text: str) -> None:
 
 
 def test_numbers_are_as_their_columns_hold_them() -> None:
-    label = READER.read('{"label": "spam", "count": 2.0, "score": 3}')
+    label = PARSER.read('{"label": "spam", "count": 2.0, "score": 3}')
     assert isinstance(label, Label)
     assert label.text == '{"count":2,"label":"spam","score":3.0}'
     assert isinstance(label.value, dict)
@@ -101,7 +101,7 @@ def test_numbers_are_as_their_columns_hold_them() -> None:
 
 
 def test_the_same_object_twice_is_one() -> None:
-    label = READER.read('{"label": "spam"}\n\nOnce more: {"label":"spam"}')
+    label = PARSER.read('{"label": "spam"}\n\nOnce more: {"label":"spam"}')
     assert label == Label('{"label":"spam"}', SPAM)
 
 
@@ -145,20 +145,20 @@ def test_the_same_object_twice_is_one() -> None:
     ],
 )  # fmt: skip
 def test_unreadable(text: str, code: str, reason: str) -> None:
-    wrong = READER.read(text)
-    assert isinstance(wrong, Unreadable)
+    wrong = PARSER.read(text)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.code == code
     assert reason in wrong.reason
     assert len(wrong.reason) < 1_000
 
 
 def test_whole_object_is_valid_although_the_answer_was_cut() -> None:
-    assert READER.read('{"label": "spam"} The message', cut=True) == Label('{"label":"spam"}', SPAM)
+    assert PARSER.read('{"label": "spam"} The message', truncated=True) == Label('{"label":"spam"}', SPAM)
 
 
 def test_other_properties_stay_in_the_text() -> None:
-    reader = make_reader(Labels(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}}))
-    assert reader.read('{"b": [1, 2.5], "a": 1}') == Label('{"a":1,"b":[1,2.5]}', {"a": 1})
+    parser = make_parser(Labels(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}}))
+    assert parser.read('{"b": [1, 2.5], "a": 1}') == Label('{"a":1,"b":[1,2.5]}', {"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_hostile_answer_takes_little_time(text: str) -> None:
         pass
     yardstick = time.process_time() - begin
     begin = time.process_time()
-    assert isinstance(READER.read(text), Unreadable)
+    assert isinstance(PARSER.read(text), InvalidLabel)
     assert time.process_time() - begin < 100 * yardstick

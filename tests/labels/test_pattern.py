@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.job.labels import Labels
-from batchrun.labels import Label, Unreadable
-from batchrun.labels.reading import make_reader
+from batchrun.labels.label import InvalidLabel, Label
+from batchrun.labels.parser import make_parser
 
 CODE = "[A-Z]{2}-[0-9]{3}"
 
@@ -49,9 +49,9 @@ CODE = "[A-Z]{2}-[0-9]{3}"
     ],
 )
 def test_pattern(pattern: str, text: str, label: str | None) -> None:
-    found = make_reader(Labels(pattern=pattern)).read(text)
+    found = make_parser(Labels(pattern=pattern)).read(text)
     if label is None:
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, InvalidLabel)
         assert found.reason == f"the answer doesn't match the pattern {pattern}"
     else:
         assert found == Label(label, label)
@@ -59,28 +59,28 @@ def test_pattern(pattern: str, text: str, label: str | None) -> None:
 
 @given(st.from_regex(CODE, fullmatch=True), st.sampled_from(['"{}"', "Label: {}", "`{}`.", "{}\n", "[{}]"]))
 def test_wrapped_match_is_read(code: str, around: str) -> None:
-    label = make_reader(Labels(pattern=CODE)).read(around.format(code))
+    label = make_parser(Labels(pattern=CODE)).read(around.format(code))
     assert label == Label(code, code)
-    assert make_reader(Labels(pattern=CODE)).read(code) == label
+    assert make_parser(Labels(pattern=CODE)).read(code) == label
 
 
 def test_cut_answer_may_be_a_part_only() -> None:
-    wrong = make_reader(Labels(pattern="[0-9]+")).read("12", cut=True)
-    assert wrong == Unreadable("cut_off", "the answer was cut off at max_tokens, and may be a part only")
+    wrong = make_parser(Labels(pattern="[0-9]+")).read("12", truncated=True)
+    assert wrong == InvalidLabel("cut_off", "the answer was cut off at max_tokens, and may be a part only")
 
 
 def test_empty_answer() -> None:
-    assert make_reader(Labels(pattern=".*")).read(" ") == Unreadable("empty", "the answer is empty")
+    assert make_parser(Labels(pattern=".*")).read(" ") == InvalidLabel("empty", "the answer is empty")
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(.*a){20}b"])
 def test_pattern_that_would_backtrack_takes_no_time(pattern: str) -> None:
     begin = time.process_time()
-    assert isinstance(make_reader(Labels(pattern=pattern)).read("a" * 20_000), Unreadable)
+    assert isinstance(make_parser(Labels(pattern=pattern)).read("a" * 20_000), InvalidLabel)
     assert time.process_time() - begin < 2
 
 
 def test_long_answer_is_not_looked_at() -> None:
-    wrong = make_reader(Labels(pattern="a+")).read("a" * 20_001)
-    assert isinstance(wrong, Unreadable)
+    wrong = make_parser(Labels(pattern="a+")).read("a" * 20_001)
+    assert isinstance(wrong, InvalidLabel)
     assert wrong.code == "too_long"

@@ -7,13 +7,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrun.client.messages.follow_up import MOST_ANSWER_CHARACTERS, repair_body
 from batchrun.job.labels import Labels
-from batchrun.labels import Unreadable
-from batchrun.labels.reading import make_reader
-from batchrun.labels.repair import MOST_ANSWER_CHARACTERS, repair_body
+from batchrun.labels.label import InvalidLabel
+from batchrun.labels.parser import make_parser
 
-WRONG = Unreadable("two_choices", "the answer names two of the choices: good, bad")
-ALLOWED = make_reader(Labels(choices=("good", "bad"))).allowed
+WRONG = InvalidLabel("two_choices", "the answer names two of the choices: good, bad")
+ALLOWED = make_parser(Labels(choices=("good", "bad"))).allowed
 TOLD = (
     "That is not a valid answer: the answer names two of the choices: good, bad.\n"
     "Answer with nothing but one of these:\ngood\nbad"
@@ -94,6 +94,6 @@ def test_turns_alternate_are_never_empty_and_growth_is_bounded(answers: list[str
 
 def test_long_lists_are_not_sent_with_every_repair() -> None:
     choices = tuple(f"choice number {number}" for number in range(1_000))
-    assert make_reader(Labels(choices=choices)).allowed == (
+    assert make_parser(Labels(choices=choices)).allowed == (
         "Answer with nothing but one of the choices that were named."
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.limits.limiter import Limiter
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.exchange import BillingStatus, Failure, FailureAction, RateLimits
 from tests.limits.virtual import Log, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 NO_LIMIT = 10**9
@@ -92,9 +92,9 @@ def test_what_an_answer_did_not_use_is_given_back() -> None:
 
 
 def test_an_unbilled_failure_gives_its_tokens_back_and_an_uncertain_one_does_not() -> None:
-    for billed, most in ((Billed.NO, 1.0), (Billed.UNKNOWN, 61.0)):
+    for billed, most in ((BillingStatus.NO, 1.0), (BillingStatus.UNKNOWN, 61.0)):
         limiter = Limiter(None, 1_000)
-        failure = Failure("http_503", "overloaded", Remedy.RETRY, billed, 503)
+        failure = Failure("http_503", "overloaded", FailureAction.RETRY, billed, 503)
         limiter.failed(limiter.admit(0.0, 900), 0.1, failure)
         assert most - 10 < limiter.delay(0.1, 900) < most
 

@@ -71,7 +71,7 @@ def test_a_server_that_is_gone_for_20_seconds_is_waited_for(tmp_path: Path) -> N
 
 def test_a_small_run_spends_no_attempts_on_an_outage(tmp_path: Path) -> None:
     """3 rows of 2 attempts each meet 500s from the start: all of them keep the last one."""
-    with background(Settings(faults={"500": 1.0})) as sandbox, meanwhile(sandbox, (6.0, "faults", {})):
+    with background(Settings(faults={"500": 1.0})) as sandbox, meanwhile(sandbox, (4.0, "faults", {})):
         summary = run(tmp_path, sandbox, 3, retry={"max_attempts": 2})
     assert statuses(tmp_path) == {"ok": 3}
     assert 10 <= summary["requests"]["by_error"]["internal_error"] < 40

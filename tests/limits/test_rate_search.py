@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from batchrun.exchange import Billed, Failure, Remedy
-from batchrun.limits.limiter import Limiter
-from batchrun.limits.rate_search import FIRST_RATE, STEP, TICK, RateSearch, recovery
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.limits.rate_search import FIRST_RATE, STEP, TICK, RateSearch, recovery
+from batchrun.exchange import BillingStatus, Failure, FailureAction
 from tests.limits.virtual import Server, SlidingWindow, TokenBucket, World, rate_limited, simulate
 
 SERVERS: dict[str, Callable[[int], Server]] = {
@@ -116,7 +116,7 @@ FAST = World(concurrency=64, latency=0.01, round_trip=0.002)
 
 def test_trouble_stops_growth() -> None:
     """While 5xx and time-outs come in, neither the start nor the recovery raises the rate."""
-    trouble = Failure("http_503", "overloaded", Remedy.RETRY, Billed.NO, 503)
+    trouble = Failure("http_503", "overloaded", FailureAction.RETRY, BillingStatus.NO, 503)
     for cut in (False, True):
         limiter = Limiter()
         now = 0.0
@@ -160,3 +160,14 @@ def test_a_rate_of_nothing_accepted_still_probes() -> None:
     limiter = Limiter()
     limiter.failed(limiter.admit(0.0, 10), 0.1, rate_limited(1.0))
     assert 0 < limiter.delay(0.2, 10) < 15
+
+
+def test_a_refusal_at_the_very_time_at_which_trouble_ends_is_counted() -> None:
+    limiter = Limiter()
+    for sent_at in range(3):
+        first = limiter.admit(float(sent_at), 10)
+    limiter.failed(first, 3.0, Failure("overloaded", "", FailureAction.RETRY, BillingStatus.NO))
+    second, third = limiter.admit(20.0, 10), limiter.admit(20.1, 10)
+    limiter.answered(second, 21.0, 10, None)
+    limiter.failed(third, 21.0, rate_limited(2.0))
+    assert 0 < limiter.delay(21.0, 10) <= 4.0

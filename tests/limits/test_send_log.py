@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.limits.send_log import BUCKET, MINUTE, WINDOW, SendLog
+from batchrun.engine.limits.sliding_window import BUCKET, MINUTE, WINDOW, SendLog
 
 Steps = list[tuple[float, int]]
 steps = st.lists(st.tuples(st.floats(0.0, 8.0), st.integers(0, 1_000)), min_size=1, max_size=60)
@@ -66,7 +66,7 @@ def test_what_was_sent_before_a_cut_is_not_counted_after_it() -> None:
     log = SendLog()
     for _ in range(20):
         log.add(10.00, 1)
-    log.begin_anew()
+    log.begin_period()
     assert log.sent_since(10.01) == 0
     log.add(10.02, 1)
     assert log.sent_since(10.01) == 1

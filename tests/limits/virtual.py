@@ -10,8 +10,9 @@ from functools import partial
 from itertools import count
 from typing import Protocol
 
-from batchrun.exchange import Billed, Failure, RateLimits, Remedy
-from batchrun.limits.limiter import Admission, Limiter
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.limits.send_order import Admission
+from batchrun.exchange import BillingStatus, Failure, FailureAction, RateLimits
 
 
 class Server(Protocol):
@@ -200,8 +201,8 @@ def rate_limited(retry_after: float | None = None, limits: RateLimits | None = N
     return Failure(
         "rate_limit_error",
         "slow down",
-        Remedy.SLOW_DOWN,
-        Billed.NO,
+        FailureAction.SLOW_DOWN,
+        BillingStatus.NO,
         429,
         retry_after=retry_after,
         limits=limits,

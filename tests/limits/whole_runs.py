@@ -13,7 +13,7 @@ import httpx
 import polars as pl
 
 from batchrun.job.file import make_job
-from batchrun.pipeline import Target, run_job
+from batchrun.runs.run import Server, run_job
 from batchrun.sandbox import Sandbox
 
 Step = tuple[float, str, dict[str, Any]]
@@ -51,14 +51,14 @@ def run(
             "input": {"path": "in.parquet"},
             "prompt": {"template": "{{ text }}"},
             "request": {"model": "abliterated-model", "max_tokens": max_tokens},
-            "output": {"path": "out.parquet"},
+            "output": {"path": "out.parquet", "accept": ["truncated"]},
             **tables,
         },
         folder,
         sandbox=True,
     )
     base_url = sandbox if isinstance(sandbox, str) else sandbox.base_url
-    return dict(run_job(job, Target(base_url, "key", sandbox=True)))
+    return dict(run_job(job, Server(base_url, "key", sandbox=True)))
 
 
 def statuses(folder: Path) -> dict[str, int]:
@@ -86,7 +86,7 @@ class Arrivals(list[Arrival]):
         return Arrivals(each for each in self if begin < each.at <= end)
 
     def after(self, seconds: float) -> "Arrivals":
-        """Those that came so many seconds after the first one, or later."""
+        """Returns the requests that came so many seconds after the first one, or later."""
         return Arrivals(each for each in self if each.at >= self[0].at + seconds)
 
     def share_used(self, per_minute: int, *, tokens: bool = False) -> float:

@@ -13,25 +13,26 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from batchrun.books import Books
-from batchrun.engine import Engine, Rules
-from batchrun.exchange import Answer, Billed, Failure, Remedy
+from batchrun.client.request import Request
+from batchrun.client.retry import RetryPolicy
+from batchrun.engine.accounting import Accounting
+from batchrun.engine.dispatcher import Dispatcher, Rules
+from batchrun.engine.ledger import Cap, Ledger
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.local import Engine
+from batchrun.engine.pricing import PriceList
+from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response
 from batchrun.journal import Journal, JournalWriter, create_or_open
-from batchrun.ledger import Cap, Ledger
-from batchrun.limits.limiter import Limiter
-from batchrun.open_rows import Row
-from batchrun.pricing import Tariff
-from batchrun.progress import Progress
-from batchrun.prompts import Request
+from batchrun.rows.active import Row
+from batchrun.runs.observers.progress import Progress
 from batchrun.stops import Stop
-from batchrun.wire.retry import RetryPolicy
 from tests.money.journals import digest_of, start_run
 
 NANO_USD_PER_TOKEN = 5_000
-TARIFF = Tariff(NANO_USD_PER_TOKEN * 10**6, NANO_USD_PER_TOKEN * 10**6)
+TARIFF = PriceList(NANO_USD_PER_TOKEN * 10**6, NANO_USD_PER_TOKEN * 10**6)
 
-Reply = Answer | Failure
-Serve = Callable[[int, int], Awaitable[Reply]]
+SendResult = Response | Failure
+Serve = Callable[[int, int], Awaitable[SendResult]]
 """Answers request `number` at its `attempt`, both from 1 up."""
 
 
@@ -40,19 +41,20 @@ def request(number: int, *, input_bound: int = 100, output_bound: int = 20) -> R
 
 
 def answer(
-    input_tokens: int = 60, output_tokens: int = 15, *, nano_usd: int | None = None, **more: int | None
-) -> Answer:
+    input_tokens: int = 60, output_tokens: int = 15, *, nano_usd: int | None = None, **more: Any
+) -> Response:
     cost = (input_tokens + output_tokens) * NANO_USD_PER_TOKEN if nano_usd is None else nano_usd
-    return Answer(b'{"type":"message"}', input_tokens, output_tokens, cost, **more)  # type: ignore[arg-type]
+    counts: Any = {"completion": Completion("yes"), **more}
+    return Response(b'{"type":"message"}', input_tokens, output_tokens, cost, **counts)
 
 
 def failure(
-    remedy: Remedy = Remedy.RETRY,
-    billed: Billed = Billed.NO,
+    action: FailureAction = FailureAction.RETRY,
+    billing: BillingStatus = BillingStatus.NO,
     status: int = 503,
     retry_after: float | None = None,
 ) -> Failure:
-    return Failure("api_error", "It failed.", remedy, billed, status, retry_after)
+    return Failure("api_error", "It failed.", action, billing, status, retry_after)
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Provider:
     in_flight: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
 
-    async def send(self, body: bytes) -> Reply:
+    async def send(self, body: bytes, begun: object = None) -> SendResult:
         number = int(body)
         self.attempts[number] += 1
         self.in_flight += 1
@@ -74,7 +76,7 @@ class Provider:
             reply = await self.serve(number, self.attempts[number])
         finally:
             self.in_flight -= 1
-        if isinstance(reply, Answer):
+        if isinstance(reply, Response):
             self.bill += reply.cost_nano_usd or 0
         return reply
 
@@ -86,7 +88,7 @@ class Run:
     path: Path
     caps: tuple[Cap, ...] = ()
     keep_credits: int | None = None
-    tariff: Tariff = TARIFF
+    price_list: PriceList = TARIFF
     rules: Rules = Rules(concurrency=8, retry=RetryPolicy(max_attempts=3, max_wait_seconds=0.01))  # noqa: RUF009
     broken_commit: int | None = None
     broken_input: Exception | None = None
@@ -108,8 +110,11 @@ class Run:
             writer.commits_left = self.broken_commit or 0
         self.ledger = Ledger(self.caps, self.keep_credits)
         self.progress = Progress()
-        books = Books(start_run(journal), journal.next_attempt(), self.ledger, self.tariff, writer)
-        engine = Engine(self.rules, books, Limiter(10**9), provider, self.progress)
+        accounting = Accounting(
+            start_run(journal), journal.next_attempt(), self.ledger, self.price_list, writer
+        )
+        dispatcher = Dispatcher(self.rules, accounting, Limiter(10**9), self.progress)
+        engine = Engine(dispatcher, provider)
         try:
             async with anyio.create_task_group() as tasks:
                 if self.meddle is not None:

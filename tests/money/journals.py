@@ -41,9 +41,15 @@ def answer_to(attempt: int, body: bytes | None = None) -> Attempt:
         latency_ms=12.5 + attempt,
         first_token_ms=None,
         http_status=200,
-        response=body or (f'{{"id":"msg_{attempt}","text":"' + f"{attempt} " * 90 + '"}').encode(),
+        response=body or message_of(attempt),
         passed_bounds=(20 + attempt, 5) if attempt % 40 == 1 else None,
     )
+
+
+def message_of(attempt: int) -> bytes:
+    content = [{"type": "text", "text": f"{attempt} " * 90}]
+    message = {"id": f"msg_{attempt}", "type": "message", "content": content, "stop_reason": "end_turn"}
+    return msgspec.json.encode(message)
 
 
 def failure_of(attempt: int, outcome: Outcome = Outcome.REFUSED, *, final: bool = True) -> Attempt:
@@ -97,7 +103,7 @@ def ask_all(journal: Journal, attempts: range, run: int = 1) -> None:
     reports = Reports()
     writer = writer_of(journal, reports)
     for attempt in attempts:
-        writer.intend(intent(attempt, run=run))
+        writer.write_intent(intent(attempt, run=run))
     for _ in attempts:
         assert reports.committed.acquire(timeout=20)
     for attempt in attempts:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from batchrun.amounts import NOTHING, Amount, usd_text
-from batchrun.exchange import Answer
-from batchrun.pricing import MILLION, Tariff, credits_rate
+from batchrun.amounts import NOTHING, Amount, usd_figure, usd_text
+from batchrun.engine.pricing import MILLION, PriceList, credits_rate
+from batchrun.exchange import Response
 
 PRICES = st.integers(0, 10**12)
 TOKENS = st.integers(0, 10**7)
@@ -18,8 +18,8 @@ AMOUNTS = st.builds(Amount, *[st.integers(0, 10**15)] * 4)
 
 def answer(
     input_tokens: int | None, output_tokens: int | None, nano_usd: int | None = None, used: int | None = None
-) -> Answer:
-    return Answer(b"{}", input_tokens, output_tokens, nano_usd, used)
+) -> Response:
+    return Response(b"{}", input_tokens, output_tokens, nano_usd, used)
 
 
 @given(AMOUNTS, AMOUNTS, AMOUNTS)
@@ -44,8 +44,10 @@ def test_amounts_for_people(nano_usd: int, text: str) -> None:
     assert usd_text(nano_usd) == text
 
 
-def after(tariff: Tariff, given_answer: Answer, cost: Amount, input_bound: int, output_bound: int) -> Tariff:
-    raised = tariff.raised_by(cost.nano_usd, cost.tokens, input_bound, output_bound)
+def after(
+    price_list: PriceList, given_answer: Response, cost: Amount, input_bound: int, output_bound: int
+) -> PriceList:
+    raised = price_list.raised_by(cost.nano_usd, cost.tokens, input_bound, output_bound)
     return raised.at_rate_of(given_answer, cost.tokens)
 
 
@@ -53,12 +55,12 @@ def after(tariff: Tariff, given_answer: Answer, cost: Amount, input_bound: int, 
 def test_no_answer_within_its_bounds_costs_more_than_the_worst_case(
     input_price: int, output_price: int, input_bound: int, output_bound: int, data: st.DataObject
 ) -> None:
-    tariff = Tariff(input_price, output_price, Fraction(data.draw(st.integers(0, 10**6)), MILLION))
-    worst = tariff.worst_case(input_bound, output_bound)
+    price_list = PriceList(input_price, output_price, Fraction(data.draw(st.integers(0, 10**6)), MILLION))
+    worst = price_list.worst_case(input_bound, output_bound)
     given_answer = answer(data.draw(st.integers(0, input_bound)), data.draw(st.integers(0, output_bound)))
-    cost = tariff.cost(given_answer, worst)
+    cost = price_list.cost(given_answer, worst)
     assert all(part <= most for part, most in zip(astuple(cost), astuple(worst), strict=True))
-    assert after(tariff, given_answer, cost, input_bound, output_bound) == tariff
+    assert after(price_list, given_answer, cost, input_bound, output_bound) == price_list
 
 
 @given(PRICES, PRICES, TOKENS, TOKENS)
@@ -66,7 +68,7 @@ def test_a_worst_case_is_rounded_up(
     input_price: int, output_price: int, input_bound: int, output_bound: int
 ) -> None:
     exact = Fraction(input_bound * input_price + output_bound * output_price, MILLION)
-    worst = Tariff(input_price, output_price).worst_case(input_bound, output_bound)
+    worst = PriceList(input_price, output_price).worst_case(input_bound, output_bound)
     assert exact <= worst.nano_usd < exact + 1
 
 
@@ -75,10 +77,10 @@ def test_an_answer_above_its_worst_case_raises_the_bound_to_it(
     input_price: int, output_price: int, input_bound: int, output_bound: int, nano_usd: int, used: int
 ) -> None:
     """And none lowers it."""
-    tariff = Tariff(input_price, output_price, credits_rate(7))
+    price_list = PriceList(input_price, output_price, credits_rate(7))
     dear = answer(input_bound, output_bound, nano_usd, used)
-    before = tariff.worst_case(input_bound, output_bound)
-    dearer = after(tariff, dear, tariff.cost(dear, before), input_bound, output_bound).worst_case(
+    before = price_list.worst_case(input_bound, output_bound)
+    dearer = after(price_list, dear, price_list.cost(dear, before), input_bound, output_bound).worst_case(
         input_bound, output_bound
     )
     assert dearer.nano_usd >= max(nano_usd, before.nano_usd)
@@ -94,22 +96,22 @@ def test_the_first_answer_shows_the_rate_of_credits(
     true_rate = Fraction(per_million, MILLION)
     used = -(-tokens * true_rate.numerator // true_rate.denominator)
     shown = answer(tokens, 0, 0, used)
-    tariff = after(Tariff(), shown, Tariff().cost(shown, NOTHING), tokens, 0)
-    assert tariff.credit_bound(more_tokens) >= more_tokens * true_rate
+    price_list = after(PriceList(), shown, PriceList().cost(shown, NOTHING), tokens, 0)
+    assert price_list.credit_bound(more_tokens) >= more_tokens * true_rate
 
 
 def test_a_free_answer_does_not_prove_that_the_next_is_free() -> None:
     free = answer(100, 0, 0, 0)
-    tariff = after(Tariff(), free, Amount(0, 0, 100, 1), 100, 10)
-    assert tariff.credit_bound(100) == 1
+    price_list = after(PriceList(), free, Amount(0, 0, 100, 1), 100, 10)
+    assert price_list.credit_bound(100) == 1
 
 
 def test_a_rate_of_zero_credits_is_believed_as_long_as_answers_agree() -> None:
-    tariff = Tariff(credits_per_token=credits_rate(0))
+    price_list = PriceList(credits_per_token=credits_rate(0))
     free = answer(100, 0, 0, 0)
-    assert after(tariff, free, Amount(0, 0, 100, 1), 100, 10) == tariff
+    assert after(price_list, free, Amount(0, 0, 100, 1), 100, 10) == price_list
     paid = answer(100, 0, 0, 2)
-    assert after(tariff, paid, Amount(0, 2, 100, 1), 100, 10).credit_bound(100) == 2
+    assert after(price_list, paid, Amount(0, 2, 100, 1), 100, 10).credit_bound(100) == 2
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,42 @@ def test_a_rate_of_zero_credits_is_believed_as_long_as_answers_agree() -> None:
     ],
 )
 def test_an_answer_costs_what_it_says_else_tokens_times_prices_else_the_whole_reservation(
-    given_answer: Answer, expected: Amount
+    given_answer: Response, expected: Amount
 ) -> None:
-    tariff = Tariff(10**9, 10**9, Fraction(1))
-    assert tariff.cost(given_answer, tariff.worst_case(800, 100)) == expected
+    price_list = PriceList(10**9, 10**9, Fraction(1))
+    assert price_list.cost(given_answer, price_list.worst_case(800, 100)) == expected
+
+
+@pytest.mark.parametrize(
+    ("price_list", "booked"),
+    [
+        (PriceList(MILLION, MILLION), 15),
+        (PriceList(MILLION, MILLION, free=True), 0),
+        (PriceList(0, 0), 0),
+        (PriceList(), 0),
+    ],
+)
+def test_a_cost_of_zero_is_believed_where_nothing_has_a_price(price_list: PriceList, booked: int) -> None:
+    worst = price_list.worst_case(20, 10)
+    assert price_list.cost(answer(10, 5, nano_usd=0), worst).nano_usd == booked
+    assert price_list.cost(answer(None, 5, nano_usd=0), worst).nano_usd == (booked and worst.nano_usd)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (75500.0749, "75,500.07"),
+        (1234567.0, "1,234,567.00"),
+        (999.5, "999.5"),
+        (2.5, "2.5"),
+        (0.0, "0"),
+        (0.09103512, "0.0910351"),
+        (0.00001234, "0.00001234"),
+    ],
+)
+def test_figures_have_separators_and_no_exponents(amount: float, text: str) -> None:
+    assert usd_figure(amount) == text
+
+
+def test_large_amounts_have_separators() -> None:
+    assert usd_text(75_500_070_000_000) == "75,500.07 USD"

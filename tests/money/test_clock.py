@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.books import MILLISECONDS_PER_DAY, Books, Lease
-from batchrun.exchange import Billed
+from batchrun.clock import MILLISECONDS_PER_DAY
+from batchrun.engine.accounting import Accounting, ActiveRequest
+from batchrun.engine.ledger import Cap, Ledger
+from batchrun.exchange import BillingStatus
 from batchrun.journal import Intent, open_for_reading
 from batchrun.journal.records import Attempt
-from batchrun.ledger import Cap, Ledger
 from batchrun.sandbox import Sandbox, Settings, background
 from batchrun.stops import DAY_AHEAD, at_cap_of
 from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, failure, request
@@ -28,7 +29,7 @@ HOURS = 3_600_000
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = NOON
-        for module in ("books", "pipeline"):
+        for module in ("engine.session", "runs.run"):
             monkeypatch.setattr(f"batchrun.{module}.milliseconds", lambda: self.now)
 
 
@@ -41,76 +42,78 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Log:
     intents: list[Intent] = field(default_factory=list)
 
-    def intend(self, intent: Intent) -> None:
+    def write_intent(self, intent: Intent) -> None:
         self.intents.append(intent)
 
     def record(self, attempt: Attempt) -> None: ...
-    def withdraw(self, attempt: int) -> None: ...
+    def cancel_intent(self, attempt: int) -> None: ...
 
 
-def books_for(rows_a_day: int, before: int = 0, latest_start: int = 0) -> tuple[Books, Log]:
+def books_for(
+    clock: Clock, rows_a_day: int, before: int = 0, latest_start: int = 0
+) -> tuple[Accounting, Log]:
     cap = Cap("budget.usd_per_day", "nano_usd", rows_a_day * WORST, before, per_day=True)
     log = Log()
-    return Books(1, 1, Ledger((cap,)), TARIFF, log, latest_start), log
+    return Accounting(1, 1, Ledger((cap,)), TARIFF, log, latest_start, lambda: clock.now), log
 
 
-def spent(books: Books, number: int) -> bool:
+def spent(accounting: Accounting, number: int) -> bool:
     """Whether a request that uses its whole reservation found room."""
-    lease = Lease(request(number))
-    if books.reserve(lease) is not None:
+    active = ActiveRequest(request(number))
+    if accounting.reserve(active) is not None:
         return False
-    books.answered(lease, answer(100, 20))
+    accounting.answered(active, answer(100, 20))
     return True
 
 
 def test_a_run_that_goes_on_past_midnight_has_the_new_day_s_cap(clock: Clock) -> None:
-    books, _ = books_for(2)
-    assert [spent(books, n) for n in range(3)] == [True, True, False]
+    accounting, _ = books_for(clock, 2)
+    assert [spent(accounting, n) for n in range(3)] == [True, True, False]
     clock.now += 12 * HOURS - 1
-    assert not spent(books, 3), "one millisecond is left of the day"
+    assert not spent(accounting, 3), "one millisecond is left of the day"
     clock.now += 1
-    assert [spent(books, n) for n in range(4, 7)] == [True, True, False]
+    assert [spent(accounting, n) for n in range(4, 7)] == [True, True, False]
 
 
 def test_what_is_in_flight_at_midnight_counts_for_the_new_day(clock: Clock) -> None:
-    books, _ = books_for(2)
-    leases = [Lease(request(number)) for number in range(2)]
-    assert [books.reserve(lease) for lease in leases] == [None, None]
+    accounting, _ = books_for(clock, 2)
+    leases = [ActiveRequest(request(number)) for number in range(2)]
+    assert [accounting.reserve(active) for active in leases] == [None, None]
     clock.now += 24 * HOURS
-    assert not spent(books, 2)
-    for lease in leases:
-        books.answered(lease, answer(100, 20))
-    assert not spent(books, 2)
+    assert not spent(accounting, 2)
+    for active in leases:
+        accounting.answered(active, answer(100, 20))
+    assert not spent(accounting, 2)
 
 
 def test_a_clock_set_back_in_a_run_gives_no_day_twice(clock: Clock) -> None:
-    books, log = books_for(2)
+    accounting, log = books_for(clock, 2)
     clock.now += 12 * HOURS
-    assert [spent(books, n) for n in range(3)] == [True, True, False]
+    assert [spent(accounting, n) for n in range(3)] == [True, True, False]
     clock.now -= 12 * HOURS
-    assert not spent(books, 3), "yesterday's cap is not given out again"
+    assert not spent(accounting, 3), "yesterday's cap is not given out again"
     clock.now += 12 * HOURS
-    assert not spent(books, 4), "nor today's"
+    assert not spent(accounting, 4), "nor today's"
     clock.now += 24 * HOURS
-    assert spent(books, 5)
+    assert spent(accounting, 5)
     assert [intent.started_at for intent in log.intents] == sorted(i.started_at for i in log.intents)
 
 
 def test_a_run_after_the_clock_was_set_back_goes_by_the_journal(clock: Clock) -> None:
     """What it spends is dated like the journal's newest: it counts for that day when that comes."""
-    books, log = books_for(2, latest_start=NOON + 24 * HOURS)
-    assert spent(books, 0)
+    accounting, log = books_for(clock, 2, latest_start=NOON + 24 * HOURS)
+    assert spent(accounting, 0)
     assert log.intents[0].started_at == NOON + 24 * HOURS
     clock.now += 12 * HOURS
-    assert [spent(books, n) for n in (1, 2)] == [True, False], "the day of the journal is the same"
-    lease = Lease(request(3))
+    assert [spent(accounting, n) for n in (1, 2)] == [True, False], "the day of the journal is the same"
+    active = ActiveRequest(request(3))
     clock.now = NOON
-    shortfall = books.reserve(lease)
+    shortfall = accounting.reserve(active)
     assert shortfall is not None
     assert shortfall.cap == DAY_AHEAD
     stop = at_cap_of(shortfall.cap)
     assert "budget.usd_per_day" in stop.reason
-    assert "clock" in stop.go_on
+    assert "clock" in stop.next_step
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ def test_every_day_of_a_run_that_goes_on_for_days_keeps_to_its_cap(
         clock.now += HOURS // 2
         return clock.now
 
-    monkeypatch.setattr("batchrun.books.milliseconds", later)
+    monkeypatch.setattr("batchrun.engine.session.milliseconds", later)
     rows = [{"text": f"row {row}"} for row in range(120)]
     cap = 0.004
     run(tmp_path, sandbox, rows, budget={"usd_per_day": cap})
@@ -178,22 +181,22 @@ def test_whatever_the_clock_does_no_day_of_the_journal_has_more_than_its_cap(
     with pytest.MonkeyPatch.context() as monkeypatch:
         clock = Clock(monkeypatch)
         by_start: list[tuple[int, int]] = []
-        books, log = books_for(rows_a_day)
+        accounting, log = books_for(clock, rows_a_day)
         for number, (step, amount) in enumerate(steps):
             if step == "wait":
                 clock.now += amount * HOURS
             elif step == "restart":
                 midnight = clock.now // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
                 before = sum(spent for start, spent in by_start if start >= midnight)
-                books, log = books_for(rows_a_day, before, by_start[-1][0] if by_start else 0)
+                accounting, log = books_for(clock, rows_a_day, before, by_start[-1][0] if by_start else 0)
             else:
-                lease = Lease(request(number))
-                if books.reserve(lease) is not None:
+                active = ActiveRequest(request(number))
+                if accounting.reserve(active) is not None:
                     continue
                 if step == "lose":
-                    books.failed(lease, failure(billed=Billed.UNKNOWN), final=False)
+                    accounting.failed(active, failure(billing=BillingStatus.UNKNOWN), final=False)
                 else:
-                    books.answered(lease, answer(amount - 1, 1))
+                    accounting.answered(active, answer(amount - 1, 1))
                 booked = WORST if step == "lose" else amount * NANO_USD_PER_TOKEN
                 by_start.append((log.intents[-1].started_at, booked))
             days: Counter[int] = Counter()

@@ -11,8 +11,8 @@ import pytest
 
 from batchrun.errors import JournalError, StorageError
 from batchrun.journal import Intent, create_or_open, open_for_reading
+from batchrun.journal.checking import check_whole
 from batchrun.journal.schema import FORMAT
-from batchrun.journal.storage import check_whole
 from tests.money.journals import (
     Reports,
     answer_to,
@@ -122,15 +122,15 @@ def test_the_amount_of_an_open_intent_is_checked(tmp_path: Path) -> None:
     journal = create_or_open(path)
     run = start_run(journal)
     writer = writer_of(journal, Reports())
-    writer.intend(Intent(1, run, digest_of(1), 1, 5, 0x123456789A, 7, 90))
+    writer.write_intent(Intent(1, run, digest_of(1), 1, 5, 0x123456789A, 7, 90))
     writer.close()
     journal.close()
     content = bytearray(path.read_bytes())
-    place = content.index((0x123456789A).to_bytes(6, "big"))
+    place = content.index(str(0x123456789A).encode())
     content[place + 2] ^= 4
     path.write_bytes(content)
     journal = create_or_open(path)
-    with pytest.raises(JournalError, match="CHECK constraint failed in intents"):
+    with pytest.raises(JournalError, match="the block of intents from attempt 1 doesn't match its checksum"):
         check_whole(journal)
     journal.close()
 
@@ -144,7 +144,7 @@ def torn_log(tmp_path: Path, commits: int) -> tuple[Path, bytes]:
     for attempt in range(1, commits + 1):
         reports = Reports()
         writer = writer_of(journal, reports)
-        writer.intend(intent(attempt, run=run))
+        writer.write_intent(intent(attempt, run=run))
         assert reports.committed.acquire(timeout=20)
         writer.record(answer_to(attempt))
         writer.close()

@@ -13,8 +13,8 @@ import pytest
 from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
 from batchrun.journal.ballast import BALLAST_BYTES, give_up_room, holding_room
-from batchrun.journal.storage import check_whole
-from tests.money.fanout import Provider, Reply, Run, request
+from batchrun.journal.checking import check_whole
+from tests.money.fanout import Provider, Run, SendResult, request
 from tests.money.fanout import answer as small_answer
 from tests.money.journals import Reports, answer_to, digest_of, intent, start_run, writer_of
 
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_on_a_full_disk_the_run_stops_and_keeps_what_is_in_flight(small_disk: Path) -> None:
     """Every answer that came is in the journal; the error says what to do."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.002)
         small = small_answer()
         return type(small)(os.urandom(BODY), small.input_tokens, small.output_tokens, small.cost_nano_usd)
@@ -110,7 +110,7 @@ def write_until_it_fails(path: Path) -> None:
     attempt = 0
     while not reports.errors:
         attempt += 1
-        writer.intend(intent(attempt, run=run))
+        writer.write_intent(intent(attempt, run=run))
         while not reports.committed.acquire(timeout=0.05) and not reports.errors:
             pass
         writer.record(answer_to(attempt, bytes(BODY)))

@@ -9,20 +9,21 @@ import anyio.lowlevel
 import pytest
 
 from batchrun.amounts import Amount
-from batchrun.engine import Engine, Rules
+from batchrun.client.retry import RetryPolicy
+from batchrun.engine.dispatcher import Rules
+from batchrun.engine.ledger import Cap
+from batchrun.engine.local import Engine
+from batchrun.engine.pricing import credits_rate
 from batchrun.errors import InputError
-from batchrun.exchange import Billed, Remedy
-from batchrun.journal.storage import check_whole
-from batchrun.ledger import Cap
-from batchrun.pricing import credits_rate
+from batchrun.exchange import BillingStatus, FailureAction
+from batchrun.journal.checking import check_whole
 from batchrun.stops import Stop
-from batchrun.wire.retry import RetryPolicy
 from tests.money.fanout import (
     NANO_USD_PER_TOKEN,
     TARIFF,
     Provider,
-    Reply,
     Run,
+    SendResult,
     answer,
     failure,
     request,
@@ -39,7 +40,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "journal.sqlite")
 
 
-async def answers_at_once(number: int, attempt: int) -> Reply:
+async def answers_at_once(number: int, attempt: int) -> SendResult:
     await anyio.lowlevel.checkpoint()
     return answer()
 
@@ -59,7 +60,7 @@ async def test_the_budget_holds_and_is_used(run: Run, concurrency: int, rows: in
     worst_row = (400 + 60) * NANO_USD_PER_TOKEN
     cap = max(101 * worst_row, rows * 130 * NANO_USD_PER_TOKEN // 2)
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(draw.random() * 0.004)
         fate = draw.random()
         if fate < 0.05:
@@ -67,7 +68,7 @@ async def test_the_budget_holds_and_is_used(run: Run, concurrency: int, rows: in
         reply = answer(lengths[number] - draw.randrange(20), draw.randrange(1, 61))
         if fate < 0.08:
             provider.bill += (reply.cost_nano_usd or 0) * (fate < 0.07)
-            return failure(billed=Billed.UNKNOWN)
+            return failure(billing=BillingStatus.UNKNOWN)
         return reply
 
     provider = Provider(serve)
@@ -92,9 +93,9 @@ async def test_the_budget_holds_and_is_used(run: Run, concurrency: int, rows: in
 async def test_the_cap_on_rows_is_met_exactly(run: Run) -> None:
     """Failures free their place: as many rows are answered as the cap says, no more and no less."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.001)
-        return failure(Remedy.FAIL_ROW, status=400) if number % 3 == 0 else answer()
+        return failure(FailureAction.FAIL_ROW, status=400) if number % 3 == 0 else answer()
 
     run.caps = (Cap("budget.rows", "rows", 37),)
     with anyio.fail_after(20):
@@ -114,7 +115,7 @@ async def test_the_cap_on_tokens_holds(run: Run) -> None:
 async def test_without_a_rate_of_credits_one_request_goes_out_until_it_is_answered(run: Run) -> None:
     first_answered = False
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         nonlocal first_answered
         assert first_answered or provider.in_flight == 1
         await anyio.sleep(0.005)
@@ -142,8 +143,8 @@ async def test_a_cap_of_no_credits_lets_nothing_through(run: Run) -> None:
 async def test_lost_answers_use_up_credits_before_any_rate_is_known(run: Run) -> None:
     """Nobody knows what they used: it is at least one credit each, so the run ends."""
 
-    async def serve(number: int, attempt: int) -> Reply:
-        return failure(billed=Billed.UNKNOWN)
+    async def serve(number: int, attempt: int) -> SendResult:
+        return failure(billing=BillingStatus.UNKNOWN)
 
     provider = Provider(serve)
     run.caps = (Cap("budget.credits", "credits", 5),)
@@ -154,8 +155,8 @@ async def test_lost_answers_use_up_credits_before_any_rate_is_known(run: Run) ->
 
 
 async def test_the_first_rate_puts_a_value_on_the_answers_that_were_lost_before(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
-        return failure(billed=Billed.UNKNOWN) if number == 1 else answer(60, 15, credits_used=75)
+    async def serve(number: int, attempt: int) -> SendResult:
+        return failure(billing=BillingStatus.UNKNOWN) if number == 1 else answer(60, 15, credits_used=75)
 
     run.caps = (Cap("budget.credits", "credits", 10_000),)
     run.rules = replace(run.rules, leave_in_doubt=True)
@@ -171,7 +172,7 @@ async def test_answers_that_name_no_credits_end_a_run_with_a_cap_on_them(run: Ru
         stop = await run.asked(provider, [request(number) for number in range(1, 9)])
     assert stop is not None
     assert "credits" in stop.reason
-    assert "pricing.credits_per_million_tokens" in stop.go_on
+    assert "pricing.credits_per_million_tokens" in stop.next_step
     assert provider.attempts.total() == 1
 
 
@@ -181,18 +182,18 @@ async def test_the_account_never_falls_below_keep_credits(run: Run, lost: float)
     balance = 500
     draw = random.Random(11)
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         nonlocal balance
         await anyio.sleep(draw.random() * 0.003)
         balance -= 6
         left = balance
         await anyio.sleep(draw.random() * 0.003)
         if number > 1 and draw.random() < lost:
-            return failure(billed=Billed.UNKNOWN)
+            return failure(billing=BillingStatus.UNKNOWN)
         return answer(60, 15, credits_used=6, remaining_credits=left)
 
     run.keep_credits = 100
-    run.tariff = replace(TARIFF, credits_per_token=credits_rate(80_000))
+    run.price_list = replace(TARIFF, credits_per_token=credits_rate(80_000))
     with anyio.fail_after(20):
         stop = await run.asked(Provider(serve), [request(number) for number in range(1, 400)])
     assert stop is not None
@@ -203,7 +204,7 @@ async def test_the_account_never_falls_below_keep_credits(run: Run, lost: float)
 async def test_answers_that_name_no_balance_end_a_run_with_a_floor_under_it(run: Run) -> None:
     provider = Provider(answers_at_once)
     run.keep_credits = 100
-    run.tariff = replace(TARIFF, credits_per_token=credits_rate(80_000))
+    run.price_list = replace(TARIFF, credits_per_token=credits_rate(80_000))
     with anyio.fail_after(20):
         stop = await run.asked(provider, [request(number) for number in range(1, 9)])
     assert stop is not None
@@ -214,7 +215,7 @@ async def test_answers_that_name_no_balance_end_a_run_with_a_floor_under_it(run:
 async def test_an_answer_above_its_worst_case_raises_the_bound_for_what_follows(run: Run) -> None:
     """The price was set at a tenth of the real one: only what was in flight by then passes the cap."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.002)
         return answer(100, 20, nano_usd=1_200 * NANO_USD_PER_TOKEN)
 
@@ -231,7 +232,7 @@ async def test_an_answer_above_its_worst_case_raises_the_bound_for_what_follows(
 async def test_tokens_above_their_bound_raise_it_for_what_follows(run: Run) -> None:
     """A cap on tokens is passed by no more than what was in flight before the first answer."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.002)
         return answer(1_000, 200, nano_usd=NANO_USD_PER_TOKEN)
 
@@ -250,9 +251,9 @@ async def test_tokens_above_their_bound_raise_it_for_what_follows(run: Run) -> N
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
 async def test_a_refusing_endpoint_stops_the_run_and_keeps_what_is_in_flight(run: Run, status: int) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.001 if number == 40 else 0.02)
-        return failure(Remedy.STOP_RUN, status=status) if number == 40 else answer()
+        return failure(FailureAction.STOP_RUN, status=status) if number == 40 else answer()
 
     provider = Provider(serve)
     with anyio.fail_after(20):
@@ -266,7 +267,7 @@ async def test_a_refusing_endpoint_stops_the_run_and_keeps_what_is_in_flight(run
 
 
 async def test_a_drain_keeps_the_answers_that_come_in_time(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.1 if number % 2 else 60)
         return answer()
 
@@ -287,7 +288,7 @@ async def test_a_drain_keeps_the_answers_that_come_in_time(run: Run) -> None:
 
 
 async def test_an_abort_ends_at_once_and_books_what_is_in_flight_as_uncertain(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         if number > 5:
             await anyio.sleep(60)
         return answer()
@@ -311,7 +312,7 @@ async def test_an_abort_ends_at_once_and_books_what_is_in_flight_as_uncertain(ru
 async def test_an_abort_under_leave_ends_the_rows_in_flight(run: Run) -> None:
     """in_doubt = "leave": a row that may have been billed isn't asked again, whoever lost its answer."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(60)
         return answer()
 
@@ -361,7 +362,7 @@ async def test_a_journal_that_breaks_ends_the_run_with_its_error(run: Run, commi
 async def test_an_input_that_breaks_off_loses_no_answer_in_flight(run: Run) -> None:
     """The error comes through as it is, after what is in flight has been answered."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.1)
         return answer()
 
@@ -378,7 +379,7 @@ async def test_an_input_that_breaks_off_loses_no_answer_in_flight(run: Run) -> N
 async def test_a_fault_of_batchruns_own_ends_the_run_and_loses_no_other_answer(run: Run) -> None:
     """The request at which it happened may have been sent: it counts as uncertain."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         if number == 5:
             raise AttributeError("a mistake")
         await anyio.sleep(0.1)
@@ -399,7 +400,7 @@ async def test_a_fault_of_batchruns_own_ends_the_run_and_loses_no_other_answer(r
 async def test_rows_with_the_same_request_ask_once(run: Run) -> None:
     """Whether the first is in flight, or answered but not yet looked up."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.002 * (number % 3))
         return answer()
 
@@ -413,7 +414,7 @@ async def test_rows_with_the_same_request_ask_once(run: Run) -> None:
 
 
 async def test_attempts_come_to_an_end(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         return failure() if number == 3 else answer()
 
     provider = Provider(serve)
@@ -427,12 +428,12 @@ async def test_attempts_come_to_an_end(run: Run) -> None:
 async def test_rate_limits_use_up_no_attempts(run: Run) -> None:
     """Four of them, and a failure, for a row that has three attempts."""
 
-    async def serve(number: int, attempt: int) -> Reply:
+    async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.001)
         if number != 150:
             return answer()
         if attempt <= 4:
-            return failure(Remedy.SLOW_DOWN, status=429, retry_after=0.002)
+            return failure(FailureAction.SLOW_DOWN, status=429, retry_after=0.002)
         return failure() if attempt == 5 else answer()
 
     provider = Provider(serve)
@@ -445,9 +446,9 @@ async def test_rate_limits_use_up_no_attempts(run: Run) -> None:
 async def test_an_endpoint_that_lets_nothing_through_ends_the_run(run: Run) -> None:
     """429s use up no attempts, so patience is what ends them."""
 
-    async def refuse(number: int, attempt: int) -> Reply:
+    async def refuse(number: int, attempt: int) -> SendResult:
         await anyio.lowlevel.checkpoint()
-        return failure(Remedy.SLOW_DOWN, Billed.NO)
+        return failure(FailureAction.SLOW_DOWN, BillingStatus.NO)
 
     run.rules = replace(run.rules, outage_seconds=0.2)
     with anyio.fail_after(20):
@@ -457,8 +458,8 @@ async def test_an_endpoint_that_lets_nothing_through_ends_the_run(run: Run) -> N
 
 
 async def test_a_wait_longer_than_patience_ends_the_run(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
-        return failure(Remedy.SLOW_DOWN, status=429, retry_after=3_600)
+    async def serve(number: int, attempt: int) -> SendResult:
+        return failure(FailureAction.SLOW_DOWN, status=429, retry_after=3_600)
 
     provider = Provider(serve)
     with anyio.fail_after(10):
@@ -470,8 +471,12 @@ async def test_a_wait_longer_than_patience_ends_the_run(run: Run) -> None:
 
 
 async def test_leave_in_doubt_asks_no_row_again_that_may_have_been_billed(run: Run) -> None:
-    async def serve(number: int, attempt: int) -> Reply:
-        return failure(billed=Billed.UNKNOWN if number % 2 else Billed.NO) if attempt == 1 else answer()
+    async def serve(number: int, attempt: int) -> SendResult:
+        return (
+            failure(billing=BillingStatus.UNKNOWN if number % 2 else BillingStatus.NO)
+            if attempt == 1
+            else answer()
+        )
 
     provider = Provider(serve)
     run.rules = replace(run.rules, leave_in_doubt=True)

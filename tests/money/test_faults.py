@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from batchrun.errors import InputError, StorageError
 from batchrun.journal import open_for_reading
+from batchrun.rows.chunks import Chunk
+from batchrun.rows.dataset import Dataset
 from batchrun.sandbox import Sandbox, Settings, background
-from batchrun.workload import Chunk, Workload
 from tests.money.test_next_run import run
 
 ROWS = [{"text": f"row {row}"} for row in range(5)]
@@ -46,12 +48,12 @@ def test_a_fault_while_the_output_is_written_is_in_the_summary_and_in_the_journa
     def broken(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("batchrun.pipeline.write_output", broken)
+    monkeypatch.setattr("batchrun.runs.run.write_output", broken)
     with pytest.raises(type(error)):
         run(tmp_path, sandbox, ROWS)
     summary = summary_in(tmp_path)
     assert (summary["exit_code"], summary["reason"]) == (1, reason)
-    assert summary["go_on"] == "mend the cause, then run the same command"
+    assert summary["go_on"] == "fix the cause, then run the same command"
     assert not summary["output_written"]
     assert (summary["rows"]["total"], summary["rows"]["ok"], summary["rows"]["pending"]) == (5, 5, 0)
     assert summary["this_run"]["requests"]["sent"] == 3
@@ -67,14 +69,18 @@ def test_a_fault_while_the_output_is_written_is_in_the_summary_and_in_the_journa
 def test_an_input_that_breaks_is_in_the_summary_with_the_rows_that_are_known(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Workload.chunks
+    plain = Dataset.chunks
 
-    def broken(self: Workload, columns: Any = None) -> Iterator[Chunk]:
-        chunk = next(plain(self, columns))
-        yield Chunk(0, chunk.batch, chunk.requests[:3])
+    def broken(self: Dataset, columns: Any = None, journal: Any = None) -> Iterator[Chunk]:
+        if journal is None:  # the look at the input before the run
+            yield from plain(self, columns, journal)
+            return
+        chunk = next(plain(self, columns, journal))
+        requests = chunk.requests[:3]
+        yield replace(chunk, digests=chunk.digests[:3], build=lambda: requests)
         raise InputError("its second half is gone")
 
-    monkeypatch.setattr(Workload, "chunks", broken)
+    monkeypatch.setattr(Dataset, "chunks", broken)
     with pytest.raises(StorageError, match="second half is gone"):
         run(tmp_path, sandbox, ROWS)
     summary = summary_in(tmp_path)
@@ -91,7 +97,7 @@ def test_a_summary_that_finds_no_room_leaves_no_older_one_in_its_place(
     def full(*_: Any) -> None:
         raise StorageError("No room.")
 
-    monkeypatch.setattr("batchrun.pipeline.write_private", full)
+    monkeypatch.setattr("batchrun.runs.run.write_private", full)
     with pytest.raises(StorageError, match="No room"):
         run(tmp_path, sandbox, ROWS)
     assert not (tmp_path / "out.run" / "summary.json").exists()

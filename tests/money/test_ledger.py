@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import astuple, replace
 
 from batchrun.amounts import NOTHING, Amount
-from batchrun.ledger import Cap, Ledger, Reservation, Shortfall
+from batchrun.engine.ledger import Cap, Ledger, Reservation, Shortfall
 from batchrun.stops import BALANCE_UNKNOWN
 
 AMOUNTS = st.builds(
@@ -35,7 +35,7 @@ class LedgerMachine(RuleBasedStateMachine):
     """`forgotten` is this run's spend that no longer counts, by cap: that of past days for caps per day."""
 
     @initialize(caps=CAPS, floor=st.none() | st.integers(0, 60), balance=st.integers(0, 300))
-    def open_ledger(self, caps: list[Cap], floor: int | None, balance: int) -> None:
+    def starting_ledger(self, caps: list[Cap], floor: int | None, balance: int) -> None:
         self.caps = caps
         self.forgotten = [NOTHING for _ in caps]
         self.before = [cap.before for cap in caps]

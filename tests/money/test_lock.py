@@ -1,13 +1,17 @@
 """The run's lock: one run at a time, and a look at it turns no run away."""
 
+import errno
+import fcntl
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from batchrun.errors import LockedError
-from batchrun.run_folder import RunFolder, locked
+from batchrun.errors import LockedError, OutputError, StorageError
+from batchrun.runs.run_folder import RunFolder, make_run_folder
+from batchrun.runs.run_lock import locked
 
 
 def test_a_second_run_is_turned_away_at_once(tmp_path: Path) -> None:
@@ -34,3 +38,87 @@ def test_a_status_that_looks_at_the_lock_turns_no_run_away(tmp_path: Path) -> No
     looking.wait()
     with locked(RunFolder(tmp_path)):
         thread.join()
+
+
+def test_a_second_run_is_turned_away_whatever_happened_to_the_lock_file(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with locked(folder):
+        folder.lock.unlink()
+        with pytest.raises(LockedError), locked(folder):
+            pass
+    with locked(folder):
+        pass
+
+
+def test_a_system_without_flock_is_said_and_has_a_lock_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def no_flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    told: list[str] = []
+    with locked(RunFolder(tmp_path), warn=told.append):
+        child = os.fork()
+        if child == 0:  # the older kind of lock is a process's own
+            try:
+                with locked(RunFolder(tmp_path), patience=0):
+                    os._exit(0)
+            except LockedError:
+                os._exit(75)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert len(told) == 1
+    assert "flock is not available" in told[0]
+    assert not recwarn.list
+
+
+def test_a_lock_that_may_not_be_taken_is_not_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_descriptor: int, _operation: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(StorageError, match="Permission denied"), locked(RunFolder(tmp_path)):
+        pass
+
+
+def test_a_link_in_the_place_of_the_run_s_folder_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    (tmp_path / "out.run").symlink_to(theirs)
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        make_run_folder(tmp_path / "out.run")
+    assert theirs.stat().st_mode & 0o777 == 0o755
+    assert list(theirs.iterdir()) == []
+
+
+def test_a_run_s_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out.run"
+    folder.mkdir(mode=0o755)
+    owner = folder.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert make_run_folder(folder).path == folder, "a file system that gives all files to one user"
+    if owner == 0:
+        os.chown(folder, 12_345, -1)
+        with pytest.raises(OutputError, match="belongs to another user"):
+            make_run_folder(folder)
+
+
+def test_the_message_names_the_process_that_holds_the_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.lock.write_text("99999999 of an earlier run\n")
+    with (
+        locked(folder),
+        pytest.raises(LockedError, match=rf"going on \(process {os.getpid()}\)"),
+        locked(folder, patience=0),
+    ):
+        pytest.fail("both have the lock")
+
+
+def test_a_lock_file_without_a_number_leaves_the_process_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with locked(folder):
+        folder.lock.write_text("")
+        with pytest.raises(LockedError, match="is going on: it holds"), locked(folder, patience=0):
+            pytest.fail("both have the lock")

@@ -9,9 +9,11 @@ import pytest
 
 from batchrun.errors import StorageError, UsageError
 from batchrun.job.file import make_job
-from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
-from batchrun.pipeline import Target, run_job
+from batchrun.journal import Attempt, Intent, Journal, Outcome, create_or_open
+from batchrun.runs.output import write_output
+from batchrun.runs.run import Server, run_job
 from batchrun.sandbox import Sandbox, Settings, background
+from tests.money.journals import Reports, writer_of
 
 
 @pytest.fixture
@@ -30,12 +32,12 @@ def run(
         "input": {"path": "in.parquet"},
         "prompt": {"template": "{{ text }}"},
         "request": {"model": "abliterated-model", "max_tokens": 16},
-        "output": {"path": "out.parquet"},
+        "output": {"path": "out.parquet", "accept": ["truncated"]},
         "endpoint": {"base_url": sandbox.base_url},
     }
     tables |= {name: tables.get(name, {}) | table for name, table in more.items()}
     job = make_job(tables, folder, sandbox=not paid)
-    return run_job(job, Target(sandbox.base_url, "a-key", sandbox=not paid), **options)
+    return run_job(job, Server(sandbox.base_url, "a-key", sandbox=not paid), **options)
 
 
 def test_a_row_asked_again_and_interrupted_is_asked_by_the_next_run(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -45,8 +47,10 @@ def test_a_row_asked_again_and_interrupted_is_asked_by_the_next_run(tmp_path: Pa
     journal = create_or_open(tmp_path / "out.run" / "journal.sqlite")
     ((digest,),) = journal.connection.execute("SELECT digest FROM attempts").fetchall()
     number = journal.start_run("0", 0, True, "sandbox", "f", "{}")
-    writer = JournalWriter(journal, lambda *_: None, lambda _: None, lambda: False, lambda _: None)
-    writer.intend(Intent(9, number, digest, 1, 0, 1, 0, 1))
+    reports = Reports()
+    writer = writer_of(journal, reports)
+    writer.write_intent(Intent(9, number, digest, 1, 0, 1, 0, 1))
+    assert reports.committed.acquire(timeout=20)
     writer.record(Attempt(9, Outcome.UNCERTAIN, final=False, finished_at=1, nano_usd=1, tokens=1))
     writer.close()
     journal.close()
@@ -77,6 +81,36 @@ def test_an_absurd_cell_fails_its_row_alone(tmp_path: Path, sandbox: Sandbox) ->
     rows = [{"text": "one", "most": 16}, {"text": "two", "most": 10**18}]
     summary = run(tmp_path, sandbox, rows, request={"columns": {"max_tokens": "most"}})
     assert (summary["rows"]["ok"], summary["rows"]["failed"]) == (1, 1)
+
+
+@pytest.mark.parametrize("most", [(2, 300), (300, 2)])
+def test_rows_that_differ_in_max_tokens_alone_share_the_answer_of_the_highest(
+    tmp_path: Path, sandbox: Sandbox, most: tuple[int, int]
+) -> None:
+    rows = [{"text": "one", "most": each} for each in most]
+    job: dict[str, Any] = {"request": {"columns": {"max_tokens": "most"}}, "output": {"accept": []}}
+    summary = run(tmp_path, sandbox, rows, **job)
+    assert (summary["exit_code"], summary["rows"]["ok"]) == (0, 2)
+    assert run(tmp_path, sandbox, rows, **job)["this_run"]["requests"]["sent"] == 0
+
+
+@pytest.mark.parametrize("order", ["input", "random"])
+def test_a_row_that_differs_in_a_higher_max_tokens_alone_is_answered_in_the_same_run(
+    tmp_path: Path, order: str
+) -> None:
+    """The shorter answers have ended when the rows with the higher cap begin."""
+    rows = [{"text": f"row {n}", "most": 2 if n < 3 else 300} for n in range(300)]
+    rows += [{"text": f"row {n}", "most": 300} for n in range(3)]
+    tables: dict[str, Any] = {
+        "request": {"columns": {"max_tokens": "most"}},
+        "output": {"accept": [], "order": order},
+        "limits": {"concurrency": 4},
+    }
+    with background(Settings()) as sandbox:
+        first = run(tmp_path, sandbox, rows, **tables)
+        assert (first["exit_code"], first["rows"]["ok"]) == (0, 303)
+        assert first["requests"]["sent"] <= 303
+        assert run(tmp_path, sandbox, rows, **tables)["this_run"]["requests"]["sent"] == 0
 
 
 def test_a_stream_takes_the_answer_that_was_bought_in_one_piece(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -122,3 +156,31 @@ def test_what_answers_cost_above_their_worst_case_is_known_to_later_runs(
         last = run(tmp_path, sandbox, rows, paid=True, budget={"rows": upto, "usd": cap}, **more)
     assert (last["exit_code"], last["rows"]["ok"]) == (4, 3)
     assert "budget.usd" in last["reason"]
+
+
+@pytest.mark.parametrize(
+    ("rows_after", "exit_code", "told"),
+    [
+        (3, 1, "2 rows that have a response are not in the output"),
+        (7, 3, "2 rows pending that came while the run was going on"),
+    ],
+)
+def test_an_input_that_is_replaced_under_a_run_is_said(
+    tmp_path: Path,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    rows_after: int,
+    exit_code: int,
+    told: str,
+) -> None:
+    rows = [{"text": f"row {row}"} for row in range(7)]
+
+    def replace_first(*arguments: Any) -> Any:
+        pl.DataFrame(rows[:rows_after]).write_parquet(tmp_path / "in.parquet")
+        return write_output(*arguments)
+
+    monkeypatch.setattr("batchrun.runs.run.write_output", replace_first)
+    summary = run(tmp_path, sandbox, rows[:5])
+    assert summary["exit_code"] == exit_code
+    assert told in summary["reason"]
+    assert summary["rows"]["total"] == rows_after

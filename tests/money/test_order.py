@@ -1,10 +1,11 @@
 """The order of asking: random but seeded, the same after an interruption; duplicates asked separately."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from batchrun.open_rows import Row
-from batchrun.pending import in_random_order
-from batchrun.prompts import Request, separate
+from batchrun.client.request import Request, nth_occurrence
+from batchrun.rows.active import Row
+from batchrun.rows.selection import in_random_order
 from tests.money.fanout import request
 
 
@@ -15,7 +16,7 @@ def chunks(rows: range) -> Iterator[list[Row]]:
 
 
 def order_of(rows: range, seed: int) -> list[Row]:
-    return [item for chunk in in_random_order(chunks(rows), seed) for item in chunk]
+    return [item for chunk in in_random_order(chunks(rows), seed, 1_024, Path()) for item in chunk]
 
 
 def test_every_request_comes_once_and_as_it_was() -> None:
@@ -46,7 +47,7 @@ def test_the_first_rows_asked_are_a_sample_of_all() -> None:
 def test_duplicates_that_are_asked_separately_have_an_identity_each() -> None:
     """The first keeps the request's own: going from shared to separate asks only for the others."""
     first = request(1)
-    occurrences: list[Request] = [separate(first, occurrence) for occurrence in range(1, 6)]
+    occurrences: list[Request] = [nth_occurrence(first, occurrence) for occurrence in range(1, 6)]
     assert occurrences[0] == first
     assert len({one.digest for one in occurrences}) == 5
     assert {one.body for one in occurrences} == {first.body}

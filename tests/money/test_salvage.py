@@ -8,9 +8,18 @@ import pytest
 
 from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
+from batchrun.journal.checking import check_whole
 from batchrun.journal.salvage import PAGE_BYTES, Salvaged, salvage
-from batchrun.journal.storage import check_whole
-from tests.money.journals import answer_to, ask_all, digest_of, make_journal, start_run
+from tests.money.journals import (
+    Reports,
+    answer_to,
+    ask_all,
+    digest_of,
+    intent,
+    make_journal,
+    start_run,
+    writer_of,
+)
 
 ROWS = 200
 ANSWERS = ROWS - ROWS // 10 - ROWS // 15 + ROWS // 30
@@ -33,6 +42,14 @@ def saved_answers(path: Path) -> dict[bytes, bytes]:
         journal.close()
 
 
+def spend_of(path: Path) -> int:
+    journal = create_or_open(path)
+    try:
+        return journal.totals(sandbox=False).spend.committed.nano_usd
+    finally:
+        journal.close()
+
+
 def right_answer(attempt: int) -> bytes | None:
     return answer_to(attempt).response
 
@@ -49,7 +66,7 @@ def test_of_a_whole_journal_everything_is_saved(whole: Path, tmp_path: Path) -> 
 
 def test_one_damaged_page_takes_few_answers_along(whole: Path, tmp_path: Path) -> None:
     """Whichever page it is: the rest is saved, and every saved answer is the right one, at its row."""
-    content = whole.read_bytes()
+    content, spent = whole.read_bytes(), spend_of(whole)
     pages = len(content) // PAGE_BYTES
     answers = {digest_of(number): right_answer(number) for number in range(1, ROWS + 1)}
     draw = random.Random(3)
@@ -65,11 +82,12 @@ def test_one_damaged_page_takes_few_answers_along(whole: Path, tmp_path: Path) -
         assert len(saved) == told.answers
         assert saved.items() <= answers.items()
         assert path.read_bytes() == damaged
+        assert spend_of(into) == spent, "what lost records have cost still counts"
         counts.append(told.answers)
     lost = sorted(ANSWERS - count for count in counts)
-    # The inner page of the responses or of the attempts holds the way to all of their pages.
-    assert all(loss <= ROWS / 4 for loss in lost[:-2])
-    assert sum(lost[:-2]) <= 2 * ANSWERS
+    # The inner page of the attempts holds the way to all of their pages.
+    assert all(loss <= ROWS / 4 for loss in lost[:-1])
+    assert sum(lost[:-1]) <= 2 * ANSWERS
     assert counts[0] == ANSWERS, "the first page is the same in all journals"
 
 
@@ -87,6 +105,25 @@ def test_an_answer_that_is_gone_leaves_its_cost_behind(whole: Path, tmp_path: Pa
     assert history.uncertain_nano_usd == answer_to(7).nano_usd
     assert journal.settled_digests([digest_of(7)]) == {}
     journal.close()
+
+
+def test_requests_in_flight_that_cant_be_read_are_told(tmp_path: Path) -> None:
+    """No total has what they may have cost: it must not look as if nothing was lost."""
+    path = tmp_path / "journal.sqlite"
+    make_journal(path, ROWS)
+    journal = create_or_open(path)
+    writer = writer_of(journal, Reports())
+    for attempt in range(ROWS + 1, ROWS + 15):
+        writer.write_intent(intent(attempt))
+    writer.close()
+    (page,) = journal.connection.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = 'intent_blocks'"
+    ).fetchone()
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * PAGE_BYTES] = 0xFF  # the kind of the page
+    path.write_bytes(content)
+    assert salvage(path, tmp_path / "saved.sqlite") == Salvaged(ANSWERS, ROWS, 0, 1)
 
 
 def test_what_a_killed_run_has_left_in_the_write_ahead_log_is_saved(tmp_path: Path) -> None:

@@ -8,23 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.amounts import NOTHING
+from batchrun.engine.pricing import PriceList
+from batchrun.exchange import Completion
 from batchrun.job.labels import Labels
-from batchrun.labelling import Labelling, Reply
-from batchrun.labels.reading import make_reader
-from batchrun.planning.counting import Counts, _add_labelled
-from batchrun.pricing import Tariff
-from batchrun.row_records import RowRecord
+from batchrun.labels.parser import make_parser
+from batchrun.rows.history import RowHistory
+from batchrun.rows.labelling import Labelling
+from batchrun.runs.plan.counts import Counts, _add_labelled
 from tests.labels.test_labelling import ROW
 
 if TYPE_CHECKING:
-    from batchrun.prompts import Request
+    from batchrun.client.request import Request
 
-TARIFF = Tariff(5 * 10**9, 15 * 10**9)
+TARIFF = PriceList(5 * 10**9, 15 * 10**9)
 SCHEMA = {"type": "object", "properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
 READERS = [
-    make_reader(Labels(choices=("yes", "no"))),
-    make_reader(Labels(json_schema=SCHEMA)),
-    make_reader(Labels(pattern="[a-z]+\\d")),
+    make_parser(Labels(choices=("yes", "no"))),
+    make_parser(Labels(json_schema=SCHEMA)),
+    make_parser(Labels(pattern="[a-z]+\\d")),
 ]
 ANSWERS = st.one_of(
     st.sampled_from(["yes", "no", "x1", '{"x": "a"}', "\x01" * 3_000, '"\\' * 3_000, "\U0001f600" * 2_500]),
@@ -43,33 +44,33 @@ ANSWERS = st.one_of(
     st.randoms(use_true_random=False),
 )
 def test_no_answers_cost_more_than_the_worst_case_of_the_row_at_any_time(
-    reader: object, repair: int, votes: int, answers: list[str], draw: random.Random
+    parser: object, repair: int, votes: int, answers: list[str], draw: random.Random
 ) -> None:
-    labelling = Labelling(reader, repair, votes)  # type: ignore[arg-type]
-    known: dict[bytes, Reply] = {}
+    labelling = Labelling(parser, repair, votes)  # type: ignore[arg-type]
+    known: dict[bytes, Completion] = {}
     made: dict[bytes, Request] = {}
     spent = NOTHING
     left = iter(answers)
     bounds = []
     while True:
-        standing = labelling.standing(ROW, known.get)
+        state = labelling.state(ROW, known.get)
         counts = Counts()
-        record = RowRecord(None, standing, tuple(known.items()))
+        record = RowHistory(None, state=state, known=tuple(known.items()))
         _add_labelled(counts, ROW, TARIFF, labelling, record)
         bounds.append((counts, spent, len(known)))
-        if standing.verdict is not None:
+        if state.label_result is not None:
             break
-        made.update((request.digest, request) for request in standing.open)
-        request = draw.choice(standing.open)
+        made.update((request.digest, request) for request in state.open)
+        request = draw.choice(state.open)
         spent = spent.plus(TARIFF.worst_case(request.input_bound, request.output_bound or 0))
-        known[request.digest] = Reply(next(left))
+        known[request.digest] = Completion(next(left))
     dearest = max(TARIFF.worst_case(one.input_bound, one.output_bound or 0).nano_usd for one in made.values())
     for counts, before, ended in bounds[:-1]:
         assert spent.nano_usd - before.nano_usd <= counts.worst.nano_usd
         assert spent.tokens - before.tokens <= counts.worst.tokens
         assert len(known) - ended <= counts.requests_at_most
         assert counts.requests <= counts.requests_at_most
-        assert dearest <= counts.dearest_request
+        assert dearest <= counts.worst_request
 
 
 @pytest.mark.parametrize(("votes", "repair", "sure", "at_most"), [(1, 0, 1, 1), (5, 2, 3, 15), (2, 1, 2, 4)])
@@ -78,5 +79,5 @@ def test_a_row_takes_its_first_wave_of_votes_for_sure(
 ) -> None:
     counts = Counts()
     _add_labelled(counts, ROW, TARIFF, Labelling(READERS[0], repair, votes), None)
-    assert (counts.requests, counts.requests_at_most, counts.half_done) == (sure, at_most, 0)
+    assert (counts.requests, counts.requests_at_most, counts.in_progress) == (sure, at_most, 0)
     assert counts.output_bound == sure * (ROW.output_bound or 0)

@@ -8,18 +8,13 @@ import polars as pl
 import pytest
 
 import batchrun
-from batchrun.evaluation.places import key_of, place_of
-from batchrun.job import Limits
+from batchrun.engine.pricing import PriceList
+from batchrun.job.spec import Limits
 from batchrun.journal import Totals
-from batchrun.planning.counting import Counts
-from batchrun.planning.drawing import Draw, Drawn, RowSpend
-from batchrun.planning.estimating import (
-    Figure,
-    expected_by_sample,
-    expected_of,
-    remaining_of,
-)
-from batchrun.pricing import Tariff
+from batchrun.rows.ordering import key_of, sort_key
+from batchrun.runs.plan.counts import Counts
+from batchrun.runs.plan.estimates import Figure, expected_by_sample, expected_of, remaining_of
+from batchrun.runs.plan.sample import BottomKSample, RowSpend, SampledRow
 from tests.evaluation.population import ROWS, population
 
 if TYPE_CHECKING:
@@ -39,13 +34,13 @@ def spends(repaired: bool) -> list[RowSpend]:
     ]
 
 
-def first_of(seed: int, most: int, rows: int = ROWS) -> list[Drawn]:
-    draw = Draw(most)
+def first_of(seed: int, most: int, rows: int = ROWS) -> list[SampledRow]:
+    draw = BottomKSample(most)
     key = key_of(seed)
     for row in range(rows):
-        place = place_of(row, key)
+        place = sort_key(row, key)
         if draw.wants(place):
-            draw.add(Drawn(place, row, None, False, -1))
+            draw.add(SampledRow(place, row, None, False, -1))
     return draw.rows()
 
 
@@ -87,7 +82,7 @@ def test_the_interval_covers_what_the_run_in_the_sandbox_then_costs(tmp_path: Pa
         job = {
             "prompt": {"template": "Say something of this: {{ text }}"},
             "request": {"model": "abliterated-model", "max_tokens": 60},
-            "output": {"path": str(tmp_path / f"{seed}.parquet"), "seed": seed},
+            "output": {"path": str(tmp_path / f"{seed}.parquet"), "seed": seed, "accept": ["truncated"]},
         }
         plan = batchrun.plan(job, input=rows, sample=30, sandbox=True)
         assert plan["expected"]["basis"] == "a random sample of 30 rows"
@@ -122,7 +117,7 @@ def test_rows_that_are_alike_within_clusters_make_the_interval_wider() -> None:
 
 
 def test_limits_hold_the_run_back_where_they_are_tighter_than_the_answers_are_slow() -> None:
-    sample = [Drawn(place, place, RowSpend(1, 90, 10, 2_000, 1), False, -1) for place in range(10)]
+    sample = [SampledRow(place, place, RowSpend(1, 90, 10, 2_000, 1), False, -1) for place in range(10)]
     free = expected_by_sample(sample, 600, Limits(concurrency=12), 10, clustered=False)
     assert free is not None
     assert free.seconds == Figure(100.0, (100.0, 100.0))
@@ -134,22 +129,22 @@ def test_limits_hold_the_run_back_where_they_are_tighter_than_the_answers_are_sl
 
 
 def test_few_rows_that_nobody_asked_for_as_a_sample_are_none() -> None:
-    sample = [Drawn(place, place, RowSpend(1, 90, 10, 2_000, 1), False, -1) for place in range(19)]
+    sample = [SampledRow(place, place, RowSpend(1, 90, 10, 2_000, 1), False, -1) for place in range(19)]
     counts = Counts(requests=10, input_guess=70, output_bound=20)
     counts.by_status["pending"] = 10
-    tariff = Tariff(10**9, 10**9)
-    guessed = expected_of(counts, Totals(), tariff, Limits(), sample, 0, clustered=False)
+    price_list = PriceList(10**9, 10**9)
+    guessed = expected_of(counts, Totals(), price_list, Limits(), sample, 0, clustered=False)
     assert (guessed.sample, guessed.input_tokens, guessed.output_tokens) == (0, Figure(70), Figure(10))
-    asked_for = expected_of(counts, Totals(), tariff, Limits(), sample, 40, clustered=False)
-    assert asked_for.basis == "a random sample of 19 rows: the other 21 of 40 were not asked"
+    asked_for = expected_of(counts, Totals(), price_list, Limits(), sample, 40, clustered=False)
+    assert asked_for.basis == "a random sample of 19 rows: the other 21 of 40 were not sent"
     assert asked_for.input_tokens.value == 900
 
 
 def test_a_draw_keeps_the_first_rows_and_its_sample_ends_at_the_first_open_one() -> None:
     spend = RowSpend(1, 1, 1, 1, 1)
-    draw = Draw(4)
+    draw = BottomKSample(4)
     for place in (9, 3, 7, 1, 5, 8):
         if draw.wants(place):
-            draw.add(Drawn(place, 100 + place, None if place == 5 else spend, place == 3, -1))
+            draw.add(SampledRow(place, 100 + place, None if place == 5 else spend, place == 3, -1))
     assert [row.place for row in draw.rows()] == [1, 3, 5, 7]
     assert [row.place for row in draw.sample()] == [1]

@@ -6,7 +6,8 @@ import polars as pl
 
 PROMPT = {"template": "Sentiment of this review, one word: {{ text }}"}
 REQUEST = {"model": "abliterated-model", "max_tokens": 16}
-JOB: dict[str, Any] = {"prompt": PROMPT, "request": REQUEST, "budget": {"usd": 2.5}}
+OUTPUT = {"accept": ["truncated"]}
+JOB: dict[str, Any] = {"prompt": PROMPT, "request": REQUEST, "budget": {"usd": 2.5}, "output": OUTPUT}
 
 TEXTS = ["Broke at once.", "Lovely.", "Broke at once.", "Fine, I suppose."]
 

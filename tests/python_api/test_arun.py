@@ -43,14 +43,14 @@ def slow() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def call(sandbox: Sandbox, **more: Any) -> dict[str, Any]:
-    """Arguments of a call that asks `sandbox`, four at a time, as if it were an endpoint that bills."""
+def call(sandbox: Sandbox, concurrency: int = 4, **more: Any) -> dict[str, Any]:
+    """Arguments of a call that asks `sandbox`, as if it were an endpoint that bills."""
     return {
         "input": MANY,
         "api_key": "k",
         "settings": {
             "endpoint.base_url": sandbox.base_url,
-            "limits.concurrency": 4,
+            "limits.concurrency": concurrency,
             "pricing": {"input_usd_per_million": 5, "output_usd_per_million": 5},
         },
         **more,
@@ -113,7 +113,7 @@ def test_a_cancellation_drains_and_loses_no_answer(
     stopped = batchrun.export(JOB, input=MANY, journal="a.run", settings=call(slow)["settings"])
     assert (stopped.to_polars()["status"] == "ok").sum() == sent
     assert stopped.summary["requests"]["by_error"] == {}
-    again = batchrun.run(JOB, **call(slow, journal="a.run"))
+    again = batchrun.run(JOB, **call(slow, 40, journal="a.run"))
     assert (again.exit_code, requests(slow)) == (0, 40)
 
 
@@ -136,7 +136,7 @@ def test_a_task_that_is_cancelled_twice_ends_at_once(slow: Sandbox) -> None:
     assert status["uncertain"] > 0
     assert status["in_flight"] == 0
     assert status["last_run"]["exit_code"] == 130
-    assert batchrun.run(JOB, **slow_endpoint).to_polars()["status"].to_list() == ["ok"] * 40
+    assert batchrun.run(JOB, **call(slow, 40, journal="a.run")).to_polars()["status"].to_list() == ["ok"] * 40
 
 
 def test_a_cancelled_call_without_a_journal_keeps_its_temporary_one(
@@ -156,7 +156,7 @@ def test_a_cancelled_call_without_a_journal_keeps_its_temporary_one(
     (journal,) = temporary_folder.glob("*/output.run")
     assert str(journal) in note
     sent = requests(slow)
-    assert batchrun.run(JOB, **call(slow, journal=journal)).exit_code == 0
+    assert batchrun.run(JOB, **call(slow, 40, journal=journal)).exit_code == 0
     assert (sent < 40, requests(slow)) == (True, 40)
 
 

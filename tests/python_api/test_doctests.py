@@ -16,7 +16,7 @@ def folder_with_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     Path("reviews.csv").write_text("id,text\n1,Broke at once.\n2,Lovely.\n3,It holds the phone.\n")
 
 
-@pytest.mark.parametrize("module", ["batchrun.api", "batchrun.result"])
+@pytest.mark.parametrize("module", ["batchrun.api", "batchrun.runs.result"])
 def test_docstrings(module: str) -> None:
     failed, tried = doctest.testmod(import_module(module))
     assert failed == 0

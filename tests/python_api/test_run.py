@@ -16,10 +16,10 @@ import pyarrow as pa
 import pytest
 
 import batchrun
-from batchrun import output
-from batchrun.output_columns import COLUMNS
+from batchrun.rows.columns import COLUMNS
+from batchrun.runs import output
 from batchrun.sandbox import Sandbox, Settings, background
-from tests.python_api.jobs import JOB, TEXTS, reviews
+from tests.python_api.jobs import JOB, REQUEST, TEXTS, reviews
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,7 @@ def test_a_journal_keeps_answers_for_the_next_call() -> None:
     assert second.summary["output"] is None
     assert [path.name for path in Path().iterdir()] == ["labels.run"]
     assert sorted(path.name for path in Path("labels.run").iterdir()) == [
+        "digests.cache",
         "journal.sqlite",
         "lock",
         "log.jsonl",
@@ -118,6 +119,7 @@ def test_the_command_line_goes_on_where_python_stopped_and_back(tmp_path: Path) 
         assert (first.exit_code, sent_by(first)) == (4, 1)
         command = [sys.executable, "-m", "batchrun", "run", "--base-url", sandbox.base_url]
         command += ["--input", "reviews.csv", "--output", "labels.parquet", "--max-tokens", "16"]
+        command += ["--set", 'output.accept=["truncated"]']
         command += ["--prompt", JOB["prompt"]["template"], "--model", "abliterated-model"]
         assert subprocess.run(command, env={"ABLIT_KEY": "k"}, timeout=40, check=False).returncode == 0
         third = batchrun.run(JOB, input=reviews(), settings=settings, api_key="k")
@@ -148,16 +150,23 @@ def test_a_job_file_a_dict_and_a_loaded_job_are_the_same_job(tmp_path: Path) -> 
         usd = 2.5
         [output]
         path = "out.parquet"
+        accept = ["truncated"]
     """
     Path("job.toml").write_text(text)
-    tables = {**JOB, "input": {"path": "reviews.csv"}, "output": {"path": "out.parquet"}}
+    tables = {
+        **JOB,
+        "input": {"path": "reviews.csv"},
+        "output": {"path": "out.parquet", "accept": ["truncated"]},
+    }
     sent = [
         sent_by(batchrun.run(job, sandbox=True))
         for job in ("job.toml", Path("job.toml"), tables, batchrun.load_job(Path("job.toml")))
     ]
     assert sent == [3, 0, 0, 0]
-    more_tokens = {"request.max_tokens": 17}
-    assert sent_by(batchrun.run(batchrun.load_job(Path("job.toml")), settings=more_tokens, sandbox=True)) == 3
+    warmer = {"request.temperature": 0.5}
+    with pytest.warns(RuntimeWarning, match="no longer apply, since these have changed: request.temperature"):
+        changed = batchrun.run(batchrun.load_job(Path("job.toml")), settings=warmer, sandbox=True)
+    assert sent_by(changed) == 3
 
 
 def test_a_cap_is_a_result_and_a_higher_one_goes_on() -> None:
@@ -208,7 +217,7 @@ def test_failed_rows_are_asked_again_when_wanted() -> None:
         (
             {"input": reviews(), "journal": "a.run", "settings": {"output.path": "b.parquet"}},
             batchrun.UsageError,
-            "leave out",
+            "remove",
         ),
         ({"input": reviews(), "local": True}, batchrun.UsageError, "not both"),
         ({"input": reviews(), "sandbox": False}, batchrun.JobError, "no API key"),
@@ -261,7 +270,7 @@ def test_a_fault_keeps_the_temporary_journal_and_says_where(
         raise batchrun.StorageError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr("batchrun.pipeline.write_output", broken)
+        patched.setattr("batchrun.runs.run.write_output", broken)
         with pytest.raises(batchrun.StorageError, match="no room") as raised:
             batchrun.run(JOB, input=reviews(), sandbox=True)
     (kept,) = temporary_folder.glob("*/output.run")
@@ -281,7 +290,7 @@ def test_a_signal_that_comes_too_late_to_stop_anything_is_handed_on(monkeypatch:
         signal.raise_signal(signal.SIGINT)
         return written[0]
 
-    monkeypatch.setattr("batchrun.pipeline.write_output", write_output)
+    monkeypatch.setattr("batchrun.runs.run.write_output", write_output)
     with pytest.raises(KeyboardInterrupt):
         batchrun.run(JOB, input=reviews(), settings={"output.path": "out.parquet"}, sandbox=True)
     assert pl.read_parquet("out.parquet")["status"].to_list() == ["ok"] * 4
@@ -374,3 +383,67 @@ def test_status_needs_no_input_and_export_writes_where_it_is_told() -> None:
     file = batchrun.export(JOB, input=reviews(), journal="a.run", sandbox=True, to="b.csv")
     assert (file.output, file.to_polars().height) == (Path("b.csv"), 4)
     assert sorted(path.name for path in Path().iterdir()) == ["a.run", "b.csv"]
+
+
+def test_the_sandbox_answers_a_job_that_has_choices_with_one_of_them() -> None:
+    job = JOB | {"labels": {"choices": ["positive", "negative"]}}
+    many = reviews([f"Review {n}" for n in range(20)])
+    rows = batchrun.run(job, input=many, sandbox=True).to_polars()
+    assert rows["status"].to_list() == ["ok"] * 20
+    assert set(rows["label"]) == {"positive", "negative"}
+
+
+@pytest.mark.parametrize("convert", [str, Path])
+def test_the_sandbox_takes_its_reply_file_as_text_or_path(tmp_path: Path, convert: type) -> None:
+    file = tmp_path / "replies.toml"
+    file.write_text('[[reply]]\npattern = ""\ntext = "scripted"\n')
+    settings = batchrun.SandboxSettings(replies=convert(file))
+    rows = batchrun.run(JOB, input=reviews(), sandbox=settings).to_polars()
+    assert set(rows["output"]) == {"scripted"}
+
+
+def test_a_result_says_rows_cost_and_exit_code_in_a_notebook(tmp_path: Path) -> None:
+    result = batchrun.run(JOB, input=reviews(), sandbox=True)
+    usd = result.summary["usd"]["settled"]
+    assert repr(result) == f"<Result: 4 ok of 4 rows, {usd:.4g} USD, exit code 0>"
+    capped = {**JOB, "budget": {"rows": 1}, "output": {"path": str(tmp_path / "o.csv"), **JOB["output"]}}
+    result = batchrun.run(capped, input=reviews(), sandbox=True)
+    assert repr(result).startswith("<Result: 2 ok, 2 pending of 4 rows, 0.00")
+    assert repr(result).endswith(f"exit code 4, written to {tmp_path / 'o.csv'}>")
+
+
+def test_votes_with_temperature_0_are_told_to_be_alike() -> None:
+    request = {**JOB["request"], "temperature": 0}
+    job = {**JOB, "labels": {"choices": ["a", "b"], "votes": 3}}
+
+    def warns(**changes: Any) -> bool:
+        plan = batchrun.plan({**job, "request": request | changes}, input=reviews(), sandbox=True)
+        return any("all votes are nearly the same answer" in note for note in plan["notes"])
+
+    assert warns()
+    assert not warns(temperature=0.7)
+    assert not warns(columns={"temperature": "id"})
+
+
+def test_the_sandbox_answers_a_job_that_has_a_schema_with_objects_that_fit() -> None:
+    properties = {
+        "urgency": {"enum": ["low", "high"]},
+        "stars": {"type": "integer", "minimum": 1, "maximum": 2},
+        "spam": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+        "note": {"type": ["null", "string"]},
+        "any": True,
+    }
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    job = JOB | {"labels": {"json_schema": schema}, "request": {**REQUEST, "max_tokens": 64}}
+    rows = batchrun.run(job, input=reviews([f"Ticket {n}" for n in range(20)]), sandbox=True).to_polars()
+    assert rows["status"].to_list() == ["ok"] * 20
+    assert set(rows["urgency"]) == {"low", "high"}
+    assert set(rows["stars"]) == {1, 2}
+
+
+def test_a_schema_that_needs_more_than_plain_values_gets_drawn_words() -> None:
+    schema = {"type": "object", "properties": {"code": {"type": "string", "pattern": "^[A-Z]{5}[0-9]$"}}}
+    job = JOB | {"labels": {"json_schema": schema}}
+    rows = batchrun.run(job, input=reviews(), sandbox=True).to_polars()
+    assert set(rows["status"]) == {"invalid"}

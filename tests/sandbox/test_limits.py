@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -136,7 +137,46 @@ def test_limits_may_be_counted_over_a_second(start: Start) -> None:
     assert sandbox.ask(body()).status_code == 200
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, 61.0, float("nan")])
-def test_a_window_is_longer_than_nothing_and_no_longer_than_a_minute(seconds: float) -> None:
+def test_limits_may_be_counted_over_an_hour(start: Start) -> None:
+    """One a minute is then 60 in any hour, all of them at once if need be."""
+    sandbox = start(rpm=1, limit_window=3_600.0)
+    answers = [sandbox.ask(body()) for _ in range(61)]
+    assert [answer.status_code for answer in answers] == [200] * 60 + [429]
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "59"
+    assert 3_500 < int(answers[60].headers["retry-after"]) <= 3_600
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_window_is_longer_than_nothing_and_has_an_end(seconds: float) -> None:
     with pytest.raises(SettingsError, match="limit_window"):
         Settings(limit_window=seconds)
+
+
+# A bound on requests at a time.
+
+
+def test_one_request_more_than_the_concurrency_is_a_429_without_a_wait(start: Start) -> None:
+    """Two hang, so that the third is one too many; another key is no way around the bound."""
+    sandbox = start(concurrency=2, faults={"hang": 1.0})
+    with sandbox.raw(body()), sandbox.raw(body()):
+        until(lambda: len(sandbox.sandbox.bill()["requests"]) == 2)
+        refused = sandbox.ask(body(), key="another")
+        assert (refused.status_code, "retry-after" in refused.headers) == (429, False)
+        assert refused.json()["error"]["message"] == "over the limit of 2 requests at a time"
+        assert sandbox.total()["billed_requests"] == 2
+
+
+def test_a_place_is_free_again_once_its_response_is_sent_or_its_client_has_left(start: Start) -> None:
+    sandbox = start(concurrency=1, faults={"hang": 1.0})
+    with sandbox.raw(body()):
+        until(lambda: sandbox.sandbox.provider.open_requests == 1)
+    until(lambda: sandbox.sandbox.provider.open_requests == 0)
+    sandbox.client.post("/sandbox/faults", json={})
+    assert [sandbox.ask(body()).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

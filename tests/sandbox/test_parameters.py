@@ -61,10 +61,13 @@ INVALID = [
     ),
     (
         body(messages=image(media_type="image/gif")),
-        "messages.0.content.0.source.data: the data is no image/gif",
+        "messages.0.content.0.source.data: the data is not an image/gif",
     ),
     (body(messages=image(data="####")), "messages.0.content.0.source.data: is not valid base64"),
-    (body(messages=image(data="aGk=")), "messages.0.content.0.source.data: the data is no image/png image"),
+    (
+        body(messages=image(data="aGk=")),
+        "messages.0.content.0.source.data: the data is not an image/png image",
+    ),
     (body(messages=image(type="url", url="file:///a")), "messages.0.content.0.source.url: must be an http"),
     (body(max_tokens=0), "max_tokens: must be at least 1"),
     (body(max_tokens=1.5), "max_tokens: expected int, got float"),

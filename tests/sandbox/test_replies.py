@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 from batchrun.sandbox import Settings, SettingsError
@@ -98,8 +99,11 @@ def test_a_choice_of_probability_zero_never_comes(tmp_path: Path) -> None:
         ("reply = 1", "Expected `array`"),
         ("", "missing required field `reply`"),
         ('[[reply]]\ntext = "a"', "number 1: Object missing required field `pattern`"),
-        ('[[reply]]\npattern = "a"', "number 1: give either text or choices"),
-        ('[[reply]]\npattern = "a"\ntext = "a"\nchoices = []', "number 1: give either text or choices"),
+        ('[[reply]]\npattern = "a"', "number 1: give one of text, choices and fault"),
+        (
+            '[[reply]]\npattern = "a"\ntext = "a"\nchoices = []',
+            "number 1: give one of text, choices and fault",
+        ),
         ('[[reply]]\npattern = "a"\nchoices = []', "number 1: there must be a text"),
         ('[[reply]]\npattern = "a"\ntext = ""', "number 1: there must be a text"),
         (
@@ -159,3 +163,32 @@ def test_the_memory_of_repetitions_is_bounded() -> None:
     repetitions.draw(b"b")
     repetitions.draw(b"c")
     assert [repetitions.draw(b"a") for _ in range(2)] == first, "a had been forgotten"
+
+
+def test_requests_that_match_an_entry_with_a_fault_always_meet_it(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "replies.toml"
+    path.write_text('[[reply]]\npattern = "7$"\nfault = "429"\n\n[[reply]]\npattern = ""\ntext = "yes"\n')
+    sandbox = start(replies=path)
+    statuses = [sandbox.ask(body(f"row {n}")).status_code for n in (6, 7, 7, 7, 8)]
+    assert statuses == [200, 429, 429, 429, 200]
+    assert [each["fault"] for each in sandbox.sandbox.bill()["requests"]] == [None, "429", "429", "429", None]
+
+
+def test_a_billed_fault_of_an_entry_is_billed(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "replies.toml"
+    path.write_text('[[reply]]\npattern = "7$"\nfault = "truncated"\n')
+    sandbox = start(replies=path)
+    with pytest.raises(httpx.RemoteProtocolError):
+        sandbox.ask(body("row 7"))
+    assert sandbox.sandbox.bill()["requests"][0]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [('fault = "burnt"', "unknown fault 'burnt'"), ('text = "yes"\nfault = "429"', "give one of")],
+)
+def test_an_entry_with_a_wrong_fault_is_refused(tmp_path: Path, entry: str, named: str) -> None:
+    path = tmp_path / "replies.toml"
+    path.write_text(f'[[reply]]\npattern = "x"\n{entry}\n')
+    with pytest.raises(SettingsError, match=named):
+        load_replies(path)

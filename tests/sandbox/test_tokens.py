@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from batchrun.sandbox.replies import EXAMPLE_ANSWER, EXAMPLE_PROMPT
 from batchrun.sandbox.tokens import count_tokens, first_tokens
-from batchrun.sandbox.wire import complete, delta_events
+from batchrun.sandbox.wire import Completion, complete, delta_events
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,9 @@ def test_a_cut_text_has_exactly_as_many_tokens_as_it_was_cut_to(text: str, limit
 
 @given(st.text())
 def test_the_deltas_of_a_stream_hold_every_token_once(text: str) -> None:
-    assert sum(delta.tokens for delta in delta_events(text)) == count_tokens(text)
+    assert sum(delta.tokens for delta in delta_events(Completion(text, 0, "end_turn", None))) == count_tokens(
+        text
+    )
 
 
 def test_a_stop_sequence_wins_over_max_tokens_only_if_it_comes_first() -> None:

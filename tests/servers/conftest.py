@@ -58,6 +58,7 @@ def run(folder: Path, texts: list[str], *settings: str, options: tuple[str, ...]
         "output.path": "out.parquet",
         "prompt.template": "Sentiment of this review, one word: {{ text }}",
         "request.max_tokens": "8",
+        "output.accept": '["truncated"]',  # these models say more
         "request.temperature": "0",
         "endpoint.preset": "local",
         "limits.concurrency": "4",
@@ -105,8 +106,12 @@ def litellm(llama_cpp: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def llmock(tmp_path: Path) -> Iterator[str]:
-    """The address of a fresh LLMock, which breaks requests and judges what the client makes of it."""
-    with serving("llmock", "serve", folder=tmp_path, health="/health") as address:
+    """The address of a fresh LLMock, which breaks requests and judges what the client makes of it.
+
+    Its streams take a while, so that it notices a client that hangs up at a broken chunk before the last one.
+    """
+    command = ("llmock", "serve", "--stream-chunk-delay-ms", "100")
+    with serving(*command, folder=tmp_path, health="/health") as address:
         yield address
 
 

@@ -21,7 +21,7 @@ def run_against(llmock: str, folder: Path, behaviors: list[Behavior], *settings:
     return run(folder, reviews(12), f"endpoint.base_url={llmock}/anthropic", "request.model=m", *settings)
 
 
-def verdict(llmock: str) -> str:
+def label_result(llmock: str) -> str:
     """What `llmock report` says; fails unless it found neither error nor warning."""
     report = subprocess.run(
         [SERVERS / "llmock", "report", "--strict", "--url", llmock], capture_output=True, text=True
@@ -41,7 +41,7 @@ def test_refusals_that_pass_are_waited_out(llmock: str, tmp_path: Path) -> None:
     ran = run_against(llmock, tmp_path, faults)
     assert ran.code == 0, ran.messages
     assert ran.summary["requests"]["retried"] == 8
-    assert "PASS" in verdict(llmock)
+    assert "PASS" in label_result(llmock)
 
 
 @pytest.mark.parametrize("status", [400, 422])
@@ -49,14 +49,14 @@ def test_a_refused_row_is_not_asked_again(llmock: str, tmp_path: Path, status: i
     ran = run_against(llmock, tmp_path, [{"type": "fail", "status": status, "times": 2}])
     assert ran.code == 3, ran.messages
     assert ran.summary["rows"]["failed"] == 2
-    assert "PASS" in verdict(llmock)
+    assert "PASS" in label_result(llmock)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_run_stops(llmock: str, tmp_path: Path, status: int) -> None:
     ran = run_against(llmock, tmp_path, [{"type": "fail", "status": status, "times": None}])
     assert ran.code == 5, ran.messages
-    assert "PASS" in verdict(llmock)
+    assert "PASS" in label_result(llmock)
 
 
 def test_broken_streams_are_no_answers(llmock: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_broken_streams_are_no_answers(llmock: str, tmp_path: Path) -> None:
     assert ran.summary["requests"]["retried"] == 8
     codes = {"broken_answer": 2, "connection_lost": 2, "idle_timeout": 2, "stream_ended_early": 2}
     assert ran.summary["requests"]["by_error"] == codes
-    assert "PASS" in verdict(llmock)
+    assert "PASS" in label_result(llmock)
 
 
 def test_slow_answers_are_waited_for(llmock: str, tmp_path: Path) -> None:
@@ -92,4 +92,4 @@ def test_slow_answers_are_waited_for(llmock: str, tmp_path: Path) -> None:
     ran = run_against(llmock, tmp_path, faults, "request.stream=true")
     assert ran.code == 0, ran.messages
     assert ran.summary["requests"]["retried"] == 0
-    assert "PASS" in verdict(llmock)
+    assert "PASS" in label_result(llmock)

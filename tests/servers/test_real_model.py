@@ -72,7 +72,7 @@ def test_history_and_system_prompt_reach_the_model(real: Sandbox) -> None:
 
 
 def test_the_same_request_is_sampled_with_the_same_seed(real: Sandbox) -> None:
-    """At a temperature, too; another request is drawn anew."""
+    """At a temperature, too; another request is drawn again."""
     ask(real, LONG, temperature=1.5)  # from here on the prompt is in llama.cpp's cache
     texts = [ask(real, LONG, temperature=1.5).json()["content"] for _ in range(2)]
     assert texts[0] == texts[1]

@@ -70,7 +70,7 @@ def as_parquet_stores(table: pa.Table) -> pa.Table:
 
 
 def open_to_all(folders: Iterable[Path]) -> None:
-    """Lets everybody into those of the folders that the test run has made for itself."""
+    """Makes the folders that the test run created accessible to every user."""
     for folder in folders:
         if "pytest-of-" in str(folder):
             folder.chmod(0o755)

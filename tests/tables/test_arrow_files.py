@@ -33,10 +33,10 @@ def test_every_type_comes_through(tmp_path: Path, ending: str) -> None:
     assert read_all(path).equals(table)
 
 
-def test_metadata_of_the_file_is_left_behind(tmp_path: Path) -> None:
+def test_metadata_of_the_file_belongs_to_the_table_and_not_to_its_batches(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"pandas": "{}"}), tmp_path / "a.parquet")
     table = open_table("a.parquet", tmp_path)
-    assert table.schema.metadata is None
+    assert table.schema.metadata == {b"pandas": b"{}"}
     assert [batch.schema.metadata for batch in table.batches()] == [None]
 
 
@@ -93,7 +93,7 @@ def test_memory_stays_flat_in_one_large_row_group(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1" + bytes(1000) + b"PAR1", r"a\.parquet"),
         ("a.parquet", b"name,text\n", "is not a Parquet file"),
         ("a.arrow", b"ARROW1\0\0" + bytes(100), "or it was cut off"),
-        ("a.arrow", b"name,text\n", "no Arrow IPC file"),
+        ("a.arrow", b"name,text\n", "not an Arrow IPC file"),
     ],
 )
 def test_a_damaged_file_is_an_input_error(tmp_path: Path, name: str, content: bytes, problem: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.errors import InputError
+from batchrun.errors import InputError, JobError
+from batchrun.tables.options import ReadOptions
 from batchrun.tables.reader import open_table
 from tests.tables.tables import read_all
 
@@ -32,20 +33,28 @@ def types_of(tmp_path: Path, *values: str) -> str:
         (["+1"], "string"),
         (["-0"], "string"),
         ([" 1"], "string"),
-        (["1", "2.5"], "double"),
-        (["1e5", "-0.25", "1.5E-7"], "double"),
-        (["0.30000000000000004", "1.7976931348623157e308"], "double"),
+        (["1", "2.5"], "string"),
+        (["1.0", "2.5", "-0.25", ""], "double"),
+        (["3.9", "3.10"], "string"),
+        (["1e5"], "string"),
+        (["1.5e-7", "1e+300", "-0.0"], "double"),
+        (["1.5E-7"], "string"),
+        (["0.30000000000000004", "1.7976931348623157e+308"], "double"),
+        (["123456789.12345678901"], "string"),
         (["0.300000000000000000001"], "string"),
         (["1e999"], "string"),
         (["1.5", "12345678901234567"], "string"),
         (["1.5", "nan"], "string"),
         (["1,5".replace(",", ";")], "string"),
         (["true", "false"], "bool"),
-        (["True", "False", ""], "bool"),
-        (["TRUE"], "bool"),
+        (["True", "False", ""], "string"),
+        (["TRUE"], "string"),
         (["true", "False"], "string"),
         (["1", "true"], "string"),
-        (["2024-01-31"], "string"),
+        (["2024-01-31", "1000-01-01"], "date32[day]"),
+        (["2024-02-30"], "string"),
+        (["0000-01-01"], "string"),
+        (["2024-1-31"], "string"),
         (['""', "1"], "string"),
         (["", ""], "string"),
         (['"12"', "3"], "int64"),
@@ -63,7 +72,7 @@ def test_the_last_row_of_a_long_file_decides_the_type_too(tmp_path: Path) -> Non
 
 def test_typed_values_come_through(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text('n,f,b,t\n-1,0.1,True,007\n,,,\n9223372036854775807,1e-7,False,""\n')
+    path.write_text('n,f,b,t\n-1,0.1,true,007\n,,,\n9223372036854775807,1e-7,false,""\n')
     assert read_all(path).to_pydict() == {
         "n": [-1, None, 2**63 - 1],
         "f": [0.1, None, 1e-7],
@@ -86,7 +95,7 @@ def test_typed_values_come_through(tmp_path: Path) -> None:
         (
             b"a,b\n1,2\n1,\xff\n",
             3,
-            "byte 3 (0xff) is not UTF-8. Convert the file, for example: iconv -f latin1",
+            "byte 3 (0xff) is not UTF-8. Convert the file, for example: iconv -f cp1252",
         ),
         (b"a,\xe9\n1,2\n", 1, "byte 3 (0xe9) is not UTF-8"),
         ("a,b\n1,ü\n".encode("utf-16"), 1, "iconv -f utf-16 -t utf-8"),
@@ -177,9 +186,49 @@ def test_a_cut_off_gzip_is_an_input_error(tmp_path: Path) -> None:
 
 def test_files_of_a_glob_share_the_type_that_fits_them_all(tmp_path: Path) -> None:
     """A column is float64 or text in all files where one of them needs it; one without values follows."""
-    (tmp_path / "1.csv").write_text("n,t,e\n1,1,\n")
+    (tmp_path / "1.csv").write_text("n,t,e\n1.5,1,\n")
     (tmp_path / "2.csv").write_text("n,t,e\n2.5,x,7\n")
-    assert read_all(tmp_path / "*.csv").to_pydict() == {"n": [1.0, 2.5], "t": ["1", "x"], "e": [None, 7]}
+    assert read_all(tmp_path / "*.csv").to_pydict() == {"n": [1.5, 2.5], "t": ["1", "x"], "e": [None, 7]}
+
+
+def test_a_given_type_counts_whatever_the_texts_are(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("price,zip,day\n3.10,12345,2024-01-31\n7,01234,\n")
+    table = open_table("a.csv", tmp_path, ReadOptions({"price": "float", "zip": "string", "day": "string"}))
+    assert [str(kind) for kind in table.schema.types] == ["double", "string", "string"]
+    (batch,) = table.batches()
+    assert table.template_rows(batch, table.schema.names) == [
+        (3.1, "12345", "2024-01-31"),
+        (7.0, "01234", None),
+    ]
+
+
+def test_a_cell_that_cannot_have_the_type_given_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('sep=,\n\nprice,text\n3.10,"two\n\nlines"\n\nn/a,x\n')
+    with pytest.raises(InputError, match=r"a\.csv: line 8: column 'price' holds a value .* type float"):
+        open_table("a.csv", tmp_path, ReadOptions({"price": "float"}))
+    with pytest.raises(JobError, match="did you mean 'price'"):
+        open_table("a.csv", tmp_path, ReadOptions({"pric": "float"}))
+
+
+def test_types_are_for_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"price": 1}\n')
+    with pytest.raises(JobError, match="only CSV columns"):
+        open_table("a.jsonl", tmp_path, ReadOptions({"price": "float"}))
+
+
+cells = st.sampled_from(
+    ["", "5", "-7", "3.10", "1.5", "1e5", "true", "True", "2024-02-29", "007", "n/a", "NaN", "1e-7"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(column=st.lists(cells, min_size=1, max_size=6))
+def test_a_template_gets_the_text_that_stands_in_the_file(column: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.csv").write_text("\n".join(["x,y", *(f"{cell},t" for cell in column), ""]))
+        table = open_table("a.csv", Path(folder))
+        (batch,) = table.batches()
+        assert [text or "" for text in table.template_values("x", batch)] == column
 
 
 # NUL is refused, and lone surrogates can't be encoded. A number would be typed, so texts begin with a letter.
@@ -214,3 +263,28 @@ def test_nulls_and_empty_strings_stay_apart(rows: list[tuple[str | None, str]]) 
     """Nothing at all is null, two quotes are the empty string, in any mixture."""
     lines = [",".join("" if f is None else '"' + f.replace('"', '""') + '"' for f in row) for row in rows]
     assert read_bytes("\n".join(["a,b", *lines, ""]).encode()) == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "rows"),
+    [
+        (b",a,b\n0,x,1\n1,y,2\n", ["index", "a", "b"], [(0, "x", 1), (1, "y", 2)]),
+        (b'\xef\xbb\xbf"","a\nb",index\n0,"x\ny",1\n', ["unnamed_index", "a\nb", "index"], [(0, "x\ny", 1)]),
+        (b"sep=;\nid;text\n1;a, b\n", ["id", "text"], [(1, "a, b")]),
+        (b'"SEP=;"\nid;text\n1;a, b\n', ["id", "text"], [(1, "a, b")]),
+        (b'sep=\t\r\nid\ttext\r\n1\t"a\r\nb"\r\n', ["id", "text"], [(1, "a\r\nb")]),
+    ],
+)
+def test_headers_of_pandas_and_excel_are_read(
+    tmp_path: Path, content: bytes, names: list[str], rows: list[tuple[object, ...]]
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    table = read_all(tmp_path / "a.csv")
+    assert table.column_names == names
+    assert [tuple(row.values()) for row in table.to_pylist()] == rows
+
+
+def test_lines_are_counted_from_the_top_of_a_file_with_a_sep_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"sep=;\nid;text\n1;a\n2;b;c\n")
+    with pytest.raises(InputError, match="line 4 has 3 fields"):
+        open_table("a.csv", tmp_path)

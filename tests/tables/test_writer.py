@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.errors import OutputError, StorageError
+from batchrun.tables.text_rows import CsvStyle
 from batchrun.tables.writer import ROWS_PER_GROUP, check_writable, replace_table
 from tests.tables.tables import as_parquet_stores, every_type, open_to_all, read_all
 
@@ -65,7 +66,7 @@ def test_metadata_is_asked_for_at_the_end_and_stands_beside_the_schema(tmp_path:
         found["batchrun.summary"] = '{"rows": 1}'
     metadata = pq.read_metadata(tmp_path / "a.parquet").metadata
     assert metadata[b"batchrun.summary"] == b'{"rows": 1}'
-    assert metadata.keys() == {b"batchrun.summary", b"ARROW:schema"}
+    assert metadata.keys() == {b"batchrun.summary", b"ARROW:schema", b"pandas"}
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -221,7 +222,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path, ending: str, limit: int)
     )
     assert done.stdout == (
         f"{path} could not be written: File too large. The answers are safe in the journal: "
-        "when that is mended, `batchrun export` writes the output again\n"
+        "when that is fixed, `batchrun export` writes the output again\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -266,7 +267,7 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     [
         ("a.xlsx", "Known endings: .parquet .csv .jsonl"),
         ("folder.csv", "is a folder"),
-        ("pipe.csv", "no regular file"),
+        ("pipe.csv", "not a regular file"),
         ("file/a.csv", "can't be written: "),
     ],
 )
@@ -294,8 +295,19 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
-def test_a_column_that_parquet_can_not_hold_is_refused_before_anything_is_paid_for(tmp_path: Path) -> None:
-    schema = pa.schema([("ok", pa.int64()), ("either", pa.sparse_union([pa.field("a", pa.int64())]))])
-    with pytest.raises(OutputError, match="column 'either'"):
-        check_writable(tmp_path / "a.parquet", schema)
-    check_writable(tmp_path / "a.parquet", every_type().schema)
+def test_cells_that_a_spreadsheet_would_run_are_made_harmless_where_that_is_wanted(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1.50", "-x", "@SUM(A1)", "\tx", "\rx", "  =x", "a=b", "", None]
+    table = pa.table({"free": texts, "kept": texts, "n": [-1] * len(texts)})
+    with replace_table(
+        tmp_path / "a.csv", table.schema, no_metadata, CsvStyle(frozenset(("free", "n")), bom=True)
+    ) as output:
+        for batch in table.to_batches():
+            output.write(batch)
+    assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbffree,kept,n\r\n")
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kept"] for row in rows] == [text or "" for text in texts]
+    assert [row["free"] for row in rows] == [
+        "'=1+1", "'+1", "-1.50", "'-x", "'@SUM(A1)", "'\tx", "'\rx", "'  =x", "a=b", "", "",
+    ]  # fmt: skip
+    assert {row["n"] for row in rows} == {"-1"}

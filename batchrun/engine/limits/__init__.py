@@ -1,0 +1,1 @@
+"""The pace of sending, and the circuit breaker for outages."""

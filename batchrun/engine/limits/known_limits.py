@@ -1,0 +1,132 @@
+"""Limits per minute from the job or from headers, on requests and on tokens.
+
+Each limit is kept twice. A GCRA spreads it evenly over the minute; an exact window ensures that no 60 seconds
+hold more than it. Tokens are paced by the requests' expected use, and bounded by a total that the requests in
+flight will hardly exceed. Only the first in line is considered: a large request isn't overtaken.
+
+Only the limits in the headers are used, not the remaining amounts or reset times: the run's own count shows
+the same sooner, and providers mean different things by them.
+
+Times are seconds, given by the caller.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from batchrun.engine.limits.gcra import Gcra
+from batchrun.engine.limits.sliding_window import MINUTE, Bucket, SendLog
+from batchrun.engine.limits.token_estimate import TokenEstimate
+from batchrun.exchange import RateLimits
+
+REQUESTS_CATCH_UP = 0.1
+"""Seconds of the pace that may be caught up after a late wake-up."""
+TOKENS_CATCH_UP = 2.0
+"""The same for tokens: also catches up what the window held back because of too high an estimate."""
+
+SPREAD = 60.25
+"""Seconds over which a minute's limit is spread: a little longer than the window that guards it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The pace for display. `requests_per_minute` is None without a bound, `tokens_per_minute` without a
+    known limit; `source` is the source of the former. `paused_until` may have passed. `in_flight` is the
+    server's bound on concurrent requests, None if none was found.
+    """
+
+    requests_per_minute: float | None
+    source: Literal["given", "headers", "search"]
+    tokens_per_minute: int | None
+    paused_until: float
+    in_flight: int | None = None
+
+
+class KnownLimit:
+    """One limit per minute: `given` by the job, `stated` by headers; the lower one counts."""
+
+    def __init__(self, given: int | None, catch_up: float) -> None:
+        self.given = given
+        self.stated: int | None = None
+        self.per_minute = given
+        self.pace = Gcra(SPREAD / given if given else 0.0, catch_up)
+
+    def state(self, stated: int | None, now: float) -> bool:
+        """Takes the limit that a header states; returns whether that changes the limit."""
+        if not stated or stated == self.stated:
+            return False
+        self.stated = stated
+        lowest = min(stated, self.given or stated)
+        if lowest == self.per_minute:
+            return False
+        self.per_minute = lowest
+        self.pace = self.pace.at_interval(SPREAD / lowest, now)
+        return True
+
+
+class KnownLimits:
+    """The limits of one key, and its requests of the last minute in `sent`."""
+
+    def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None) -> None:
+        self.requests = KnownLimit(requests_per_minute, REQUESTS_CATCH_UP)
+        self.tokens = KnownLimit(tokens_per_minute, TOKENS_CATCH_UP)
+        self.sent = SendLog()
+        self._estimate = TokenEstimate()
+
+    @property
+    def requests_per_second(self) -> float:
+        """Returns the limit on requests; 0 if there is none."""
+        return (self.requests.per_minute or 0) / MINUTE
+
+    def delay(self, now: float, worst_tokens: int) -> float:
+        """Returns the seconds until a request of at most `worst_tokens` tokens fits; 0 or less: now."""
+        delay = float("-inf")
+        if self.requests.per_minute or self.tokens.per_minute:
+            self.sent.expire(now)
+        if self.requests.per_minute:
+            delay = max(delay, self.requests.pace.delay(now), self._request_window(now))
+        if self.tokens.per_minute:
+            delay = max(delay, self.tokens.pace.delay(now), self._token_window(now, worst_tokens))
+        return delay
+
+    def admit(self, now: float, worst_tokens: int) -> tuple[float, Bucket]:
+        """Counts a request that is sent now; returns what `settle` and `refused` need."""
+        self.requests.pace.admit(now, 1)
+        paced_tokens = self._estimate.share * worst_tokens
+        self.tokens.pace.admit(now, paced_tokens)
+        return paced_tokens, self.sent.add(now, worst_tokens)
+
+    def learn(self, worst_tokens: int, used_tokens: int) -> None:
+        """Takes a response into account for the estimate of tokens."""
+        self._estimate.learn(worst_tokens, used_tokens)
+
+    def forget_use(self) -> None:
+        """Begins the estimate of tokens again: it may have been too low."""
+        self._estimate = TokenEstimate()
+
+    def settle(self, bucket: Bucket, worst_tokens: int, paced_tokens: float, used_tokens: int) -> None:
+        """Replaces a request's expected use by its use."""
+        self.sent.settle(bucket, worst_tokens, used_tokens)
+        self.tokens.pace.correct(used_tokens - paced_tokens)
+
+    def refused(self, now: float, bucket: Bucket, worst_tokens: int, paced_tokens: float) -> None:
+        """Frees what a refused request took."""
+        self.sent.expire(now)
+        self.sent.remove(bucket, worst_tokens)
+        self.tokens.pace.correct(-paced_tokens)
+
+    def state(self, limits: RateLimits, now: float) -> bool:
+        """Takes the limits that headers state; returns whether one of them changes."""
+        new_requests = self.requests.state(limits.limit_requests, now)
+        new_tokens = self.tokens.state(limits.limit_tokens, now)
+        return new_requests or new_tokens
+
+    def _request_window(self, now: float) -> float:
+        excess = self.sent.requests + 1 - (self.requests.per_minute or 0)
+        return self.sent.delay(now, excess, lambda bucket: bucket.requests)
+
+    def _token_window(self, now: float, worst_tokens: int) -> float:
+        """A request larger than the limit is sent once the window is empty: the server has to decide."""
+        sent = self.sent
+        open_tokens = self._estimate.bound(sent.open_requests + 1, sent.open_tokens + worst_tokens)
+        excess = sent.tokens + open_tokens - (self.tokens.per_minute or 0)
+        return sent.delay(now, excess, lambda bucket: bucket.tokens + bucket.open_tokens)

@@ -1,0 +1,182 @@
+"""The asynchronous part of a run: connects the engine to the journal's thread, endpoint and signals."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from batchrun.client.endpoint import EndpointSettings, open_endpoint
+from batchrun.client.server import Server
+from batchrun.clock import milliseconds
+from batchrun.engine.accounting import Accounting
+from batchrun.engine.dispatcher import Dispatcher, Rules
+from batchrun.engine.ledger import Ledger
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.local import DRAIN_SECONDS, Engine
+from batchrun.engine.pricing import PriceList
+from batchrun.engine.shutdown import ShutdownRequest
+from batchrun.job.caps import SECONDS
+from batchrun.job.spec import Job
+from batchrun.journal import Journal, JournalWriter
+from batchrun.journal.ballast import give_up_room, holding_room
+from batchrun.rows.active import Row
+from batchrun.rows.observer import Observer
+from batchrun.stops import Stop, at_cap_of, by_full_disk, by_moved_journal
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The parts of sending: limits, prices and ledger, the server, and the observer.
+
+    `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
+    counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
+    returns ends the run.
+    """
+
+    run: int
+    rules: Rules
+    ledger: Ledger
+    price_list: PriceList
+    limiter: Limiter
+    endpoint: EndpointSettings
+    most_seconds: float | None = None
+    observer: Observer = field(default_factory=Observer)
+    row_counts: Callable[[], str] = lambda: "{}"
+    enough: Callable[[], Stop | None] | None = None
+
+
+def run_engine(
+    session: Session,
+    journal: Journal,
+    chunks: Generator[list[Row], None, None],
+    shutdown: ShutdownRequest,
+) -> Stop | None:
+    """Sends the requests of `chunks` until they end or the run is stopped.
+
+    Returns why it was stopped, None if it wasn't. A full disk is such a stop as long as the requests in
+    flight still find room. Raises JournalError and StorageError.
+    """
+    with holding_room(journal.path.with_name("ballast")) as ballast, closing(chunks):
+        return anyio.run(
+            partial(_run_engine, session, journal, chunks, shutdown, ballast),
+            backend_options=_event_loop(),
+        )
+
+
+async def _run_engine(
+    session: Session,
+    journal: Journal,
+    chunks: Generator[list[Row], None, None],
+    shutdown: ShutdownRequest,
+    ballast: Path,
+) -> Stop | None:
+    # In this task's context, by which anyio identifies its event loop.
+    in_loop = partial(asyncio.get_running_loop().call_soon_threadsafe, context=copy_context())
+    writer = JournalWriter(
+        journal,
+        committed=lambda intents, not_needed: in_loop(engine.intents_committed, intents, not_needed),
+        failed=lambda error: in_loop(engine.abort, error),
+        make_room=lambda: give_up_room(ballast),
+        nearly_full=lambda error: in_loop(engine.stop, by_full_disk(error), DRAIN_SECONDS),
+        row_counts=_now_and_then(lambda: (session.row_counts(), session.run)),
+        moved=lambda error: in_loop(engine.stop, by_moved_journal(error), DRAIN_SECONDS),
+    )
+    ended: Stop | Exception | None
+    try:
+        async with open_endpoint(session.endpoint) as endpoint, anyio.create_task_group() as tasks:
+            accounting = Accounting(
+                session.run,
+                journal.next_attempt(),
+                session.ledger,
+                session.price_list,
+                writer,
+                journal.latest_start(),
+                milliseconds,
+            )
+            dispatcher = Dispatcher(
+                session.rules, accounting, session.limiter, session.observer, session.enough
+            )
+            engine = Engine(dispatcher, endpoint)
+            if session.most_seconds is not None:
+                tasks.start_soon(_stop_after, engine, session.most_seconds)
+            try:
+                with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
+                    ended = await engine.run(_in_thread(chunks))
+            except Exception as error:  # the task group would wrap it: it is raised outside
+                ended = error
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(writer.close)
+    if isinstance(ended, Exception):
+        raise ended
+    return ended
+
+
+async def _in_thread(chunks: Iterator[list[Row]]) -> AsyncIterator[Sequence[Row]]:
+    """Reads, renders and looks rows up in a thread, so that requests in flight don't wait for it."""
+    while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
+        yield chunk
+
+
+def endpoint_settings(job: Job, server: Server) -> EndpointSettings:
+    """Returns the settings of the client for the server of a run."""
+    return EndpointSettings(
+        base_url=server.base_url,
+        api_key=server.api_key,
+        # A sandbox requires a key, even if it replaces a server that requires none.
+        auth="bearer" if server.sandbox else job.endpoint.auth,
+        headers=job.endpoint.headers,
+        timeout=job.endpoint.timeout_seconds,
+        idle_timeout=job.endpoint.idle_timeout_seconds,
+        max_answer_bytes=job.endpoint.max_answer_bytes,
+        connections=job.limits.concurrency,
+        free_tier=job.request.free_tier,
+        stream=job.request.stream,
+    )
+
+
+def _now_and_then(value: Callable[[], T]) -> Callable[[], T | None]:
+    """Returns `value`, limited to once a second: None in between."""
+    due = -math.inf
+
+    def value_if_due() -> T | None:
+        nonlocal due
+        if time.monotonic() < due:
+            return None
+        due = time.monotonic() + 1
+        return value()
+
+    return value_if_due
+
+
+def _interrupt(engine: Engine, stop: Stop) -> None:
+    """The first signal drains, the second ends at once."""
+    if stop.immediate:
+        engine.abort(stop=stop)
+    else:
+        engine.stop(stop, drain_seconds=DRAIN_SECONDS)
+
+
+async def _stop_after(engine: Engine, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    engine.stop(at_cap_of(SECONDS), drain_seconds=DRAIN_SECONDS)
+
+
+def _event_loop() -> dict[str, Any]:
+    try:
+        import uvloop  # noqa: F401  # faster, if installed
+    except ImportError:
+        return {}
+    return {"use_uvloop": True}

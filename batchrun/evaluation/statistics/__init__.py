@@ -1,0 +1,1 @@
+"""Statistics: intervals, confidence sequences, orders of sampling, forecasts. No I/O."""

@@ -1,0 +1,17 @@
+"""The table [telemetry] of a job file."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class Telemetry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Numbers of runs for monitors."""
+
+    prometheus: Annotated[
+        Annotated[str, Meta(pattern=r"\.prom$")] | None,
+        Meta(
+            description="A file for the textfile collector of Prometheus's node exporter, replaced every "
+            "15 s of a run and at its end; see docs/looking.md. Relative to the job file."
+        ),
+    ] = None

@@ -1,1 +1,0 @@
-"""The pace of sending, and the brake for outages."""

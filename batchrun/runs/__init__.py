@@ -1,0 +1,1 @@
+"""What a command does: run, plan, export, status, evaluate, review."""

@@ -1,0 +1,83 @@
+"""The live display of a run: three updated lines on a terminal; elsewhere one a minute and at the end."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import click
+
+from batchrun.rows.observer import Observer, RunStarted
+from batchrun.runs.observers.progress_lines import status_lines
+from batchrun.runs.observers.rates import RateMeter
+from batchrun.runs.observers.view import View
+
+SECONDS_BETWEEN_LINES = 60.0
+REFRESHES_PER_SECOND = 2
+
+
+class Display(Observer):
+    """Shows a run's progress on stderr: on a terminal as three updated lines unless `by_lines`.
+
+    A terminal that closes meanwhile doesn't change how the run ends.
+    """
+
+    def __init__(self, view: View, *, by_lines: bool = False) -> None:
+        self._view = view
+        self._show = _lines if by_lines or not sys.stderr.isatty() or _dumb() else _live
+        self._shown = ExitStack()
+
+    def run_started(self, event: RunStarted) -> None:
+        with suppress(OSError):
+            self._shown.enter_context(self._show(self._view))
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._shown.close()
+
+
+@contextmanager
+def _live(view: View) -> Iterator[None]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    meter = RateMeter(view.progress, time.monotonic())
+    with Live(
+        console=console,
+        get_renderable=lambda: Text(
+            "\n".join(status_lines(view, meter, console.width)), no_wrap=True, overflow="ellipsis"
+        ),
+        refresh_per_second=REFRESHES_PER_SECOND,
+        transient=True,
+    ):
+        yield
+
+
+@contextmanager
+def _lines(view: View) -> Iterator[None]:
+    meter = RateMeter(view.progress, time.monotonic())
+    ended = threading.Event()
+
+    def tell() -> None:
+        click.echo(" | ".join(status_lines(view, meter, 0)), err=True)
+
+    def tell_now_and_then() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            tell()
+
+    thread = threading.Thread(target=tell_now_and_then, name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        tell()
+
+
+def _dumb() -> bool:
+    return os.environ.get("TERM") in (None, "", "dumb")

@@ -1,0 +1,281 @@
+"""Counts a job's rows by their state in the journal; bounds the cost of the rows to send."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from batchrun.amounts import NOTHING, Amount
+from batchrun.client.builder import InvalidRow
+from batchrun.client.request import Request
+from batchrun.engine.pricing import PriceList
+from batchrun.journal import Journal
+from batchrun.rows.chunks import Chunk
+from batchrun.rows.dataset import Dataset
+from batchrun.rows.duplicates import OccurrenceCounter
+from batchrun.rows.history import RowHistory, row_histories, with_caps_seen
+from batchrun.rows.labelling import Labelling
+from batchrun.rows.result import FAILED, PENDING
+from batchrun.rows.scratch import scratch_folder
+from batchrun.rows.unsendable import UnsendableRows
+from batchrun.runs.caching import CacheTally
+from batchrun.runs.plan.sample import BottomKSample, RandomOrder, RowSpend, SampledRow, spend_of
+from batchrun.runs.plan.shown import ShownRequests
+
+if TYPE_CHECKING:
+    from batchrun.evaluation.sample import SampleTally
+
+NO_SPEND = RowSpend(0, 0, 0, 0.0, 0)
+
+BYTES_PER_TOKEN = 4
+"""The guess before any answer."""
+
+
+@dataclass
+class Counts:
+    """`by_status` counts requests once, by the statuses of the output; `unsendable` rows have none.
+
+    `to_send` are rows; `in_progress` of them have sent requests already. `requests` is the number that they
+    take for sure, with `input_guess` and `output_bound` tokens; `requests_at_most` cost `worst`. `worst_row`
+    and `worst_request` are worst cases in nano-USD, `worst_first` is that of a row of several requests which
+    needs no repair. `spent` has the sums over the rows of a job with labels that have ended, `cached` what
+    the cache has done for rows that mark parts of their prompts.
+    """
+
+    total: int = 0
+    duplicates: int = 0
+    unsendable: UnsendableRows = field(default_factory=UnsendableRows)
+    in_progress: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    requests_at_most: int = 0
+    input_guess: int = 0
+    output_bound: int = 0
+    worst: Amount = NOTHING
+    worst_row: int = 0
+    worst_request: int = 0
+    worst_first: int = 0
+    first: Request | None = None
+    spent: RowSpend = NO_SPEND
+    cached: CacheTally = field(default_factory=CacheTally)
+
+    @property
+    def to_send(self) -> int:
+        return self.by_status[PENDING]
+
+    def add(
+        self,
+        worst: Amount,
+        highest: Amount,
+        requests: int,
+        at_most: int,
+        input_guess: int,
+        output_bound: int,
+    ) -> None:
+        """Adds a row to be sent: its worst case, its most expensive request, its certain needs."""
+        self.worst = self.worst.plus(worst)
+        self.worst_row = max(self.worst_row, worst.nano_usd)
+        self.worst_request = max(self.worst_request, highest.nano_usd)
+        self.requests += requests
+        self.requests_at_most += at_most
+        self.input_guess += input_guess
+        self.output_bound += output_bound
+
+
+@dataclass
+class RowCounter:
+    """Counts chunk by chunk; fills a draw where there is one, and the tally of an evaluation.
+
+    `random_runs` are the runs whose rows may be in the draw: rows of other runs are not a random part of all.
+    """
+
+    dataset: Dataset
+    journal: Journal | None
+    price_list: PriceList
+    order: RandomOrder | None = None
+    draw: BottomKSample = field(default_factory=lambda: BottomKSample(0))
+    random_runs: frozenset[int] = frozenset()
+    tally: "SampleTally | None" = None
+    shown: ShownRequests = field(default_factory=lambda: ShownRequests(0, 0))
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self._occurrences = OccurrenceCounter(scratch_folder(self.dataset.job))
+
+    @cached_property
+    def _labelling(self) -> Labelling:
+        labelling = self.dataset.labelling
+        return labelling if self.journal is None else with_caps_seen(labelling, self.journal)
+
+    def count(self) -> Counts:
+        """Reads the whole input. Raises InputError, JournalError."""
+        evaluation = self.dataset.job.evaluation
+        column = None if evaluation is None or self.tally is None else evaluation.expected
+        for chunk in self.dataset.chunks([] if column is None else [column], self.journal):
+            cells = None if column is None else self.dataset.table.template_values(column, chunk.cells)
+            self._count_chunk(chunk, cells)
+        return self.counts
+
+    def _count_chunk(self, chunk: Chunk, expected: Sequence[Any] | None) -> None:
+        requests = chunk.sendable
+        self.counts.total += len(chunk.requests)
+        self.counts.unsendable.add(chunk.requests)
+        known = self._look_up(requests)
+        marked = self._marked_records(requests, known)
+        unseen = self._occurrences.add(tuple({request.digest for request in requests}))
+        drawn: list[tuple[int, Request, bool]] = []
+        for offset, request in enumerate(chunk.requests):
+            record: RowHistory | InvalidRow | None = None
+            duplicate = False
+            if isinstance(request, InvalidRow):
+                record = request
+            else:
+                duplicate = request.digest not in unseen
+                unseen.discard(request.digest)
+                status = known.statuses.get(request.digest, PENDING)
+                record = known.records.get(request.digest)
+                self._count_row(request, status, record, duplicate)
+                if not duplicate:
+                    self.counts.cached.add(request.cached, marked.get(request.digest))
+                    if status == PENDING:
+                        self.shown.add(chunk.first + offset, request)
+                if self.order is not None and self._may_draw(chunk.first + offset, status, duplicate):
+                    drawn.append((chunk.first + offset, request, duplicate))
+            if self.tally is not None and expected is not None:
+                self.tally.add(record, expected[offset], duplicate)
+        if self.order is not None and drawn:
+            self._draw(self.order, drawn, known)
+
+    def _count_row(self, request: Request, status: str, record: RowHistory | None, duplicate: bool) -> None:
+        counts, labelling = self.counts, self._labelling
+        if duplicate:
+            counts.duplicates += 1
+            return
+        counts.by_status[status] += 1
+        if status != PENDING:
+            if record is not None:
+                counts.spent = _plus(counts.spent, spend_of(record))
+            return
+        counts.first = counts.first or request
+        if not labelling.labelled and not labelling.follows_up:
+            output_bound = request.output_bound or 0
+            worst = self.price_list.worst_case(request.input_bound, output_bound, request.cached)
+            counts.add(worst, worst, 1, 1, _input_guess(request), output_bound)
+        else:
+            _add_labelled(counts, request, self.price_list, labelling, record)
+
+    def _may_draw(self, index: int, status: str, duplicate: bool) -> bool:
+        if self.order is None or (duplicate and self.order.rows_alone):
+            return False
+        if status != PENDING and not self.random_runs:
+            return False
+        return self.draw.wants(self.order.place(index))
+
+    def _draw(self, order: RandomOrder, rows: Sequence[tuple[int, Request, bool]], known: "_Known") -> None:
+        records = known.records
+        if self.journal is not None and not self._by_records:
+            ended = [request for _, request, _ in rows if request.digest in known.statuses]
+            records = row_histories(ended, self.journal, self._labelling)
+        for index, request, duplicate in rows:
+            spend = None
+            if known.statuses.get(request.digest, PENDING) != PENDING:
+                record = records[request.digest]
+                spend = spend_of(record)
+                if record.history is None or record.history.run not in self.random_runs:
+                    continue
+            cluster = -1 if order.cluster is None else order.cluster(index)
+            self.draw.add(SampledRow(order.place(index), index, spend, duplicate, cluster))
+
+    def _marked_records(self, requests: Sequence[Request], known: "_Known") -> dict[bytes, RowHistory]:
+        """Returns the records of rows that mark parts of their prompts for the server's cache."""
+        wanted = [one for one in requests if one.cached is not None and one.digest in known.statuses]
+        if self._by_records or self.journal is None or not wanted:
+            return known.records
+        return row_histories(wanted, self.journal, self._labelling)
+
+    @property
+    def _by_records(self) -> bool:
+        """Returns whether a row's state needs its record."""
+        labelling = self._labelling
+        return labelling.labelled or labelling.follows_up or self.tally is not None
+
+    def _look_up(self, requests: Sequence[Request]) -> "_Known":
+        if self.journal is None:
+            return _Known({}, {})
+        if self._by_records:
+            records = row_histories(requests, self.journal, self._labelling)
+            return _Known({digest: record.result.status for digest, record in records.items()}, records)
+        settled = self.journal.settled_digests(tuple({request.digest for request in requests}))
+        failed = dict.fromkeys((digest for digest, has_failed in settled.items() if has_failed), FAILED)
+        # Only the response says whether it is a whole answer.
+        answered = [one for one in requests if one.digest in settled and one.digest not in failed]
+        records = row_histories(answered, self.journal, self._labelling)
+        return _Known(failed | {digest: record.result.status for digest, record in records.items()}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The journal's data about rows, by their requests' digests; a row without a status is pending."""
+
+    statuses: dict[bytes, str]
+    records: dict[bytes, RowHistory]
+
+
+def _add_labelled(
+    counts: Counts, request: Request, price_list: PriceList, labelling: Labelling, record: RowHistory | None
+) -> None:
+    """Adds a row that takes votes and repairs; of a half-done row, only the remaining requests."""
+    output_bound = request.output_bound or 0
+    worst, highest = _worst_of_row(request, price_list, labelling)
+    base = price_list.worst_case(request.input_bound, output_bound, request.cached)
+    counts.worst_first = max(counts.worst_first, labelling.votes * base.nano_usd)
+    if record is None or record.state is None or not record.known:
+        sure = labelling.first_requests
+        counts.add(
+            worst,
+            highest,
+            sure,
+            labelling.most_requests,
+            sure * _input_guess(request),
+            sure * output_bound,
+        )
+        return
+    counts.in_progress += 1
+    for _ in record.known:
+        worst = worst.minus(base)  # none of its requests has a lower worst case
+    open_requests = record.state.open
+    sure = len(open_requests)
+    at_most = max(sure, labelling.most_requests - len(record.known))
+    counts.add(worst, highest, sure, at_most, sum(map(_input_guess, open_requests)), sure * output_bound)
+
+
+def _worst_of_row(request: Request, price_list: PriceList, labelling: Labelling) -> tuple[Amount, Amount]:
+    """Returns a row's worst case, and that of its most expensive request: the last repair."""
+    longer = labelling.most_tokens_of_repair
+    output_bound = max(request.output_bound or 0, *labelling.raises, 0)
+    row = highest = NOTHING
+    for number in range(labelling.most_requests // labelling.votes):
+        longest = request.input_bound + min(number, labelling.repair) * longer
+        highest = price_list.worst_case(longest, output_bound, request.cached)
+        for _ in range(labelling.votes):
+            row = row.plus(highest)
+    return row, highest
+
+
+def _input_guess(request: Request) -> int:
+    # An image has far fewer tokens than bytes; the bound counts it as an image.
+    return min(len(request.body) // BYTES_PER_TOKEN, request.input_bound)
+
+
+def _plus(sums: RowSpend, row: RowSpend | None) -> RowSpend:
+    if row is None:
+        return sums
+    unpriced = sums.nano_usd is None or row.nano_usd is None
+    return RowSpend(
+        None if unpriced else (sums.nano_usd or 0) + (row.nano_usd or 0),
+        sums.input_tokens + row.input_tokens,
+        sums.output_tokens + row.output_tokens,
+        sums.milliseconds + row.milliseconds,
+        sums.requests + row.requests,
+    )

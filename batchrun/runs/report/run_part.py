@@ -1,0 +1,174 @@
+"""The part "Run": how it ended, rows by status, spend and pace over time, failures of attempts."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from batchrun.clock import instant
+from batchrun.rows.result import STATUSES
+from batchrun.runs.report.blocks import Block, bars, chart, percent, significant, table, usd
+from batchrun.runs.report.charts import Axes, Level, Series, number, time_scale, up_to
+from batchrun.runs.report.facts import Facts
+from batchrun.runs.report.timeline import Timeline
+from batchrun.runs.summary import as_it_stands
+
+FAR = 10
+"""A cap of more than this many times the spend is not in the chart: it would make a flat line of the rest."""
+
+
+def banner(facts: Facts) -> dict[str, str | None]:
+    """Returns why the last run ended and what to do next, with a level for its color."""
+    last = facts.status["last_run"]
+    stands = as_it_stands(facts.rows, facts.findings["reasons"])
+    if facts.status["running"]:
+        return {"level": "note", "reason": "A run is going on.", "next_step": None}
+    reason = (last and last["reason"]) or "The last run ended without a record."
+    level = "good" if stands.exit_code == 0 else "warning"
+    return {"level": level, "reason": reason, "next_step": facts.next_step or stands.next_step}
+
+
+def tiles(facts: Facts) -> list[dict[str, str]]:
+    """Returns the few numbers at the top."""
+    rows, spent, requests = facts.rows, facts.status["usd"], facts.status["requests"]
+    cap = "" if spent["budget"] is None else f" of {number(spent['budget'])}"
+    found = [
+        (number(rows["ok"]), f"of {number(rows['total'])} rows ok"),
+        (usd(spent["settled"]), f"settled{cap}"),
+    ]
+    if spent["uncertain"]:
+        found.append((usd(spent["uncertain"]), "uncertain"))
+    if spent["reserved"]:
+        found.append((usd(spent["reserved"]), "reserved"))
+    evaluation = facts.findings.get("evaluation")
+    if evaluation and evaluation["estimate"] is not None:
+        low, high = evaluation["interval"]
+        found.append((f"{evaluation['estimate']:.3f}", f"{evaluation['score']}, {low:.3f}–{high:.3f}"))
+    found.append((number(requests["retried"]), f"retries in {number(requests['sent'])} requests"))
+    return [{"value": value, "name": name} for value, name in found]
+
+
+def run_blocks(facts: Facts) -> list[Block]:
+    """Returns the part's blocks."""
+    return [*_row_blocks(facts), *_charts(facts), *_failures(facts)]
+
+
+def _row_blocks(facts: Facts) -> Iterator[Block]:
+    rows = facts.rows
+    shared = f"{number(rows['shared'])} rows share another row's answer." if rows["shared"] else None
+    counts = [
+        (status, rows[status], [rows[status], percent(rows[status] / (rows["total"] or 1))])
+        for status in STATUSES
+    ]
+    yield bars("Rows by status", ["status", "rows", "share"], counts, shared)
+    reasons = sorted(facts.findings["reasons"].items(), key=lambda item: -item[1]["rows"])
+    if reasons:
+        yield bars(
+            "Rows by reason",
+            ["reason", "rows", "first row"],
+            [(code, reason["rows"], [reason["rows"], reason["example"]]) for code, reason in reasons],
+        )
+
+
+def _charts(facts: Facts) -> Iterator[Block]:
+    series, run = facts.timeline, facts.shown_run
+    if series is None or run is None:
+        return
+    unit, scaled = time_scale(series.ends[-1])
+    xs = [scaled(end) for end in series.ends]
+    name = f"{unit} of run {run.run}"
+    yield _spend(facts, series, xs, name)
+    yield _pace(facts, series, xs, name)
+    axes = Axes((0, xs[-1]), (0, up_to(series.in_flight, 1)), name)
+    most = facts.job.limits.concurrency
+    levels = [Level("concurrency", "c-cap", most)] if most <= axes.y[1] else []
+    flying = Series("in flight", "c-4", [*map(float, series.in_flight)])
+    note = "From the moment at which a request is in the journal, so some of them still wait for their turn."
+    yield chart("Requests in flight", xs, [flying], axes, levels, note)
+
+
+def _spend(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
+    settled = series.settled
+    committed = [a + b for a, b in zip(settled, series.uncertain, strict=True)]
+    worst = facts.tally.usd_at_worst
+    reserved = [sum_ + flying * worst for sum_, flying in zip(committed, series.in_flight, strict=True)]
+    lines = [Series("settled", "c-1", settled, [0.0] * len(xs))]
+    if series.uncertain[-1]:
+        lines.append(Series("+ uncertain", "c-2", committed, settled))
+    if worst:
+        lines.append(Series("+ reserved (estimated)", "c-5", reserved, dashed=True))
+    caps = [Level("cap", "c-cap", cap) for cap in _caps(facts) if cap <= FAR * max(*reserved, 1e-9)]
+    top = up_to([*reserved, *(cap.value for cap in caps)])
+    notes = [_forecast(facts)]
+    if worst:
+        notes.append("Reserved: requests in flight times the mean worst case of a request.")
+    axes = Axes((0, xs[-1]), (0, top), name)
+    return chart("Spend, USD", xs, lines, axes, caps, " ".join(filter(None, notes)) or None)
+
+
+def _caps(facts: Facts) -> Iterator[float]:
+    """Yields the caps in USD, in terms of the spend over the journal's life."""
+    budget, run = facts.job.budget, facts.shown_run
+    if budget.usd is not None:
+        yield float(budget.usd)
+    if budget.usd_per_run is not None and run is not None:
+        earlier = [each for each in facts.runs if each.run < run.run]
+        before = sum(each.nano_usd + each.uncertain_nano_usd for each in earlier) / 10**9
+        yield before + float(budget.usd_per_run)
+
+
+def _forecast(facts: Facts) -> str | None:
+    """Returns what the pending rows would cost and take, from the rows and the pace so far."""
+    pending, run = facts.rows["pending"], facts.shown_run
+    ended = facts.rows["total"] - pending
+    spent = facts.status["usd"]["settled"] + facts.status["usd"]["uncertain"]
+    if not pending or not ended or not spent or run is None or facts.timeline is None:
+        return None
+    about = usd(spent / ended * pending)
+    cost = f"The {number(pending)} pending rows would cost about {about} at the mean so far"
+    of_run = facts.tally.by_run.get(run.run)
+    if of_run is None:
+        return f"{cost}."
+    unit, scaled = time_scale(seconds := pending * facts.timeline.ends[-1] / of_run.rows)
+    return f"{cost}, and take about {number(significant(scaled(seconds), 2))} {unit} at this run's pace."
+
+
+def _pace(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
+    lines = [Series("answers/s", "c-3", series.answered)]
+    if any(series.refused):
+        lines.append(Series("refused/s (429)", "c-6", series.refused))
+    limit = facts.job.limits.requests_per_minute
+    highest = up_to([*series.answered, *series.refused])
+    levels = (
+        [Level("limit", "c-cap", limit / 60)] if limit is not None and limit / 60 <= FAR * highest else []
+    )
+    top = up_to([highest / 1.05, *(level.value for level in levels)])
+    return chart("Answers and refusals per second", xs, lines, Axes((0, xs[-1]), (0, top), name), levels)
+
+
+def _failures(facts: Facts) -> Iterator[Block]:
+    if facts.failures:
+        yield bars(
+            "Attempts without an answer",
+            ["kind", "attempts", "final", "example"],
+            [
+                (kind.error_code, kind.attempts, [kind.attempts, kind.final, kind.example[:160]])
+                for kind in facts.failures
+            ],
+            "A final one ended its row; the others were sent again.",
+        )
+
+
+def runs_blocks(facts: Facts, changes: Sequence[str]) -> list[Block]:
+    """Returns the part "Runs": each run of this output. `changes` says what changed in each."""
+    scores = facts.tally.by_run
+    head = ["run", "started, UTC", "changed", "requests", "answers", "USD", "code", "end"]
+    scored = any(group.scored for group in scores.values())
+    rows: list[list[Any]] = []
+    for run, change in zip(facts.runs, changes, strict=True):
+        group = scores.get(run.run)
+        score = None if group is None or not group.scored else f"{group.score / group.scored:.3f}"
+        cost = (run.nano_usd + run.uncertain_nano_usd) / 10**9
+        cells = [str(run.run), instant(run.started_at)[:16].replace("T", " "), change, run.requests]
+        cells += [run.answered, cost, run.exit_code, run.reason or "no record"]
+        rows.append([*cells, *([score] if scored else [])])
+    note = "The score is that of the rows whose last request the run sent." if scored else None
+    return [table("Runs of this output", [*head, *(["score"] if scored else [])], rows, note)]

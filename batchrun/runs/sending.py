@@ -1,0 +1,175 @@
+"""The sending half of a run: which rows, in which order, with which rules."""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchrun.client.address import messages_address
+from batchrun.client.retry import RetryPolicy
+from batchrun.client.server import Server
+from batchrun.engine.dispatcher import Rules
+from batchrun.engine.ledger import Ledger
+from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.session import Session, endpoint_settings, run_engine
+from batchrun.engine.shutdown import ShutdownRequest
+from batchrun.engine.starting_balance import starting_price_list
+from batchrun.job.spec import asks_in_random_order
+from batchrun.journal import Journal, Totals, open_for_reading
+from batchrun.rows.active import Row
+from batchrun.rows.dataset import Dataset
+from batchrun.rows.history import with_caps_seen
+from batchrun.rows.observer import Observer, combined
+from batchrun.rows.scratch import scratch_folder
+from batchrun.rows.selection import in_given_order, in_random_order, pending_rows, random_order_of
+from batchrun.runs.observers.progress import Progress
+from batchrun.runs.run_folder import RunFolder
+from batchrun.stops import Stop
+from batchrun.tables.locations import InputState
+
+if TYPE_CHECKING:
+    from batchrun.evaluation.monitor import Spending
+    from batchrun.rows.metrics import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class RowSubset:
+    """Some of a job's rows: their indexes in sending order, and how they were drawn, as JSON."""
+
+    rows: Sequence[int]
+    drawn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has begun. `number` is the journal's, `before` its totals at the beginning.
+
+    Rows that failed in a run before `retry_failed_before` are sent again. `input_state` is the input's at the
+    beginning.
+    """
+
+    dataset: Dataset
+    server: Server
+    folder: RunFolder
+    temporary_output: Path | None
+    journal: Journal
+    number: int
+    started_at: int
+    before: Totals
+    abandoned_requests: int
+    part: RowSubset | None
+    retry_failed_before: int
+    ledger: Ledger
+    limiter: Limiter
+    progress: Progress
+    input_state: InputState
+    concurrency: int
+
+
+def send_rows(run: Run, observer: Observer, shutdown: ShutdownRequest) -> Stop | None:
+    """Sends the requests of the pending rows; returns why it was stopped, None if it wasn't.
+
+    Raises JournalError, StorageError, and InputError if the input breaks meanwhile.
+    """
+    stop = _sent(run, session_of(run, observer), shutdown)
+    if stop is not None and stop.reopens_failures:
+        in_doubt = run.dataset.job.retry.in_doubt == "ask"
+        run.journal.reopen_failures(run.number, in_doubt=in_doubt)
+    return stop
+
+
+def _sent(run: Run, session: Session, shutdown: ShutdownRequest) -> Stop | None:
+    reader = open_for_reading(run.journal.path)
+    try:
+        if run.dataset.metric is not None and run.part is None:
+            return _run_sample(run, session, run.dataset.metric, reader, shutdown)
+        pending = pending_rows(run.dataset, reader, session.observer, session.rules.labelling)
+        return run_engine(session, run.journal, in_sending_order(run, pending), shutdown)
+    finally:
+        reader.close()
+
+
+def session_of(run: Run, observer: Observer) -> Session:
+    job = run.dataset.job
+    rules = Rules(
+        concurrency=run.concurrency,
+        retry=RetryPolicy(1 if job.request.free_tier else job.retry.max_attempts, job.retry.max_wait_seconds),
+        leave_in_doubt=job.retry.in_doubt == "leave",
+        outage_seconds=job.retry.outage_seconds,
+        useless_rows=job.retry.useless_rows,
+        address=messages_address(run.server.base_url).shown,
+        labelling=replace(
+            with_caps_seen(run.dataset.labelling, run.journal), asks_again_before=run.retry_failed_before
+        ),
+    )
+    return Session(
+        run.number,
+        rules,
+        run.ledger,
+        starting_price_list(job, run.server.sandbox, run.before),
+        run.limiter,
+        endpoint_settings(job, run.server),
+        job.budget.seconds,
+        observer,
+        lambda: as_json(run.progress.rows_so_far()),
+    )
+
+
+def _run_sample(
+    run: Run, session: Session, metric: "Metric", reader: Journal, shutdown: ShutdownRequest
+) -> Stop | None:
+    from batchrun.evaluation.sampled_rows import drawn_rows
+
+    rows, monitor = drawn_rows(
+        run.dataset,
+        metric,
+        run.journal,
+        reader,
+        run.number,
+        session.observer,
+        _mean_cost(run.ledger, run.before.spend.committed.nano_usd, run.progress),
+        session.rules.labelling,
+    )
+    followed = replace(session, observer=combined([session.observer, monitor]), enough=lambda: monitor.enough)
+    return run_engine(followed, run.journal, rows, shutdown)
+
+
+def in_sending_order(run: Run, chunks: Generator[list[Row], None, None]) -> Generator[list[Row], None, None]:
+    """Yields the rows in sending order; only the first request under the free tier."""
+    job, immediate = run.dataset.job, run.dataset.rows_in_a_chunk
+    if run.part is not None:
+        run.journal.note_sampling(run.number, run.part.drawn)
+        chunks = in_given_order(chunks, run.part.rows, immediate, scratch_folder(job))
+    elif asks_in_random_order(job):
+        run.journal.note_sampling(run.number, as_json(random_order_of(job)))
+        chunks = in_random_order(chunks, job.output.seed, immediate, scratch_folder(job))
+    if job.request.free_tier:
+        return _first_request(chunks)
+    return chunks
+
+
+def _first_request(chunks: Iterator[list[Row]]) -> Generator[list[Row], None, None]:
+    for chunk in chunks:
+        yield chunk[:1]
+        if chunk:
+            return
+
+
+def _mean_cost(ledger: Ledger, before_nano_usd: int, progress: Progress) -> "Spending":
+    """Computes the mean cost from this run's ledger, earlier spend, and the rows answered before."""
+
+    def spending() -> tuple[float, float] | None:
+        left = ledger.left("nano_usd")
+        rows = progress.answered_before + ledger.settled.rows
+        if left is None or not rows:
+            return None
+        spent = before_nano_usd + ledger.settled.nano_usd + ledger.uncertain.nano_usd
+        return spent / rows, spent + left + ledger.reserved.nano_usd
+
+    return spending
+
+
+def as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

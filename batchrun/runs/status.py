@@ -1,0 +1,88 @@
+"""The state of a job, from its journal alone, also during a run."""
+
+from typing import Any
+
+import msgspec
+
+from batchrun.clock import instant, milliseconds
+from batchrun.job.spec import Job, run_folder
+from batchrun.journal import Totals
+from batchrun.runs.run_folder import RunFolder, open_journal_of
+from batchrun.runs.run_lock import is_locked
+from batchrun.runs.summary import amounts_of
+
+SECONDS_OF_RATE = 60
+
+
+def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
+    """Returns the status as JSON-able values: `running`, `requests` by outcome, `rows` by status, `reasons`
+    of failed and invalid rows, spend, the rate of the last minute, and `seconds_to_go` at that rate.
+
+    Raises UsageError if nothing has been run yet.
+
+    `rows` belong to the last written output, or to a run that has not written one yet: then `looked_at` of
+    them have been compared with the journal, the counts may be a second old, and `ok` has all answers of
+    earlier runs.
+    """
+    journal = open_journal_of(job)
+    try:
+        life = journal.totals(sandbox)
+        last, other = journal.last_run(sandbox), journal.last_run(not sandbox)
+        a_minute_ago = milliseconds() - SECONDS_OF_RATE * 1000
+        lately = of_last = journal.answers_since(a_minute_ago, sandbox)
+        is_newest = last is not None and (other is None or other["run"] < last["run"])
+        running = last is not None and is_newest and last["finished_at"] is None and is_locked(job)
+        if last is not None and running and last["started_at"] > a_minute_ago:
+            of_last = journal.answers_since(last["started_at"], sandbox)
+        counts = journal.last_row_counts(sandbox)
+    finally:
+        journal.close()
+    rows = None if counts is None else msgspec.json.decode(counts)
+    reasons = {} if rows is None else rows.pop("reasons", {})
+    spend = amounts_of(life, job.budget.nano_usd)
+    spend["usd"]["reserved"] = life.open.nano_usd / 10**9
+    spend["usd"]["left"] = _left(job, life)
+    return {
+        "running": running,
+        "last_run": None if last is None else _run_of(last),
+        "rows": rows,
+        "reasons": reasons,
+        "answered": life.answered,
+        "failed": life.failed,
+        "uncertain": life.uncertain,
+        "in_flight": life.open_intents,
+        **spend,
+        "answers_per_minute": lately,
+        "seconds_to_go": _seconds_to_go(last["started_at"], rows, of_last) if running and last else None,
+    }
+
+
+def _seconds_to_go(started_at: int, rows: dict[str, Any] | None, lately: int) -> float | None:
+    """Returns the time for the pending rows at the rate of the last minute, None where that is unknown."""
+    if not lately or rows is None or None in (rows["total"], rows["ok"]):
+        return None
+    seconds = min(SECONDS_OF_RATE, (milliseconds() - started_at) / 1000)
+    left = int(rows["total"]) - rows["ok"] - rows["invalid"] - rows["failed"]
+    return float(round(left * seconds / lately, 1))
+
+
+def has_run(job: Job) -> bool:
+    """Returns whether the job has a journal."""
+    return RunFolder(run_folder(job)).journal.exists()
+
+
+def _run_of(last: dict[str, Any]) -> dict[str, Any]:
+    finished = last["finished_at"]
+    return {
+        "started_at": instant(last["started_at"]),
+        "finished_at": None if finished is None else instant(finished),
+        "exit_code": last["exit_code"],
+        "reason": last["reason"],
+    }
+
+
+def _left(job: Job, life: Totals) -> float | None:
+    cap = job.budget.nano_usd
+    if cap is None:
+        return None
+    return max(0, cap - life.spend.committed.nano_usd - life.open.nano_usd) / 10**9

@@ -1,1 +1,0 @@
-"""The wire: requests out, answers and failures in."""

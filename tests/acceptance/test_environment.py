@@ -1,0 +1,68 @@
+"""Environment variables with empty, wrong and odd values: the documented exit code, and never a traceback.
+
+Python reads PYTHONUTF8 and PYTHONIOENCODING before batchrun begins, and refuses unknown values itself.
+"""
+
+import pytest
+
+from tests.acceptance.command import Place
+
+WITHOUT_EFFECT = (
+    "ALL_PROXY BATCHRUN_ CLICOLOR_FORCE COLUMNS CURL_CA_BUNDLE FORCE_COLOR HOME HTTPS_PROXY HTTP_PROXY LANG"
+    " LC_ALL LC_CTYPE LINES NO_COLOR NO_PROXY OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PWD SHELL"
+    " SQLITE_TMPDIR SSL_CERT_DIR SSL_CERT_FILE TEMP TERM TMP TMPDIR TZ USER XDG_CACHE_HOME"
+    " XDG_CONFIG_HOME http_proxy"
+)
+"""On a run against this machine, over plain HTTP."""
+WRONG = ["/no/such/place", "x y", "\u00fc\x01", "-1", "9" * 20, "://", "http://[", "a" * 5_000, "\udcff"]
+
+
+@pytest.mark.parametrize("value", ["", "0", *WRONG])
+def test_no_value_of_a_variable_that_does_not_matter_changes_how_a_run_ends(place: Place, value: str) -> None:
+    place.texts("one", "two \u2603")
+    done = place.command("run", "job.toml", environment=dict.fromkeys(WITHOUT_EFFECT.split(), value))
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
+    assert place.column("status") == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", ""),
+        ("SSL_CERT_FILE", "\udcff"),
+        ("SSL_CERT_FILE", "a" * 5_000),
+        ("SSL_CERT_DIR", "/no/such/place"),
+        ("SSL_CERT_DIR", "a" * 5_000),
+        ("HTTPS_PROXY", "http://["),
+        ("HTTPS_PROXY", "ftp://x"),
+        ("ALL_PROXY", "http://127.0.0.1:99999"),
+    ],
+)
+def test_a_value_that_does_matter_is_refused_by_the_variable_s_name(
+    place: Place, name: str, value: str
+) -> None:
+    place.texts("one")
+    other = {"SSL_CERT_FILE": "/no/such/file"} if name == "SSL_CERT_DIR" else {}
+    address = "endpoint.base_url=https://model.invalid"
+    done = place.command(
+        "run",
+        "job.toml",
+        "--set",
+        address,
+        "--set",
+        "retry.outage_seconds=1",
+        environment={**other, name: value},
+    )
+    assert "Traceback" not in done.err
+    assert (done.code, name in done.err) == (2, True), done.err
+
+
+def test_streams_that_take_ascii_alone_end_no_command(place: Place) -> None:
+    environment = {"PYTHONIOENCODING": "ascii:strict", "LANG": "C", "LC_ALL": "C"}
+    place.texts("two \u2603 \U0001f642")
+    for arguments in (["run", "job.toml"], ["plan", "job.toml", "--show", "1"]):
+        done = place.command(*arguments, environment=environment)
+        assert done.code == 0, done.err
+        assert "Traceback" not in done.err
