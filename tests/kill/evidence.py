@@ -78,7 +78,7 @@ def _message_id(body: bytes | None) -> str | None:
 @contextmanager
 def _copied(journal: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
-        for suffix in ("", "-wal"):
+        for suffix in ("", "-wal", "-journal"):  # the last one while the journal is created
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{journal}{suffix}", Path(folder, journal.name + suffix))
         yield Path(folder, journal.name)

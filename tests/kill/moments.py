@@ -48,7 +48,7 @@ def after_commit(scene: Scene) -> None:
 
 
 def while_writing_output(scene: Scene) -> None:
-    """0 to 30 ms after the output's temporary file has appeared."""
+    """0 to 30 ms after the output's temporary file has its first bytes."""
     old = set(_temporary_files(scene.output))
     _wait(scene, lambda: bool(set(_temporary_files(scene.output)) - old))
     _sleep(scene, scene.draw.uniform(0.0, 0.03))
@@ -79,7 +79,8 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 def _temporary_files(output: Path) -> list[Path]:
-    return list(output.parent.glob(f".{output.name}.*.tmp"))
+    """An empty one is the trial, at the start of a run, whether the output can be written."""
+    return [path for path in output.parent.glob(f".{output.name}.*.tmp") if _version(path)[0]]
 
 
 def _wait(scene: Scene, happened: Callable[[], bool], pause: float = 0.0005) -> None:
