@@ -35,8 +35,7 @@ def end_lines(summary: Summary) -> list[str]:
         lines += score_lines(summary["evaluation"])
     lines += _warnings(summary)
     lines += reason_lines(summary.get("reasons", {}))
-    not_written = "" if summary["output_written"] else " was not written"
-    lines.append(f"output    {relpath(summary['output'])}{not_written}")
+    lines.append(f"output    {relpath(summary['output'])}{_state_of_output(summary)}")
     if "report" in summary:
         lines.append(f"report    {relpath(summary['report'])}")
     if summary["sandbox"]:
@@ -44,6 +43,12 @@ def end_lines(summary: Summary) -> list[str]:
     next_step = f" To go on: {summary['next_step']}." if summary["next_step"] else ""
     lines.append(f"{summary['reason']}{next_step}")
     return lines
+
+
+def _state_of_output(summary: Summary) -> str:
+    if not summary["output_written"]:
+        return " was not written"
+    return " is unchanged" if summary.get("output_unchanged") else ""
 
 
 def _amounts(part: dict[str, Any]) -> str:

@@ -121,6 +121,10 @@ def _classes(sample: Sample, population: int | None) -> Report:
     if len(matrix.labels) > MOST_CLASSES:
         return {}
     return {
-        "confusion": asdict(matrix),
+        "confusion": {
+            "labels": list(matrix.labels),
+            "counts": [list(row) for row in matrix.counts],
+            "invalid": list(matrix.invalid),
+        },
         "classes": [asdict(rates) for rates in class_rates(matrix, population)],
     }

@@ -98,7 +98,8 @@ def _troubles(job: Job, summary: Summary, key: str | None) -> Iterator[str]:
 
 _KEYS = (
     *("exit_code", "reason", "next_step", "rows", "requests", "tokens", "usd", "credits", "seconds"),
-    *("started_at", "finished_at", "this_run", "output", "output_written", "needs_attention", "sandbox"),
+    *("started_at", "finished_at", "this_run", "output", "output_written", "output_unchanged"),
+    *("needs_attention", "sandbox"),
     *("abandoned_requests", "last_error", "uncertain_credits_used", "uncertain_freed_usd", "overruns"),
     *("reasons", "caching", "labels", "evaluation", "report", *FORMER_KEYS.values()),
 )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,16 @@ Rows = dict[str, int]
 Findings = dict[str, Any]
 """Findings from the rows besides their counts, as JSON-able parts of the summary, such as `labels`."""
 Metadata = Callable[[Mapping[str, int], Findings], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenOutput:
+    """A written output: the counts of its rows by status, `shared` and `total`, what else they say, and the
+    SHA-256 of the file, as hex."""
+
+    rows: Rows
+    findings: Findings
+    content: str
 
 
 def export_job(
@@ -111,15 +121,20 @@ def write_output(
     path: Path,
     metadata: Metadata,
     check: Callable[[], object] = lambda: None,
-) -> Rows:
-    """Writes the output atomically; returns the counts of rows: by status, `shared` and `total`.
+) -> WrittenOutput:
+    """Writes the output atomically.
 
     `metadata` makes the file's key-value metadata of those counts and of what else the rows say; `check` is
     called now and then, and may end it by what it raises. Of a job whose output is a URL, the file is then
     uploaded. Raises StorageError, JournalError.
     """
     rows = RowWriter(dataset, journal)
-    facts = partial(_facts, rows, metadata)
+    findings: Findings = {}
+
+    def facts() -> Mapping[str, str]:
+        findings.update(rows.findings())
+        return metadata(rows.counts, findings)
+
     with replace_table(path, dataset.schema, facts, _csv_style(dataset)) as table:
         for chunk in dataset.chunks(journal=journal):
             check()
@@ -127,7 +142,7 @@ def write_output(
     job = dataset.job
     if "://" in job.output.path and path == output_path(job):
         upload(path, job.output.path, job.output.endpoint_url)
-    return dict(rows.counts)
+    return WrittenOutput(dict(rows.counts), findings, table.content)
 
 
 def check_output(job: Job, path: Path) -> None:
@@ -135,10 +150,6 @@ def check_output(job: Job, path: Path) -> None:
     check_writable(path)
     if "://" in job.output.path and path == output_path(job):
         check_uploadable(job.output.path, job.output.endpoint_url)
-
-
-def _facts(rows: "RowWriter", metadata: Metadata) -> Mapping[str, str]:
-    return metadata(rows.counts, rows.findings())
 
 
 def _csv_style(dataset: Dataset) -> CsvStyle:

@@ -42,7 +42,8 @@ from batchrun.runs.observers.event_log import EventLog
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.prometheus import telemetry_observers
 from batchrun.runs.observers.view import MakeObserver, View
-from batchrun.runs.output import Findings, check_output, output_metadata, write_output
+from batchrun.runs.output import Findings, Metadata, check_output, output_metadata, write_output
+from batchrun.runs.output_record import OutputRecord, keep_record, made_of, unchanged_output
 from batchrun.runs.paths import check_paths
 from batchrun.runs.rest import rest_text
 from batchrun.runs.run_folder import (
@@ -286,7 +287,7 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
         summary.update(summary_for(ending, rows) | findings)
         return output_metadata(job, summary)
 
-    write_output(run.dataset, journal, run.temporary_output or output_path(job), metadata, shutdown.check)
+    summary["output_unchanged"] = _write_unless_unchanged(run, summary, metadata, shutdown.check)
     write_private(run.folder.summary, _summary_file(summary))
     journal.finish_run(
         run.number,
@@ -296,6 +297,32 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
         summary["reason"],
     )
     return summary
+
+
+def _write_unless_unchanged(
+    run: Run, summary: Summary, metadata: Metadata, check: Callable[[], object]
+) -> bool:
+    """Writes the output, unless it is on disk as it would be written; returns whether it is.
+
+    Either way `metadata` has been called, which fills in the `summary`.
+    """
+    path, record = run.temporary_output or output_path(run.dataset.job), run.folder.output_record
+    made = None if run.temporary_output else made_of(run.dataset, run.journal, check)
+    known = None if made is None else unchanged_output(record, made.content, path, check)
+    if known is not None:
+        metadata(known.rows, known.findings)
+        if known.states(summary):
+            return True
+        summary.clear()
+    with suppress(OSError):
+        record.unlink(missing_ok=True)
+    written = write_output(run.dataset, run.journal, path, metadata, check)
+    if made is not None and input_state(run.dataset.table.files) == made.input_state:
+        ending = summary["exit_code"], summary["reason"]
+        keep_record(
+            record, OutputRecord(made.content, written.content, *ending, written.rows, written.findings)
+        )
+    return False
 
 
 def _end_without_output(run: Run, ending: Ending) -> Summary:

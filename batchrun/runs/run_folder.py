@@ -39,6 +39,10 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def output_record(self) -> Path:
+        return self.path / "output.json"
+
+    @property
     def rescued(self) -> tuple[Path, ...]:
         """Returns the journals of runs whose journal file was replaced while they ran."""
         return tuple(sorted(self.path.glob(f"{RESCUED}-*.sqlite")))
@@ -52,7 +56,8 @@ class RunFolder:
         """Returns the files that a run writes."""
         logs = (self.journal.with_name(f"{self.journal.name}{end}") for end in ("-wal", "-shm"))
         copies = copies_of(self.journal)
-        return (self.journal, *logs, *copies, self.digests, self.lock, self.log, self.summary)
+        small = (self.digests, self.lock, self.log, self.summary, self.output_record)
+        return (self.journal, *logs, *copies, *small)
 
 
 def make_run_folder(path: Path) -> RunFolder:

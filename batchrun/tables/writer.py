@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -99,10 +100,30 @@ def _unknown_ending(path: Path) -> OutputError:
     return OutputError(f"{path}: unknown kind of output. Known endings: {' '.join(WRITTEN)}")
 
 
+class _Hashing(io.RawIOBase):
+    """Passes bytes on to a file, and hashes them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.hash = sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
 class TableWriter:
-    """Writes batches in order; made by `replace_table`."""
+    """Writes batches in order; made by `replace_table`. `content` is a hash of the file, once it is whole."""
 
     def __init__(self, path: Path, schema: pa.Schema, encoder: _Encoder) -> None:
+        self.content = ""
         self._path = path
         self._schema = schema
         self._held = _held_schema(path, schema)
@@ -187,15 +208,18 @@ def replace_table(
     with _storing(path):
         replacement = Replacement(_target(path))
     with replacement:
+        hashing = _Hashing(replacement.file)
         with _storing(path):
-            encoder = _encoder(path, replacement.file, _held_schema(path, schema), csv)
+            encoder = _encoder(path, cast("BinaryIO", hashing), _held_schema(path, schema), csv)
         with _abandoned_on_error(encoder):
-            yield TableWriter(path, schema, encoder)
+            table = TableWriter(path, schema, encoder)
+            yield table
             facts = metadata()
             with _storing(path):
                 encoder.finish(facts)
         with _storing(path):
             replacement.commit()
+        table.content = hashing.hash.hexdigest()
 
 
 def _target(path: Path) -> Path:

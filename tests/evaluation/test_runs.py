@@ -112,7 +112,7 @@ def test_all_rows_asked_leave_nothing_open(folder: Path, sandbox: Sandbox) -> No
     assert output.filter(pl.col("status") == "invalid")["score"].to_list() == [0.0] * 10
     rates = {row["label"]: row for row in report["classes"]}
     assert rates["yes"]["recall"]["value"] == pytest.approx(TRUTH)
-    assert report["confusion"]["invalid"] == (10, 0)
+    assert report["confusion"]["invalid"] == [10, 0]
 
 
 def test_the_population_stays_open_after_all_rows(folder: Path, sandbox: Sandbox) -> None:
