@@ -13,15 +13,11 @@ import pytest
 from batchrun.cli.summary_lines import end_lines
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
-from batchrun.journal import create_or_open
-from batchrun.journal.content import content_hash
 from batchrun.runs.output import export_job
 from batchrun.runs.output_record import OutputRecord, keep_record, unchanged_output
 from batchrun.runs.review import review_path, write_review
 from batchrun.runs.run import Server, run_job
-from batchrun.runs.settle import settle_job
 from batchrun.sandbox import Sandbox, Settings, background
-from tests.money.journals import answer_to, digest_of, failure_of
 
 CELLS = "text,gold,note\nlovely,positive,=1\nawful,negative,b\nlovely,positive,c\n"
 ENDINGS = ("parquet", "csv", "jsonl")
@@ -31,8 +27,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "request": {"model": "abliterated-model", "max_tokens": 200},
     "output": {"path": "out.parquet", "accept": ["truncated"]},
 }
-LABELS = {"choices": ["positive", "negative"]}
-EVALUATION = {"expected": "gold", "metric": "choice"}
+LABELS: dict[str, Any] = {"choices": ["positive", "negative"]}
+EVALUATION: dict[str, Any] = {"expected": "gold", "metric": "choice"}
 
 
 class Place:
@@ -53,7 +49,7 @@ class Place:
             given["output"] = {key: value for key, value in given["output"].items() if key != "accept"}
         return make_job(given, self.folder, sandbox=True)
 
-    def run(self, *, retry_failed: bool = False, **tables: dict[str, Any]) -> bool:
+    def run(self, *, retry_failed: bool = False, **tables: Any) -> bool:
         """Runs the job; returns whether it wrote the output, which is then as an export makes it."""
         job = self.job(tables)
         output = self.folder / job.output.path
@@ -180,16 +176,16 @@ def test_rows_that_cannot_be_sent_are_counted_without_a_pass(place: Place) -> No
 
 @pytest.mark.parametrize("votes", [1, 3])
 def test_labels_and_scores_are_kept_without_a_pass(place: Place, votes: int) -> None:
-    tables = {"labels": LABELS | {"votes": votes}, "evaluation": EVALUATION}
+    tables: dict[str, Any] = {"labels": LABELS | {"votes": votes}, "evaluation": EVALUATION}
     assert [place.run(**tables), place.run(**tables)] == [True, False]
     place.cells(CELLS.replace("awful,negative", "awful,positive"))
     assert [place.run(**tables), place.run(**tables)] == [True, False]
-    other = tables | {"evaluation": EVALUATION | {"metric": "exact"}}
+    other: dict[str, Any] = tables | {"evaluation": EVALUATION | {"metric": "exact"}}
     assert [place.run(**other), place.run(**other)] == [True, False]
 
 
 def test_a_review_leaves_the_output_as_it_is(place: Place) -> None:
-    tables = {"labels": LABELS}
+    tables: dict[str, Any] = {"labels": LABELS}
     place.run(**tables)
     job = place.job(tables)
     write_review(job, review_path(job), rows=2, seed=1, again=False, sandbox=True)
@@ -198,7 +194,9 @@ def test_a_review_leaves_the_output_as_it_is(place: Place) -> None:
 
 def test_a_metric_of_ones_own_is_computed_again(place: Place) -> None:
     (place.folder / "own_metric_of_unchanged.py").write_text("def score(answer, expected):\n    return 1.0\n")
-    tables = {"evaluation": {"expected": "gold", "metric": "python:own_metric_of_unchanged:score"}}
+    tables: dict[str, Any] = {
+        "evaluation": {"expected": "gold", "metric": "python:own_metric_of_unchanged:score"}
+    }
     assert [place.run(**tables), place.run(**tables)] == [True, True]
 
 

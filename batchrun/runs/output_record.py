@@ -75,9 +75,8 @@ def made_of(dataset: Dataset, journal: Journal, check: Check) -> MadeOf | None:
         versions = [version(package) for package in _PACKAGES]
     except (OSError, PackageNotFoundError):
         return None
-    parts = (
-        public_job(job), dataset.endpoint, contents, content_hash(journal), __version__, sys.version, versions,
-    )  # fmt: skip
+    attempts = content_hash(journal)
+    parts = (public_job(job), dataset.endpoint, contents, attempts, __version__, sys.version, versions)
     return MadeOf(sha256(msgspec.json.encode(parts, order="sorted")).hexdigest(), before)
 
 
