@@ -13,6 +13,9 @@ BatchrunError            1   a fault of batchrun or of this machine
 Stops that are not faults (a cap, a signal, a refusing endpoint) are values: `batchrun.stops`.
 """
 
+import errno
+import resource
+
 EXIT_DONE = 0
 EXIT_FAULT = 1
 EXIT_USAGE = 2
@@ -59,3 +62,25 @@ class MovedError(StorageError):
 
 class LockedError(BatchrunError):
     exit_code = EXIT_LOCKED
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def unwritable(
+    message: str, error: OSError, otherwise: type[UsageError] = OutputError
+) -> UsageError | StorageError:
+    """Returns the error for a place that can't be written: a fault of this machine where it has no room."""
+    return (StorageError if error.errno in _NO_ROOM else otherwise)(message)
+
+
+def cause_of(error: OSError) -> str:
+    """Returns the system's words for an error, and the limit on the size of files where that is the cause."""
+    words = error.strerror or str(error)
+    return f"{words}{file_size_limit()}" if error.errno == errno.EFBIG else words
+
+
+def file_size_limit() -> str:
+    """Returns the limit that this process has on the size of a file, in brackets; empty without one."""
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return "" if most == resource.RLIM_INFINITY else f" (this shell's `ulimit -f` is {most // 1024} KiB)"

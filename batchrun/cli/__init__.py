@@ -22,7 +22,7 @@ from batchrun.cli.sandbox import sandbox_command
 from batchrun.cli.settle import settle_command
 from batchrun.cli.show import show_command
 from batchrun.cli.status import status_command
-from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, BatchrunError
+from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, BatchrunError, cause_of
 from batchrun.version import __version__
 
 
@@ -94,7 +94,7 @@ def main() -> NoReturn:
         _say("This process has no memory left. Free some or raise its limit, then run the same command.")
         code = EXIT_FAULT
     except OSError as error:  # stdout on a full disk
-        _say(f"{error.filename or 'the output of the command'}: {error.strerror or error}.")
+        _say(f"{error.filename or 'the output of the command'}: {cause_of(error)}.")
         _say("Fix the cause, then run the same command.")
         code = EXIT_FAULT
     _drop_what_nobody_reads()

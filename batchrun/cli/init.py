@@ -30,7 +30,7 @@ def init_command(table: Path, job_file: Path | None, skip_lines: int, sheet: str
     """
     import os
 
-    from batchrun.errors import UsageError
+    from batchrun.errors import UsageError, cause_of, unwritable
     from batchrun.job.scaffold import starter_job
 
     with heavy_imports():
@@ -53,7 +53,7 @@ def init_command(table: Path, job_file: Path | None, skip_lines: int, sheet: str
     except FileExistsError:
         raise UsageError(f"{path} already exists. Name another with --job.") from None
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.") from None
+        raise unwritable(f"{path} can't be written: {cause_of(error)}.", error) from None
     click.echo(f"wrote {path}. Look at it, then: batchrun plan {path}", err=True)
 
 

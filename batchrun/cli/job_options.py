@@ -26,7 +26,7 @@ _SHORTCUTS = (
     ("--model", "request.model", True, "NAME", "Model id."),
     ("--max-tokens", "request.max_tokens", False, "N", "Most tokens of one answer."),
     ("--max-usd", "budget.usd", False, "USD", "Cap over the life of the output's journal."),
-    ("--max-rows", "budget.rows", False, "N", "Most rows answered by this run."),
+    ("--max-rows", "budget.rows", False, "N", "Most rows that this run sends for."),
     ("--concurrency", "limits.concurrency", False, "N", "Most requests in flight."),
     ("--rpm", "limits.requests_per_minute", False, "N", "Requests per minute."),
     ("--tpm", "limits.tokens_per_minute", False, "N", "Tokens per minute."),

@@ -41,10 +41,11 @@ def _json_lines(request: Any) -> list[str]:
 
 def _rows(rows: dict[str, int]) -> str:
     invalid_labels = f", {rows['invalid_labels']:,} with invalid answers" if rows["invalid_labels"] else ""
+    unsendable = f", {rows['invalid']:,} can't be sent" if rows["invalid"] else ""
     in_progress = f", {rows['half_done']:,} of them half done" if rows["half_done"] else ""
     return (
         f"rows      {rows['total']:,}: {rows['answered']:,} answered{invalid_labels}, "
-        f"{rows['failed']:,} failed, {rows['duplicates']:,} duplicates, {rows['invalid']:,} invalid, "
+        f"{rows['failed']:,} failed, {rows['duplicates']:,} duplicates{unsendable}, "
         f"{rows['to_send']:,} to send{in_progress}"
     )
 

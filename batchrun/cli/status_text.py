@@ -37,8 +37,15 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         end = last["reason"] or (
             "going on" if status["running"] else "ended without a record; requests in flight are uncertain"
         )
-        lines.append(f"last run  {last['started_at'][:19].replace('T', ' ')} UTC: {end}")
+        next_step = f" To go on: {last['next_step']}." if last["next_step"] and not status["running"] else ""
+        lines.append(f"last run  {_at(last)}: {end}{next_step}")
+    if status["settled"] is not None:
+        lines.insert(-1, f"settled   {_at(status['settled'])}: {status['settled']['reason']}")
     return lines
+
+
+def _at(run: dict[str, Any]) -> str:
+    return f"{run['started_at'][:19].replace('T', ' ')} UTC"
 
 
 def table_lines(names: Sequence[str], found: Sequence[dict[str, Any] | None]) -> list[str]:

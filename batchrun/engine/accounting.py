@@ -35,7 +35,8 @@ class ActiveRequest(msgspec.Struct, gc=False):
     """One row's prepared request, and the part of the budget that is reserved for it.
 
     `begins`: it is the first request that this run sends for its row; the row counts with it against a cap on
-    rows. `has_siblings`: others of its row's requests, as further votes, may be answered though it fails.
+    rows, once, whether it is answered or fails: `counted` says that it failed. `has_siblings`: others of its
+    row's requests, as further votes, may be answered though it fails.
     `number` counts its attempts in this run, `used_attempts` the attempts that use up one of the row's.
     `attempt` is the journal's number for the current attempt. `first_failed` is when the first failed attempt
     was sent, in seconds of the monotonic clock; `first_refused` and `refused_at` are when the first and the
@@ -45,6 +46,7 @@ class ActiveRequest(msgspec.Struct, gc=False):
     request: Request
     begins: bool = True
     has_siblings: bool = False
+    counted: bool = False
     number: int = 0
     used_attempts: int = 0
     attempt: int = 0
@@ -58,6 +60,10 @@ class ActiveRequest(msgspec.Struct, gc=False):
     def output_bound(self) -> int:
         """Returns the most output tokens; 0 if no bound is known: no cap needs one then."""
         return self.request.output_bound or 0
+
+    @property
+    def counts_a_row(self) -> bool:
+        return self.begins and not self.counted
 
 
 class Accounting:
@@ -93,8 +99,8 @@ class Accounting:
         self._turn_of_the_day()
         request = active.request
         worst_case = self._price_list.worst_case(request.input_bound, active.output_bound, request.cached)
-        if not active.begins:
-            worst_case = replace(worst_case, rows=0)  # a row counts once, with the first of its requests
+        if not active.counts_a_row:
+            worst_case = replace(worst_case, rows=0)
         if self._ledger.credits_cap is not None and self._price_list.credits_per_token is None:
             # The cost of a request in credits is unknown: one at a time, until a response has shown it.
             if self._ledger.in_flight:
@@ -125,7 +131,7 @@ class Accounting:
         """Books a response; returns the tokens that it used."""
         cached = active.request.cached
         cost = self._price_list.cost(response, active.reservation.amount, cached)
-        if not active.begins:
+        if not active.counts_a_row:
             cost = replace(cost, rows=0)
         priced = response.cost_nano_usd is not None or self._price_list.priced
         bounds = active.request.input_bound, active.output_bound
@@ -178,9 +184,10 @@ class Accounting:
             self._ledger.keep_uncertain(active.reservation)
         else:
             self._ledger.release(active.reservation)
-        if active.begins and active.has_siblings:
+        if active.counts_a_row:
             self._ledger.count_row()
-            active.begins = False
+            active.counted = True
+            active.begins = not active.has_siblings
 
     def _write_intent(self, active: ActiveRequest, reservation: Reservation) -> None:
         active.reservation = reservation

@@ -124,7 +124,7 @@ class Ledger:
         self._lower_balance(reservation.amount.credits)
 
     def count_row(self) -> None:
-        """Counts a row whose first request failed, since others that count no row may be answered."""
+        """Counts a row whose first request failed: a cap on rows is on those that are sent for."""
         self.uncertain = self.uncertain.plus(Amount(rows=1))
 
     def raise_uncertain_credits(self, least: int) -> None:

@@ -93,12 +93,13 @@ class Scheduler:
         self._following = deque([*others, active, *own])
         return True
 
-    def close(self, active: ActiveRequest) -> bool:
+    def close(self, active: ActiveRequest, *, retries_fit: bool = False) -> bool:
         """Begins no more rows, and drops the row that `active` begins; rows in progress continue.
 
-        Returns False if `active` begins none, or no other row takes more requests.
+        Returns False if `active` begins none, or no other row takes more requests; if `retries_fit`, a retry
+        is such a request too.
         """
-        if not self._follows_up or not active.begins or len(self._open) == 1:
+        if not (self._follows_up or retries_fit) or not active.begins or len(self._open) == 1:
             return False
         self._open.drop(active.request)
         row = active.request.row

@@ -32,7 +32,8 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Tokens over the life of the journal, input and output together."),
     ] = None
     rows: Annotated[
-        Annotated[int, Meta(ge=0, le=MOST_COUNTED)] | None, Meta(description="Rows answered by this run.")
+        Annotated[int, Meta(ge=0, le=MOST_COUNTED)] | None,
+        Meta(description="Rows that this run sends for, answered or not."),
     ] = None
     seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MOST_COUNTED)] | None, Meta(description="Wall time of this run.")

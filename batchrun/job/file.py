@@ -15,6 +15,7 @@ from batchrun.job.budget import nano_usd
 from batchrun.job.caps import CAPS
 from batchrun.job.error_messages import OFF_UNLESS_GIVEN, STRUCTS, nearest, refuse_unknown, shown, wrong_value
 from batchrun.job.labels import LABEL_KINDS, with_schema
+from batchrun.job.lines import placed
 from batchrun.job.presets import with_preset
 from batchrun.job.profiles import PROFILES, variables, with_profile
 from batchrun.job.rules import check_job, normal_base_url
@@ -51,23 +52,29 @@ def load_job(
     """
     file = None if path is None else Path(path)
     base = Path.cwd() if file is None else file.absolute().parent
-    named = " with the options given" if overrides else ""
+    text, from_environment = "", dict[str, str]()
     try:
-        tables = with_profile({} if file is None else read_tables(file), profile)
+        text = "" if file is None else read_text(file)
+        tables = with_profile(read_tables(text), profile)
         from_environment = variables(environ or {})
-        named = (f" with {', '.join(from_environment)}" if from_environment else "") + named
         read_overrides(tables, [*from_environment.values(), *overrides])
         job = make_job(tables, base, sandbox=sandbox)
         return job if file is None else with_file(job, file)
     except JobError as error:
-        if path is None:
-            raise
-        raise JobError(f"{path}{named}: {error}") from None
+        above = [*from_environment.values(), *overrides]
+        named = f" with {', '.join(from_environment)}" if from_environment else ""
+        named += " with the options given" if overrides else ""
+        raise placed(error, file, text, profile, above, named) from None
 
 
-def read_tables(path: Path) -> dict[str, Any]:
+def read_tables(text: str) -> dict[str, Any]:
     """Returns a job file's tables, unchecked: table -> key -> value, numbers with a point as Decimal."""
-    return _parse(_read(path))
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(f"not valid TOML: {error}") from None
+    except (ValueError, ArithmeticError, RecursionError):
+        raise JobError("a number in it is too long, or its lists are nested too deep") from None
 
 
 def read_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -225,7 +232,8 @@ def _check_text(job: Job) -> None:
         raise JobError("a text of the job holds bytes that are not UTF-8") from None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Returns the text of a job file. Raises JobError."""
     if is_table(path.name):
         raise JobError(f"that is a table. `batchrun init {path}` writes a job file for it")
     try:
@@ -244,15 +252,6 @@ def _near_file(path: Path) -> str:
         return f"; the folder {folder} doesn't exist"
     near = nearest(path.name, sorted(file.name for file in folder.glob("*.toml")))
     return f"; did you mean {path.with_name(near)}?" if near else ""
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
-        raise JobError(f"not valid TOML: {error}") from None
-    except (ValueError, ArithmeticError, RecursionError):
-        raise JobError("a number in it is too long, or its lists are nested too deep") from None
 
 
 def _override_value(text: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from batchrun.errors import JobError
-from batchrun.job.file import make_job, put, read_overrides, read_tables, with_file
+from batchrun.job.file import make_job, put, read_overrides, read_tables, read_text, with_file
+from batchrun.job.lines import placed
 from batchrun.job.profiles import with_profile
 from batchrun.job.spec import Job, JobTables
 
@@ -34,8 +35,11 @@ def load_given(
     tables: Tables = {}
     for name, value in (defaults or {}).items():
         put(tables, name, value)
+    file = Path(given) if isinstance(given, str | PathLike) else None
+    text = ""
     try:
-        given_tables, base = _tables_of(given)
+        text = "" if file is None else read_text(file)
+        given_tables, base = _tables_of(given, text)
         for name, table in given_tables.items():
             tables[name] = {**tables.get(name, {}), **table} if isinstance(table, dict) else table
         read_overrides(tables, overrides)
@@ -44,18 +48,16 @@ def load_given(
         job = make_job(tables, base, sandbox=sandbox)
         return _with_files_of(given, job)
     except JobError as error:
-        where = f"{fspath(given)}: " if isinstance(given, str | PathLike) else ""
-        raise JobError(f"{where}{error}") from None
+        raise placed(error, file, text, None, [*overrides, *(f"{name}=." for name in settings)], "") from None
 
 
-def _tables_of(given: JobSource) -> tuple[Tables, Path]:
+def _tables_of(given: JobSource, text: str) -> tuple[Tables, Path]:
     if isinstance(given, Job):
         return _tables_of_job(given), given.base
     if isinstance(given, Mapping):
         return with_profile(_plain(given), None), Path.cwd()
     if isinstance(given, str | PathLike):
-        path = Path(given)
-        return with_profile(read_tables(path), None), path.absolute().parent
+        return with_profile(read_tables(text), None), Path(given).absolute().parent
     raise JobError(
         f"expected the path of a job file, a dict of its tables or a Job, got {type(given).__name__}"
     )

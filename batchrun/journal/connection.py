@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchrun.errors import JournalError, StorageError
+from batchrun.errors import JournalError, StorageError, file_size_limit
 from batchrun.text import single_line
 
 _STORAGE_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
@@ -50,7 +50,7 @@ def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(_STORAGE_FAULTS):
         return StorageError(
-            f"The journal {path} can't be written or read: {error}.\n"
+            f"The journal {path} can't be written or read: {error}{file_size_limit()}.\n"
             "Answers committed so far are safe. Make room or fix the permissions, then run the same command."
         )
     if name.startswith(_HELD_BY_ANOTHER):

@@ -340,11 +340,13 @@ class Journal:
             ).fetchone()
         return None if row is None else str(row[0])
 
-    def last_run(self, sandbox: bool) -> dict[str, Any] | None:
-        """The newest run's row, by column name."""
+    def last_run(self, sandbox: bool, *, settlement: bool = False) -> dict[str, Any] | None:
+        """The newest run's row, by column name; or the newest `settlement`'s, which is noted as a run."""
         with translated_errors(self.path):
             cursor = self.connection.execute(
-                "SELECT * FROM runs WHERE sandbox = ? ORDER BY run DESC LIMIT 1", (int(sandbox),)
+                "SELECT * FROM runs WHERE sandbox = ? AND ifnull(reason GLOB 'Booked *', 0) = ?"
+                " ORDER BY run DESC LIMIT 1",
+                (int(sandbox), int(settlement)),
             )
             row = cursor.fetchone()
             return None if row is None else dict(zip((c[0] for c in cursor.description), row, strict=True))

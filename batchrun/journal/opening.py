@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from batchrun.errors import StorageError
+from batchrun.errors import StorageError, cause_of
 from batchrun.journal.connection import connect, damaged, translated_errors
 from batchrun.journal.former_formats import show_as_current
 from batchrun.journal.journal import Journal
@@ -23,7 +23,7 @@ def create_or_open(path: Path) -> Journal:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise StorageError(f"The journal {path} can't be opened for writing: {error.strerror}.") from error
+        raise StorageError(f"The journal {path} can't be opened for writing: {cause_of(error)}.") from error
     return _open(path, "rw", _prepare_for_writing)
 
 

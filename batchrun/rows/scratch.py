@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from batchrun.errors import OutputError, StorageError
+from batchrun.errors import StorageError, cause_of, unwritable
 from batchrun.job.spec import Job, output_path
 
 _BYTES_PER_ROW = 64
@@ -27,18 +27,19 @@ def scratch_folder(job: Job) -> Path:
 
 
 def check_scratch(job: Job, rows: int | None) -> None:
-    """Raises OutputError if temporary files for `rows` rows can't be written."""
+    """Raises OutputError or StorageError if temporary files for `rows` rows can't be written."""
     folder = scratch_folder(job)
     where = "[output] scratch" if job.output.scratch is not None else "temporary files"
     try:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise OutputError(
-            f"{where}: {folder} can't be written: {error.strerror}.\nName another folder in output.scratch"
+        raise unwritable(
+            f"{where}: {folder} can't be written: {cause_of(error)}.\nName another folder in output.scratch",
+            error,
         ) from None
     if free < (needed := (rows or 0) * _BYTES_PER_ROW):
-        raise OutputError(
+        raise StorageError(
             f"{where}: {folder} has {free // 2**20:,} MiB left, and {needed // 2**20 + 1:,} MiB are needed.\n"
             "Make room, or name another folder in output.scratch"
         )
@@ -50,7 +51,7 @@ def storing_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = cause_of(error) if isinstance(error, OSError) else str(error)
         raise StorageError(
             f"Temporary files in {folder} can't be written: {reason}. Responses are in the journal.\n"
             "Make room, or name another folder in output.scratch; then run the same command."

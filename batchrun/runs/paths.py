@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyarrow.fs import LocalFileSystem
 
-from batchrun.errors import InputError, OutputError
+from batchrun.errors import InputError, OutputError, StorageError, UsageError, cause_of, unwritable
 from batchrun.job.spec import Job, output_path, run_folder
 from batchrun.runs.run_folder import RunFolder
 from batchrun.tables.atomic import try_replacing
@@ -71,17 +71,17 @@ def prometheus_file(job: Job) -> Path | None:
 
 
 def check_side_files(job: Job) -> None:
-    """Raises OutputError if a file that the job wants besides its output can't be written."""
+    """Raises OutputError or StorageError if a file that the job wants besides its output can't be written."""
     for path in (report_file(job), prometheus_file(job)):
         try:
             if path is not None:
                 try_replacing(path)
         except OSError as error:
-            raise unwritable(path, error) from None
+            raise unwritable_file(path, error) from None
 
 
-def unwritable(path: Path | None, error: OSError) -> OutputError:
-    return OutputError(f"{path} can't be written: {error.strerror}. Name another file")
+def unwritable_file(path: Path | None, error: OSError) -> UsageError | StorageError:
+    return unwritable(f"{path} can't be written: {cause_of(error)}. Name another file", error)
 
 
 def rotated(log: Path | None) -> dict[str, Path | None]:

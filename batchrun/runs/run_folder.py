@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrun.errors import OutputError, StorageError, UsageError
+from batchrun.errors import OutputError, StorageError, UsageError, cause_of, unwritable
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal, open_for_reading
 from batchrun.journal.place import RESCUED
@@ -75,7 +75,7 @@ def make_run_folder(path: Path) -> RunFolder:
         kind = "a symbolic link" if path.is_symlink() else "a file"
         raise OutputError(f"{path} is {kind}; the run needs a folder of its own by that name") from None
     except OSError as error:
-        raise OutputError(f"The run's folder {path} can't be made: {error.strerror}") from None
+        raise unwritable(f"The run's folder {path} can't be made: {cause_of(error)}", error) from None
     return RunFolder(path)
 
 
@@ -109,7 +109,7 @@ def write_private(path: Path, text: str) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been moved away
         replace_file(path, text.encode(), mode=0o600)
     except OSError as error:
-        raise StorageError(f"{path} can't be written: {error.strerror}.") from None
+        raise StorageError(f"{path} can't be written: {cause_of(error)}.") from None
 
 
 def open_journal_of(job: Job) -> Journal:

@@ -16,7 +16,8 @@ SECONDS_OF_RATE = 60
 
 def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     """Returns the status as JSON-able values: `running`, `requests` by outcome, `rows` by status, `reasons`
-    of failed and invalid rows, spend, the rate of the last minute, and `seconds_to_go` at that rate.
+    of failed and invalid rows, spend, the rate of the last minute, `seconds_to_go` at that rate, the
+    `last_run` with its `next_step`, and when spend was last `settled` by a bill.
 
     Raises UsageError if nothing has been run yet.
 
@@ -28,6 +29,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     try:
         life = journal.totals(sandbox)
         last, other = journal.last_run(sandbox), journal.last_run(not sandbox)
+        settled = journal.last_run(sandbox, settlement=True)
         a_minute_ago = milliseconds() - SECONDS_OF_RATE * 1000
         lately = of_last = journal.answers_since(a_minute_ago, sandbox)
         is_newest = last is not None and (other is None or other["run"] < last["run"])
@@ -44,7 +46,8 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     spend["usd"]["left"] = _left(job, life)
     return {
         "running": running,
-        "last_run": None if last is None else _run_of(last),
+        "last_run": None if last is None else _run_of(last) | {"next_step": _next_step(job, last)},
+        "settled": None if settled is None else _run_of(settled),
         "rows": rows,
         "reasons": reasons,
         "answered": life.answered,
@@ -79,6 +82,16 @@ def _run_of(last: dict[str, Any]) -> dict[str, Any]:
         "exit_code": last["exit_code"],
         "reason": last["reason"],
     }
+
+
+def _next_step(job: Job, last: dict[str, Any]) -> str | None:
+    """Returns what the run's summary says to do next; None if it isn't this run's, or says nothing."""
+    try:
+        summary = msgspec.json.decode(RunFolder(run_folder(job)).summary.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    is_its = isinstance(summary, dict) and summary.get("started_at") == instant(last["started_at"])
+    return summary.get("next_step") if is_its and last["finished_at"] is not None else None
 
 
 def _left(job: Job, life: Totals) -> float | None:

@@ -132,13 +132,14 @@ def _after_failures(rows: Mapping[str, int], reasons: Reasons) -> str:
     unsendable = sum(reason.get("unsendable", 0) for reason in reasons.values())
     if unsendable:
         advice.append(f"{_count(unsendable, 'row')} can't be sent before the template or the input is fixed")
-    ties = reasons.get("tie", {}).get("rows", 0)
+    ties, cut = (reasons.get(code, {}).get("rows", 0) for code in ("tie", "truncated"))
+    if cut:
+        advice.append("raise request.max_tokens, and the same command sends only the cut rows again")
     if ties:
         advice.append(f"more labels.votes can decide the {_count(ties, 'row')} with a tie")
-    if unsendable + ties < rows["failed"] + rows["invalid"]:
-        advice.append(f"--retry-failed sends {'the others' if unsendable or ties else 'them'} again")
-    if "truncated" in reasons:
-        advice.insert(1, "raise request.max_tokens, and the same command sends only the cut rows again")
+    explained = unsendable + ties + cut
+    if explained < rows["failed"] + rows["invalid"]:
+        advice.append(f"--retry-failed sends {'the others' if explained else 'them'} again")
     return "; ".join(advice)
 
 

@@ -16,7 +16,7 @@ from typing import IO
 import pyarrow as pa
 from pyarrow import fs
 
-from batchrun.errors import InputError
+from batchrun.errors import InputError, cause_of, unwritable
 from batchrun.tables.locations import Location
 
 
@@ -84,8 +84,8 @@ def copied(
 ) -> CopiedLocation:
     """Returns the location of what `write` writes, in the format and compression `kind`.
 
-    Messages call it `name`. The copy is a temporary file in `folder`. Raises InputError where it has no room
-    there or is empty.
+    Messages call it `name`. The copy is a temporary file in `folder`. Raises StorageError where it has no
+    room there, InputError where it is empty.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -94,9 +94,11 @@ def copied(
             copy = _Copy(file)
     except OSError as error:
         place = folder or tempfile.gettempdir()
-        raise InputError(
-            f"{name}: {place} can't hold its temporary copy: {error.strerror or error}. "
-            "Make room, or name another folder in output.scratch"
+        raise unwritable(
+            f"{name}: {place} can't hold its temporary copy: {cause_of(error)}. "
+            "Make room, or name another folder in output.scratch",
+            error,
+            InputError,
         ) from error
     size = os.fstat(copy.descriptor).st_size
     if not size:

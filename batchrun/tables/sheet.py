@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from batchrun.errors import InputError, OutputError, StorageError
+from batchrun.errors import InputError, OutputError, cause_of, unwritable
 from batchrun.tables.atomic import Replacement
 
 MOST_CHARACTERS = 30_000
@@ -42,8 +42,7 @@ def write_sheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
     except FileExistsError:
         raise _taken(path) from None
     except OSError as error:
-        kind = StorageError if path.parent.is_dir() else OutputError
-        raise kind(f"{path} can't be written: {error.strerror}.") from None
+        raise unwritable(f"{path} can't be written: {cause_of(error)}.", error) from None
 
 
 def refuse_existing(path: Path) -> None:

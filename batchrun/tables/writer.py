@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrun.errors import OutputError, StorageError
+from batchrun.errors import OutputError, StorageError, cause_of, unwritable
 from batchrun.tables.atomic import Replacement, try_replacing
 from batchrun.tables.endings import WRITTEN, is_written
 from batchrun.tables.storable import storable_schema, stored
@@ -152,7 +152,7 @@ def check_writable(path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try_replacing(_target(path))
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror} ({path.parent})") from error
+        raise unwritable(f"{path} can't be written: {cause_of(error)} ({path.parent})", error) from error
 
 
 def _held_schema(path: Path, schema: pa.Schema) -> pa.Schema:
@@ -241,6 +241,6 @@ def _storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{path} could not be written: {error.strerror or error}. The answers are safe in the journal: "
+            f"{path} could not be written: {cause_of(error)}. The answers are safe in the journal: "
             "when that is fixed, `batchrun export` writes the output again"
         ) from error

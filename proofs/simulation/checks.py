@@ -40,10 +40,10 @@ def check_caps(world: "World") -> None:
             if cap.in_ledger and cap.unit != "rows":
                 _check_cap(world, cap, attempts, what)
         _check_days(world, attempts, what)
-    for run, rows in world.rows_answered.items():
+    for run, rows in world.rows_sent.items():
         most = world.budgets[run].rows
         if most is not None and len(rows) > most:
-            raise Violation("budget", f"run {run} has answered {len(rows)} rows; budget.rows is {most}")
+            raise Violation("budget", f"run {run} has sent for {len(rows)} rows; budget.rows is {most}")
 
 
 def _counted(world: "World", attempt: int, amount: Amount) -> Counted:

@@ -254,7 +254,7 @@ class Process:
         if self._happens(100):
             world.note(f"batchrun itself fails at attempt {arrival.attempt}")
             world.provider.delivered(arrival, trusted=False)
-            world.ended(released.active, self.number, None)
+            world.ended(released.active, None)
             self._dispatcher.faulted(released, _BROKEN)
             self._changed = True
             return
@@ -265,7 +265,7 @@ class Process:
         world.provider.delivered(arrival, trusted=trusted)
         result = reader.result()
         response = result if isinstance(result, Response) else None
-        world.ended(released.active, self.number, response)
+        world.ended(released.active, response)
         said = "a response" if isinstance(result, Response) else result.code
         world.note(f"attempt {arrival.attempt} ends with {said}")
         self._assign(self._dispatcher.completed(released, result, world.clock.now))

@@ -57,7 +57,7 @@ class World:
         self.intents: dict[int, Intent] = {}
         self.budgets: dict[int, Budget] = {}
         self.blind_credits: Counter[int] = Counter()
-        self.rows_answered: defaultdict[int, set[bytes]] = defaultdict(set)
+        self.rows_sent: defaultdict[int, set[bytes]] = defaultdict(set)
         self.trace: list[str] = []
         self.steps = self.runs = self.crashes = self.comparisons = 0
         self._root = root
@@ -177,10 +177,11 @@ class World:
             raise Violation("bought twice", f"attempt {attempt} is sent while its request is in flight")
         self._on_wire[attempt] = digest
         self.sent_for[attempt] = active.request.row
+        self.rows_sent[self.intents[attempt].run].add(active.request.row)
         fate = self.provider.take(active, self.clock.now)
         self.note(f"attempt {attempt} is sent for {active.request.row.hex()[:6]}: {fate}")
 
-    def ended(self, active: ActiveRequest, run: int, response: Response | None) -> None:
+    def ended(self, active: ActiveRequest, response: Response | None) -> None:
         """Notes what the client makes of an arrival."""
         del self._on_wire[active.attempt]
         if response is None:
@@ -189,7 +190,6 @@ class World:
             of = response.completion.response_id
             raise Violation("responses", f"attempt {active.attempt} takes the response {of} of another")
         self._answered.add(active.request.digest)
-        self.rows_answered[run].add(active.request.row)
 
     # The promises.
 

@@ -188,6 +188,18 @@ def test_rows_of_this_run_are_told_from_those_of_all_runs(journal: Journal, tmp_
     assert "1 failed, 3 invalid in this run, 7 can't be sent" in rows
 
 
+def test_a_duplicate_is_done_when_the_row_is_whose_answer_it_shares(journal: Journal, tmp_path: Path) -> None:
+    shown, first, other = Shown(journal, tmp_path), request(2), request(3)
+    for _ in range(40):
+        shown.progress.row_shared(first, ended=False)
+    shown.progress.row_shared(other, ended=False)
+    assert "200 of 1,000 rows" in shown.lines()[0]
+    shown.progress.row_ended(first, RowResult(OK))
+    assert "241 of 1,000 rows" in shown.lines()[0]
+    shown.progress.row_shared(other, ended=True)
+    assert "243 of 1,000 rows" in shown.lines()[0]
+
+
 class AtTheEnd(Observer):
     """Keeps what the display says once the last request has ended."""
 

@@ -266,3 +266,31 @@ def test_what_concerns_every_request_fails_no_row(place: Place, fault: str) -> N
     assert statuses(place) == {"pending": len(TEXTS)}
     place.sandbox.set("faults", {})
     assert place.run().code == 0
+
+
+def test_a_wrong_model_is_asked_for_no_more_rows_than_the_cap_allows(place: Place) -> None:
+    place.texts(*TEXTS)
+    done = place.run('request.model="no-such-model"', "budget.rows=2")
+    assert done.code == 4
+    assert "2 model_not_found (first: row 1)" in done.err
+    assert sum(place.column("attempts")) == 2
+    assert place.run("budget.rows=3").code == 4
+    assert place.requests == 2 + 3
+
+
+def test_status_says_how_to_go_on_and_the_summary_of_another_run_does_not(place: Place) -> None:
+    place.texts(*TEXTS)
+    place.run("budget.rows=2")
+    (last,) = [line for line in place.command("status", "job.toml").out.splitlines() if "last run" in line]
+    assert last.endswith("To go on: the same command sends the next rows.")
+    summary = place.folder / "out.run" / "summary.json"
+    summary.write_text(summary.read_text().replace('"started_at": "20', '"started_at": "19'))
+    assert "To go on" not in place.command("status", "job.toml").out
+
+
+def test_cut_answers_are_not_advised_to_be_sent_as_they_were(place: Place) -> None:
+    place.texts(*TEXTS[:3])
+    done = place.run("request.max_tokens=1", "output.accept=[]")
+    assert (done.code, statuses(place)) == (3, {"invalid": 3})
+    assert "raise request.max_tokens" in done.last_line
+    assert "--retry-failed" not in done.last_line

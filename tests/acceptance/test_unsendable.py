@@ -43,5 +43,15 @@ def test_a_quiet_run_speaks_only_where_somebody_has_to_act(half_bad: Place) -> N
     assert (same.code, same.err) == (0, "")
 
 
+def test_a_plan_says_that_they_cannot_be_sent_and_does_not_call_them_invalid(half_bad: Place) -> None:
+    (rows,) = [
+        line
+        for line in half_bad.command("plan", "job.toml", "--set", FAILING).out.splitlines()
+        if line.startswith("rows ")
+    ]
+    assert "2 can't be sent, 1 to send" in rows
+    assert "invalid" not in rows
+
+
 def test_a_prompt_without_a_column_is_a_warning_of_the_run(half_bad: Place) -> None:
     assert "the prompt uses no column" in half_bad.run("prompt.template='Say {text}'").err

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,6 @@ def refusal(minimal: Path) -> Refusal:
         text = str(caught.value)
         assert text.startswith(str(minimal))
         assert len(text.splitlines()) <= 2
-        return text.removeprefix(str(minimal)).removeprefix(" with the options given").removeprefix(": ")
+        return re.sub(r"^(:\d+| with the options given)?: ", "", text.removeprefix(str(minimal)))
 
     return refuse

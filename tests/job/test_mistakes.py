@@ -173,3 +173,68 @@ def test_header_values_are_never_shown(refusal: Refusal) -> None:
         "endpoint.api_key_env=s3-cret",
     ):
         assert "cret" not in refusal("", override)
+
+
+WITH_LINES = """[input]
+path = "in.csv"
+
+[prompt]  # what is said
+template = '''
+model = 1
+[budget]
+'''
+
+[request]
+model = "m"
+max_tokens = 16
+columns.temperature = "temp"
+"flagged_categories" = ["hate"]
+
+[output]
+path = "out.csv"
+
+[evaluation]
+expected = "gold"
+metric = "exact"
+stop = {half_width = 0.1}
+[budget]
+usd = 1.0
+[profiles.small.budget]
+usd = 2.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "about"),
+    [
+        (10, "[requests]", "requests: unknown table"),
+        (11, "model = 7", "[request] model: expected text"),
+        (12, "max_tokens = 0", "[request] max_tokens:"),
+        (13, "columns.temp = 'temp'", "[request.columns] temp: unknown parameter"),
+        (14, '"flagged_categories" = ["spam"]', "[request] flagged_categories[0]:"),
+        (16, "[budgets]", "budgets: unknown table"),
+        (22, "stop = {half = 0.1}", "[evaluation] stop.half: unknown key"),
+        (24, "usd = 'a lot'", "[budget] usd: expected a number"),
+        (26, "uds = 2.0", "[profiles.small] [budget] uds: unknown key"),
+        (26, "usd = -1", "[budget] usd: expected an amount"),
+        (20, "# gone", "[evaluation] expected: missing"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_line(tmp_path: Path, line: int, instead: str, about: str) -> None:
+    path = tmp_path / "job.toml"
+    lines = WITH_LINES.splitlines()
+    lines[line - 1] = instead
+    path.write_text("\n".join(lines))
+    with pytest.raises(JobError) as caught:
+        load_job(path, profile="small" if line > 24 else None)
+    missing_in = 19 if "missing" in about else line
+    assert str(caught.value).startswith(f"{path}:{missing_in}: {about}")
+
+
+def test_what_an_option_sets_has_no_line_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(WITH_LINES)
+    with pytest.raises(JobError, match=r"job\.toml with the options given: \[budget\] usd: expected"):
+        load_job(path, ["budget.usd=much"])
+    with pytest.raises(JobError, match=r"got \"\"; budget\.usd=null removes it"):
+        load_job(path, ["budget.usd="])

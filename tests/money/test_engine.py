@@ -90,11 +90,13 @@ async def test_the_budget_holds_and_is_used(run: Run, concurrency: int, rows: in
         assert provider.most_in_flight > concurrency / 10
 
 
-async def test_the_cap_on_rows_is_met_exactly(run: Run) -> None:
-    """Failures free their place: as many rows are answered as the cap says, no more and no less."""
+async def test_the_cap_on_rows_counts_each_row_that_is_sent_for(run: Run) -> None:
+    """A row counts once, whether it is answered, fails, or takes several attempts."""
 
     async def serve(number: int, attempt: int) -> SendResult:
         await anyio.sleep(0.001)
+        if number % 5 == 0 and attempt == 1:
+            return failure(FailureAction.RETRY, status=500)
         return failure(FailureAction.FAIL_ROW, status=400) if number % 3 == 0 else answer()
 
     run.caps = (Cap("budget.rows", "rows", 37),)
@@ -102,7 +104,8 @@ async def test_the_cap_on_rows_is_met_exactly(run: Run) -> None:
         stop = await run.asked(Provider(serve), [request(number) for number in range(1, 200)])
     assert stop is not None
     assert "budget.rows" in stop.reason
-    assert run.journal().totals(sandbox=False).answered == 37
+    totals = run.journal().totals(sandbox=False)
+    assert (totals.answered, totals.failed) == (25, 12)
 
 
 async def test_the_cap_on_tokens_holds(run: Run) -> None:

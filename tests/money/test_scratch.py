@@ -56,7 +56,7 @@ def test_nothing_is_left_of_them(tmp_path: Path) -> None:
 
 def test_a_folder_without_room_is_named_before_anything_is_sent(small_disk: Path) -> None:
     check_scratch(job_in(small_disk), 1_000)
-    with pytest.raises(OutputError, match=f"{small_disk} has 1 MiB left, and 62 MiB are needed"):
+    with pytest.raises(StorageError, match=f"{small_disk} has 1 MiB left, and 62 MiB are needed"):
         check_scratch(job_in(small_disk), 1_000_000)
     with pytest.raises(OutputError, match=r"\[output\] scratch: .*none can't be written"):
         check_scratch(job_in(small_disk, scratch="none"), 1)

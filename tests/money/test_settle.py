@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.cli import batchrun_group
+from batchrun.cli.status_text import status_lines
 from batchrun.errors import LockedError, UsageError
 from batchrun.job.file import load_job
 from batchrun.job.spec import Job
@@ -49,7 +50,12 @@ def test_what_the_bill_says_is_booked_and_noted(job: Job) -> None:
     assert after["usd"]["left"] == pytest.approx(before["usd"]["left"] + 0.5e-6)
     assert after["credits"] == before["credits"]
     assert after["requests"] == before["requests"]
-    assert "by the provider's bill" in after["last_run"]["reason"]
+    assert "by the provider's bill" in after["settled"]["reason"]
+    assert (after["last_run"], before["settled"]) == (before["last_run"], None)
+    *_, settled, last = status_lines(after)
+    assert settled.startswith("settled   ")
+    assert last.startswith("last run  ")
+    assert "by the provider's bill" not in last
     journal = open_for_reading(RunFolder(job.base / "out.run").journal)
     check_whole(journal)
     errors = journal.connection.execute("SELECT error FROM attempts WHERE outcome = 'uncertain'").fetchall()

@@ -221,7 +221,8 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path, ending: str, limit: int)
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=50
     )
     assert done.stdout == (
-        f"{path} could not be written: File too large. The answers are safe in the journal: "
+        f"{path} could not be written: File too large (this shell's `ulimit -f` is {limit // 1024} KiB). "
+        "The answers are safe in the journal: "
         "when that is fixed, `batchrun export` writes the output again\n"
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from batchrun.clock import instant, milliseconds
-from batchrun.errors import BatchrunError, OutputError
+from batchrun.errors import BatchrunError, cause_of, unwritable
 from batchrun.rows.observer import AttemptFailed, Observer, RunStarted
 
 LARGEST_BYTES = 10 * 2**20
@@ -61,11 +61,11 @@ class EventLog(Observer):
 
 
 def check_log(path: Path) -> None:
-    """Raises OutputError if a log can't be written to `path`."""
+    """Raises OutputError or StorageError if a log can't be written to `path`."""
     try:
         os.close(os.open(path, _APPEND, 0o600))
     except OSError as error:
-        raise OutputError(f"The log {path} can't be written: {error.strerror}.") from None
+        raise unwritable(f"The log {path} can't be written: {cause_of(error)}.", error) from None
 
 
 class _PrivateHandler(RotatingFileHandler):

@@ -18,10 +18,11 @@ class Progress(Observer):
     """Counts events; other threads read it. `rows` is None until the input's length is known.
 
     Of the rows that have been `scanned`, `answered_before` and `failed_before` needed no request; `shared`
-    rows wait for, or took, another row's response; `answers` counts this run's, including `invalid` ones. An
-    evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and may have a `forecast` for
-    people. `blocked_by` names the cap that the next request waits for, `waiting` says what else it waits for,
-    and until when. `stopping_for` says why no more rows are begun while requests in flight drain.
+    rows wait for another row's response, `to_share` of them, or took it; `answers` counts this run's,
+    including `invalid` ones. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and
+    may have a `forecast` for people. `blocked_by` names the cap that the next request waits for, `waiting`
+    says what else it waits for, and until when. `stopping_for` says why no more rows are begun while requests
+    in flight drain.
     """
 
     rows: int | None = None
@@ -29,6 +30,7 @@ class Progress(Observer):
     answered_before: int = 0
     failed_before: int = 0
     shared: int = 0
+    to_share: int = 0
     unsendable: int = 0
     answers: int = 0
     invalid: int = 0
@@ -48,11 +50,13 @@ class Progress(Observer):
     stopping_for: str | None = None
     writing: bool = False
     started: float = field(default_factory=time.monotonic)
+    _waiting_for: Counter[bytes] = field(default_factory=Counter)
 
     @property
     def done(self) -> int:
         settled_before = self.answered_before + self.failed_before
-        return settled_before + self.shared + self.unsendable + self.answers + self.failed
+        took = self.shared - self.to_share
+        return settled_before + took + self.unsendable + self.answers + self.failed
 
     @property
     def answered(self) -> int:
@@ -114,6 +118,7 @@ class Progress(Observer):
 
     def row_ended(self, request: Request, result: RowResult) -> None:
         failed = result.status == FAILED
+        self.to_share -= self._waiting_for.pop(request.row, 0)
         self.failed += failed
         self.answers += not failed
         if result.status == INVALID:
@@ -122,6 +127,11 @@ class Progress(Observer):
 
     def row_shared(self, request: Request, *, ended: bool) -> None:
         self.shared += 1
+        if ended:
+            self.to_share -= self._waiting_for.pop(request.row, 0)
+        else:
+            self.to_share += 1
+            self._waiting_for[request.row] += 1
 
     def row_scored(self, score: float | None) -> None:
         self.scored += score is not None

@@ -11,7 +11,7 @@ from batchrun.clock import instant
 from batchrun.job.spec import Job, output_path
 from batchrun.runs.changes import changed_settings
 from batchrun.runs.evaluate import compare_jobs
-from batchrun.runs.paths import check_paths, report_file, unwritable
+from batchrun.runs.paths import check_paths, report_file, unwritable_file
 from batchrun.runs.report.answers_part import answers_blocks, evaluation_blocks
 from batchrun.runs.report.blocks import Block
 from batchrun.runs.report.comparison_part import MOST_PAIRS, comparison_blocks
@@ -53,7 +53,7 @@ def write_report(
     try:
         replace_file(path, content.encode())
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise unwritable_file(path, error) from None
 
 
 def page_values(facts: Facts) -> dict[str, Any]:
