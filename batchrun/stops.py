@@ -137,6 +137,11 @@ def interrupted(number: int, *, immediate: bool = False) -> Stop:
     return Stop(code, f"Interrupted by {name}.", next_step)
 
 
+def by_request(author: str) -> Stop:
+    """Returns the stop that somebody asked for beside the run, as with `batchrun set JOB stop=true`."""
+    return Stop(EXIT_SIGINT, f"Stopped by {author}.", "the same command continues where this run stopped")
+
+
 def cancelled(*, immediate: bool = False) -> Stop:
     how = "Ended at once" if immediate else "Cancelled"
     next_step = "the same call continues where this run stopped"

@@ -22,6 +22,7 @@ INTRODUCTION = """\
 | [status](#batchrun-status), [export](#batchrun-export) | print the state of a job; write the output from the journal |
 | [show](#batchrun-show) | prints [rows to read](looking.md): prompt, answer, label, reason, cost |
 | [report](#batchrun-report) | writes [a page about a job](looking.md#a-page-about-a-job) as one HTML file |
+| [set](#batchrun-set) | sets [caps and limits of the run that is going on](#changing-a-run-that-is-going-on), or lets it stop |
 | [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |
 | [review](#batchrun-review) | writes rows for a person to check, and says [how many labels are right](labels.md#review) |
@@ -43,6 +44,26 @@ blocks below are what `--help` prints.
 | 5 | the endpoint refuses: key, credits, permission, wrong URL; or it is down for longer than `retry.outage_seconds`, or nothing usable comes back | continues |
 | 75 | another run of this output holds the lock | later |
 | 129, 130, 143 | interrupted (SIGHUP, SIGINT, SIGTERM): requests in flight were drained for up to 30 s; a second signal, SIGQUIT (131) and SIGXCPU (152) stop at once and leave the output as it was | continues |
+
+## Changing a run that is going on
+
+```sh
+batchrun set reviews.toml budget.usd=5 limits.concurrency=20   # from another shell
+batchrun set reviews.toml stop=true                            # as Ctrl-C: requests in flight end, the output is written
+```
+
+A run takes new values of [budget] and [limits] within a second, as long as it sends, and notes in its journal who set what, when and from which value.
+`batchrun set` waits for that and says what came of it. The run's own display and log, `status`, the
+report and `adjustments` in `summary.json` tell it too.
+
+- **A raised cap** lets rows go on that wait at the cap for requests in flight. A run that has begun to end at its cap ends; the next one continues.
+- **A cap below what is spent** stops the run as any cap does. Requests that were reserved before the change are still sent.
+- **The job file is not changed.** The next run has its values again, so a job that stops at its cap there stops at once: write the new value there too.
+- A cap on USD, credits or tokens can't be added to a run that has reserved no worst case for it, and no cap or limit can be removed. Other
+  keys decide what is sent or how it is written: the next run takes them.
+
+It ends with 0 if the run has taken the values, with 2 if no run is going on or the run refuses (the message has the reason), with 75 if the run
+takes nothing within five seconds, as while it writes its output: then nothing was set.
 
 ## Cron
 

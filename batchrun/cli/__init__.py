@@ -19,6 +19,7 @@ from batchrun.cli.report import report_command
 from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
 from batchrun.cli.sandbox import sandbox_command
+from batchrun.cli.set import set_command
 from batchrun.cli.settle import settle_command
 from batchrun.cli.show import show_command
 from batchrun.cli.status import status_command
@@ -57,6 +58,7 @@ for command in (
     status_command,
     show_command,
     report_command,
+    set_command,
     settle_command,
     export_command,
     evaluate_command,

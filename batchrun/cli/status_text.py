@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from batchrun.amounts import usd_figure
+from batchrun.rows.observer import RunAdjusted
+from batchrun.runs.observers.adjusted_text import adjusted_text
 from batchrun.runs.summary import reason_lines
 
 
@@ -38,6 +40,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             "going on" if status["running"] else "ended without a record; requests in flight are uncertain"
         )
         next_step = f" To go on: {last['next_step']}." if last["next_step"] and not status["running"] else ""
+        lines += [f"set       {_set_text(each)}" for each in status["adjustments"]]
         lines.append(f"last run  {_at(last)}: {end}{next_step}")
     if status["settled"] is not None:
         lines.insert(-1, f"settled   {_at(status['settled'])}: {status['settled']['reason']}")
@@ -46,6 +49,12 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 
 def _at(run: dict[str, Any]) -> str:
     return f"{run['started_at'][:19].replace('T', ' ')} UTC"
+
+
+def _set_text(adjustment: dict[str, Any]) -> str:
+    """Returns such as "17:04:12 UTC by ann@host: budget.usd = 5 (was 2)"."""
+    made = RunAdjusted(adjustment["author"], adjustment["settings"], adjustment["refused"])
+    return f"{adjustment['at'][11:19]} UTC: {adjusted_text(made)}"
 
 
 def table_lines(names: Sequence[str], found: Sequence[dict[str, Any] | None]) -> list[str]:

@@ -121,7 +121,6 @@ class Dispatcher:
         self._prefetch = PrefetchLimit(rules.concurrency)
 
         # Why the run ends before its last row. There are three cases; the first reason of each counts:
-        #
         # - `_closed`: a cap has no room for another row. Rows that take several requests still get theirs.
         # - `_stop`: nothing more is prepared; the run waits for states 4 and 5, until `_drain_until` at most.
         # - `_error`: the same, for a fault to raise afterwards.
@@ -239,9 +238,8 @@ class Dispatcher:
     def has_sendable(self) -> bool:
         """Returns whether a durable request and a sender wait; only limiter or breaker can hold it back."""
         in_flight = len(self._released) + len(self._on_wire)
-        return bool(self._durable) and in_flight < min(
-            self._rules.concurrency, self._usefulness.most_in_flight
-        )
+        most = min(self._prefetch.concurrency, self._usefulness.most_in_flight)
+        return bool(self._durable) and in_flight < most
 
     def hold(self, now: float) -> float:
         """Returns the seconds that the first durable request still has to wait; 0 or less: none."""
@@ -262,6 +260,10 @@ class Dispatcher:
     def begun(self, released: ReleasedRequest) -> None:
         """Notes that a response begins: the marked parts of its prompt are in the server's cache."""
         self._forerunners.cached(released.active)
+
+    def change_concurrency(self, most: int) -> None:
+        """Bounds the requests in flight anew; those above a lower bound end as they would have."""
+        self._prefetch.change_concurrency(most)
 
     # Ends of attempts.
 

@@ -50,6 +50,7 @@ class Ledger:
     `keep_credits` is the balance below which the account must not fall; None without such a floor.
     `remaining_credits` is the least that the account has left, None before a response has reported it.
     `credits_cap` names a cap that needs to know the cost of requests in credits; None without one.
+    `_on_days_before` is what this run has booked before the present UTC day; None on the run's first.
     """
 
     def __init__(
@@ -61,12 +62,24 @@ class Ledger:
         self.in_flight = 0
         self.overruns = 0
         self.remaining_credits = remaining_credits
+        self._on_days_before: Amount | None = None
+        self.change_caps(caps, keep_credits)
+
+    def change_caps(self, caps: tuple[Cap, ...], keep_credits: int | None) -> None:
+        """Replaces the caps and the floor. Reservations stand, even above a lowered cap."""
         self._keep_credits = keep_credits
-        self._limits = [_RunLimit(cap, cap.limit - cap.before) for cap in caps]
+        self._limits = [self._run_limit(cap) for cap in caps]
         self.credits_cap = next(
             (cap.name for cap in caps if cap.unit == "credits"),
             None if keep_credits is None else KEEP_CREDITS,
         )
+
+    def _run_limit(self, cap: Cap) -> "_RunLimit":
+        """Returns what this run may book. On a later day than the run's first, a cap per day has forgotten
+        what was booked before."""
+        if cap.per_day and self._on_days_before is not None:
+            return _RunLimit(cap, cap.limit + getattr(self._on_days_before, cap.unit))
+        return _RunLimit(cap, cap.limit - cap.before)
 
     def reserve(self, worst_case: Amount) -> Reservation | Shortfall:
         """Reserves the worst case, or returns the cap that it would exceed."""
@@ -134,13 +147,8 @@ class Ledger:
 
     def new_day(self) -> None:
         """Starts a UTC day: amounts booked so far no longer count against its caps."""
-        spent = self.settled.plus(self.uncertain)
-        self._limits = [
-            _RunLimit(limit.cap, limit.cap.limit + getattr(spent, limit.cap.unit))
-            if limit.cap.per_day
-            else limit
-            for limit in self._limits
-        ]
+        self._on_days_before = self.settled.plus(self.uncertain)
+        self._limits = [self._run_limit(limit.cap) for limit in self._limits]
 
     def answers_to_cap(self) -> tuple[float, str] | None:
         """Returns how many more responses the tightest cap buys at this run's mean cost, and that cap's name.

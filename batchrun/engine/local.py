@@ -44,8 +44,8 @@ class Engine:
         self._held = AutoResetEvent()
         self._committed = AutoResetEvent()
         self._commits: deque[tuple[int, frozenset[int]]] = deque()
-        # Tasks without a request. Idle and busy tasks together never exceed the rules' concurrency, since
-        # the dispatcher releases no more.
+        # Tasks without a request. Idle and busy tasks together never exceed the highest concurrency
+        # so far, since the dispatcher releases no more.
         self._idle: list[asyncio.Future[ReleasedRequest]] = []
 
     async def run(self, source: AsyncIterator[Sequence[Row]]) -> Stop | None:
@@ -68,6 +68,13 @@ class Engine:
         """Prepares nothing more and drains, for `drain_seconds` at most; the first reason counts."""
         self._dispatcher.stop(stop, None if drain_seconds is None else time.monotonic() + drain_seconds)
         self._changed.call()
+
+    def adjusted(self, concurrency: int | None) -> None:
+        """Goes on with new caps and limits, and with another bound on the requests in flight if given."""
+        if concurrency is not None:
+            self._dispatcher.change_concurrency(concurrency)
+        self._changed.call()
+        self._held.call()
 
     def fail(self, error: Exception) -> None:
         """Prepares nothing more and drains, for a fault that doesn't affect the requests in flight."""

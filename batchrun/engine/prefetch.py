@@ -12,8 +12,12 @@ class PrefetchLimit:
 
     def __init__(self, concurrency: int) -> None:
         self.most: float = LEAST_PREPARED
-        self._concurrency = max(LEAST_PREPARED, concurrency)
+        self.concurrency = concurrency
         self._sent = 0
+
+    def change_concurrency(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.most = min(self.most, max(LEAST_PREPARED, concurrency))
 
     def resize(self, *, spare: bool, sent: int, sent_during_commit: int) -> None:
         """Adapts the bound after a commit, once its requests have been sent; `spare`: some of them are left.
@@ -24,9 +28,9 @@ class PrefetchLimit:
         `sent_during_commit` the requests since the first intent of this commit was written.
         """
         if spare:
-            turns = (sent - self._sent) / self._concurrency
+            turns = (sent - self._sent) / max(LEAST_PREPARED, self.concurrency)
             enough = max(2 * sent_during_commit, self.most * (1 - min(1.0, turns / 2)))
         else:
             enough = 2 * self.most
-        self.most = max(LEAST_PREPARED, min(enough, self._concurrency))
+        self.most = max(LEAST_PREPARED, min(enough, self.concurrency))
         self._sent = sent

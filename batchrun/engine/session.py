@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from batchrun.client.endpoint import EndpointSettings, open_endpoint
 from batchrun.client.server import Server
 from batchrun.clock import milliseconds
 from batchrun.engine.accounting import Accounting
+from batchrun.engine.controls import Controls
 from batchrun.engine.dispatcher import Dispatcher, Rules
 from batchrun.engine.ledger import Ledger
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.local import DRAIN_SECONDS, Engine
 from batchrun.engine.pricing import PriceList
 from batchrun.engine.shutdown import ShutdownRequest
-from batchrun.job.caps import SECONDS
 from batchrun.job.spec import Job
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.rows.active import Row
 from batchrun.rows.observer import Observer
-from batchrun.stops import Stop, at_cap_of, by_full_disk, by_moved_journal
+from batchrun.stops import Stop, by_full_disk, by_moved_journal
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Session:
 
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
-    returns ends the run.
+    returns ends the run. `adjust` runs beside the sending and may change its caps and limits.
     """
 
     run: int
@@ -54,6 +54,7 @@ class Session:
     observer: Observer = field(default_factory=Observer)
     row_counts: Callable[[], str] = lambda: "{}"
     enough: Callable[[], Stop | None] | None = None
+    adjust: Callable[[Controls], Coroutine[Any, Any, None]] | None = None
 
 
 def run_engine(
@@ -108,8 +109,10 @@ async def _run_engine(
                 session.rules, accounting, session.limiter, session.observer, session.enough
             )
             engine = Engine(dispatcher, endpoint)
-            if session.most_seconds is not None:
-                tasks.start_soon(_stop_after, engine, session.most_seconds)
+            controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
+            tasks.start_soon(controls.stop_in_time)
+            if session.adjust is not None:
+                tasks.start_soon(session.adjust, controls)
             try:
                 with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
                     ended = await engine.run(_in_thread(chunks))
@@ -167,11 +170,6 @@ def _interrupt(engine: Engine, stop: Stop) -> None:
         engine.abort(stop=stop)
     else:
         engine.stop(stop, drain_seconds=DRAIN_SECONDS)
-
-
-async def _stop_after(engine: Engine, seconds: float) -> None:
-    await anyio.sleep(seconds)
-    engine.stop(at_cap_of(SECONDS), drain_seconds=DRAIN_SECONDS)
 
 
 def _event_loop() -> dict[str, Any]:

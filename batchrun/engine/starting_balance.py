@@ -40,6 +40,12 @@ def committed_spend(before: Totals, price_list: PriceList) -> Amount:
     return replace(spend, credits=spend.credits + max(0, unpriced))
 
 
+def spent_on_the_day(journal: Journal, sandbox: bool, at: int) -> Amount:
+    """Returns the spend since the midnight before `at` (milliseconds since 1970 UTC). Raises JournalError."""
+    midnight = at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
+    return journal.totals(sandbox, since=midnight).at_the_end.spend.committed
+
+
 def starting_ledger(
     job: Job, sandbox: bool, journal: Journal | None, before: Totals, started_at: int, *, topped_up: bool
 ) -> Ledger:
@@ -50,8 +56,7 @@ def starting_ledger(
     budget = job.budget
     spent_today = NOTHING
     if journal is not None and any(cap.span == "day" for cap in budget.given()):
-        midnight = started_at // MILLISECONDS_PER_DAY * MILLISECONDS_PER_DAY
-        spent_today = journal.totals(sandbox, since=midnight).at_the_end.spend.committed
+        spent_today = spent_on_the_day(journal, sandbox, started_at)
     known = None if topped_up else before.remaining_credits
     if known is not None and budget.keep_credits is not None and journal is not None:
         known = journal.lowest_balance(sandbox)

@@ -130,7 +130,7 @@ def make_job(tables: Mapping[str, Any], base: Path, *, sandbox: bool = False) ->
     filled["endpoint"] = with_preset(filled["endpoint"])
     for table, key in _AMOUNTS:
         if key in filled[table]:
-            filled[table][key] = _exact_usd(f"[{table}] {key}", filled[table][key])
+            filled[table][key] = exact_usd(f"[{table}] {key}", filled[table][key])
     for table, key in (("request", "extra"), ("prompt", "system"), ("labels", "json_schema")):
         if key in filled.get(table, ()):
             filled[table][key] = _with_floats(filled[table][key])
@@ -263,7 +263,8 @@ def _override_value(text: str) -> Any:
     return text if len(parsed) != 1 or isinstance(parsed["value"], date | time) else parsed["value"]
 
 
-def _exact_usd(where: str, value: object) -> Decimal:
+def exact_usd(where: str, value: object) -> Decimal:
+    """Returns an amount in USD as it was written. Raises JobError, whose text begins with `where`."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise JobError(f"{where}: expected a number, got {shown(value)}")
     amount = Decimal(str(value))

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from batchrun.journal.adjustments import Adjustment, insert_adjustments
 from batchrun.journal.attempt_rows import INSERT
 from batchrun.journal.blocks import Block, block_of, open_blocks
 from batchrun.journal.checksums import sealed
@@ -21,7 +22,7 @@ class Close:
     """Ends the queue."""
 
 
-Record = Intent | Attempt | Withdrawal | Close
+Record = Intent | Attempt | Withdrawal | Adjustment | Close
 
 _INSERT_OVERRUN = f"""
 INSERT INTO overruns SELECT *, {OVERRUN_CONTROL} FROM (
@@ -60,6 +61,7 @@ class Commits:
         ends = [record for record in batch if type(record) is Attempt]
         withdrawn = {int(record) for record in batch if type(record) is Withdrawal}
         intents = [record for record in batch if type(record) is Intent]
+        adjustments = [record for record in batch if type(record) is Adjustment]
         attempts = [_row(end, self._block_of[end.attempt].intents[end.attempt]) for end in ends]
         ended = [end.attempt for end in ends]
         sums = self._sums_with(attempts)
@@ -71,6 +73,8 @@ class Commits:
             self._update_blocks(ended, withdrawn)
             refused = self._unneeded(intents)
             new = self._write_block(intents, refused | withdrawn)
+            if adjustments:
+                insert_adjustments(self._connection, adjustments)
             if row_counts is not None:
                 self._connection.execute(_NOTE_ROWS, row_counts)
         self._remember(sums, new, (*ended, *withdrawn))

@@ -101,6 +101,17 @@ CREATE VIEW responses AS                -- the answers as they came
 SELECT attempt, response_crc32 AS crc32, response AS body FROM attempts WHERE response NOTNULL;
 """
 
+ADJUSTMENTS = """CREATE TABLE adjustments (
+    id TEXT PRIMARY KEY,
+    run INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    author TEXT NOT NULL,
+    settings TEXT NOT NULL,             -- key: [old value, new value], as JSON
+    refused TEXT                        -- why the run didn't take it
+)"""
+"""What was set while a run was going on. It is created with its first record, in journals of any age, and no
+amount rests on it."""
+
 
 @cache
 def columns(table: str) -> tuple[str, ...]:
@@ -138,15 +149,16 @@ def format_of(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def has_our_tables(connection: sqlite3.Connection) -> bool:
+    """Returns whether all tables are there as they were made, and nothing else."""
     fresh = sqlite3.connect(":memory:", isolation_level=None)
     try:
         create(fresh)
-        return _definitions(connection) == _definitions(fresh)
+        wanted, found = _definitions(fresh), _definitions(connection)
+        return wanted <= found and found - wanted <= {("table", "adjustments", "adjustments", ADJUSTMENTS)}
     finally:
         fresh.close()
 
 
-def _definitions(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
-    return connection.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
-    ).fetchall()
+def _definitions(connection: sqlite3.Connection) -> set[tuple[object, ...]]:
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+    return set(connection.execute(query))

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from batchrun.errors import StorageError
+from batchrun.journal.adjustments import insert_adjustments, read_adjustments
 from batchrun.journal.attempt_rows import INSERT, read_attempts
 from batchrun.journal.blocks import write_blocks
 from batchrun.journal.connection import connect, damaged, transaction
@@ -91,6 +92,8 @@ def _write_upgraded(path: Path, former: int, target: sqlite3.Connection) -> None
             records = source.execute(f"SELECT {', '.join(names)} FROM {table}")
             target.executemany(f"INSERT INTO {table} VALUES ({marks})", records)
         target.executemany(INSERT, map(counted, read_attempts(source, path)))
+        if adjustments := read_adjustments(source):
+            insert_adjustments(target, adjustments)
         write_blocks(target, former_intents(source))
         write_sums(target, sums)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from batchrun.errors import MovedError, StorageError
+from batchrun.journal.adjustments import Adjustment
 from batchrun.journal.commits import Close, Commits, Record, Withdrawal
 from batchrun.journal.connection import translate, translated_errors
 from batchrun.journal.journal import Journal
@@ -68,6 +69,10 @@ class JournalWriter:
     def cancel_intent(self, attempt: int) -> None:
         """Takes back an intent whose request was not sent and will not be."""
         self._queue.put(Withdrawal(attempt))
+
+    def note(self, adjustment: Adjustment) -> None:
+        """Queues what was set while the run was going on."""
+        self._queue.put(adjustment)
 
     def close(self) -> None:
         """Waits until every queued record is durable. Raises the error that stopped the thread, if any."""

@@ -42,6 +42,18 @@ class AttemptFailed:
     final: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RunAdjusted:
+    """The run has new caps or limits, or is to stop, by `author`: key -> old and new value, None: none.
+
+    `refused` says why the run didn't take them.
+    """
+
+    author: str
+    settings: Mapping[str, tuple[str | None, str | None]]
+    refused: str | None = None
+
+
 class Observer:
     """Observes a run and doesn't change it. A subclass overrides the methods that it needs.
 
@@ -89,6 +101,9 @@ class Observer:
 
     def stopping(self, reason: str) -> None:
         """No more rows are begun; the run waits for the requests in flight."""
+
+    def adjusted(self, event: RunAdjusted) -> None:
+        """Somebody has set caps or limits of the run; if it took them, they are in force."""
 
     # Rows.
 

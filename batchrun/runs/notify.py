@@ -101,6 +101,7 @@ _KEYS = (
     *("started_at", "finished_at", "this_run", "output", "output_written", "output_unchanged"),
     *("needs_attention", "sandbox"),
     *("abandoned_requests", "last_error", "uncertain_credits_used", "uncertain_freed_usd", "overruns"),
+    "adjustments",
     *("reasons", "caching", "labels", "evaluation", "report", *FORMER_KEYS.values()),
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,9 +11,15 @@ from batchrun.amounts import usd
 from batchrun.client.server import Server
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine.descriptors import possible_concurrency
+from batchrun.engine.ledger import caps_of
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.shutdown import ImmediateShutdown, ShutdownRequest, handling_signals
-from batchrun.engine.starting_balance import starting_ledger
+from batchrun.engine.starting_balance import (
+    committed_spend,
+    spent_on_the_day,
+    starting_ledger,
+    starting_price_list,
+)
 from batchrun.errors import (
     EXIT_DONE,
     EXIT_FAULT,
@@ -37,6 +44,8 @@ from batchrun.rows.dataset import Dataset, endpoint_identity, keeping_digests, o
 from batchrun.rows.observer import Observer, RunStarted, combined
 from batchrun.rows.scratch import check_scratch
 from batchrun.rows.unsendable import unsendable_rows
+from batchrun.runs.adjust.record import made_in
+from batchrun.runs.adjust.request import remove_requests
 from batchrun.runs.changes import accept_change, change_since_last_run
 from batchrun.runs.observers.event_log import EventLog
 from batchrun.runs.observers.progress import Progress
@@ -174,12 +183,11 @@ def _keep_if_moved(journal: Journal) -> None:
 
 
 def _observed(run: Run, make: Sequence[MakeObserver], shutdown: ShutdownRequest | None) -> Summary:
-    view = View(run.dataset.job, run.server, run.ledger, run.progress, run.limiter, run.before)
     with ExitStack() as observers:
         heard_by = [
             run.progress,
             EventLog(run.folder.log),
-            *(each(view) for each in [*make, *telemetry_observers(view.job)]),
+            *(each(run.view) for each in [*make, *telemetry_observers(run.dataset.job)]),
         ]
         for each in heard_by:
             observers.callback(each.close)
@@ -242,6 +250,10 @@ def begin(
     number = journal.start_run(
         __version__, started_at, sandbox, identity, fingerprint(job), as_json(public_job(job))
     )
+    remove_requests(folder)
+    ledger = starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up)
+    limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
+    progress = Progress(rows=dataset.table.row_count)
     return Run(
         dataset,
         server,
@@ -254,11 +266,17 @@ def begin(
         abandoned_requests,
         part,
         number if retry_failed else 0,
-        starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up),
-        Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute),
-        Progress(rows=dataset.table.row_count),
+        ledger,
+        limiter,
+        progress,
         input_state(dataset.table.files),
         concurrency,
+        View(job, server, ledger, progress, limiter, before),
+        partial(
+            caps_of,
+            spent=committed_spend(before, starting_price_list(job, sandbox, before)),
+            spent_today=spent_on_the_day(journal, sandbox, started_at),
+        ),
     )
 
 
@@ -347,9 +365,10 @@ def _summary_maker(run: Run) -> Callable[[Ending, Mapping[str, int | None]], Sum
 
     What the account's balance has proved not to be billed is free from now on.
     """
-    job, journal, sandbox = run.dataset.job, run.journal, run.server.sandbox
+    job, journal, sandbox = run.view.job, run.journal, run.server.sandbox
     freed = journal.free_unbilled(sandbox)
     life, this_run = (journal.totals(sandbox, run=number).at_the_end for number in (None, run.number))
+    adjustments = made_in(journal, run.number)
     by_balance = journal.uncertain_credits_by_balance(sandbox)
 
     def summary_for(ending: Ending, rows: Mapping[str, int | None]) -> Summary:
@@ -365,6 +384,7 @@ def _summary_maker(run: Run) -> Callable[[Ending, Mapping[str, int | None]], Sum
             output_written=True,
             needs_attention=_needs_attention(ending, this_run, journal, sandbox),
             sandbox=sandbox,
+            adjustments=adjustments,
             abandoned_requests=run.abandoned_requests,
             last_error=run.progress.last_error,
             uncertain_credits_used=by_balance,

@@ -36,8 +36,13 @@ def locked(
 
 def is_locked(job: Job) -> bool:
     """Returns whether a run of this output is active."""
+    return is_active(RunFolder(run_folder(job)))
+
+
+def is_active(folder: RunFolder) -> bool:
+    """Returns whether a run with this folder is active."""
     try:
-        with _held(RunFolder(run_folder(job)), 0.0, lambda _: None):
+        with _held(folder, 0.0, lambda _: None):
             return False
     except LockedError:
         return True

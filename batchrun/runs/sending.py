@@ -1,6 +1,6 @@
 """The sending half of a run: which rows, in which order, with which rules."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ from batchrun.client.address import messages_address
 from batchrun.client.retry import RetryPolicy
 from batchrun.client.server import Server
 from batchrun.engine.dispatcher import Rules
-from batchrun.engine.ledger import Ledger
+from batchrun.engine.ledger import Cap, Ledger
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.session import Session, endpoint_settings, run_engine
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.engine.starting_balance import starting_price_list
+from batchrun.job.budget import Budget
 from batchrun.job.spec import asks_in_random_order
 from batchrun.journal import Journal, Totals, open_for_reading
 from batchrun.rows.active import Row
@@ -24,7 +25,9 @@ from batchrun.rows.history import with_caps_seen
 from batchrun.rows.observer import Observer, combined
 from batchrun.rows.scratch import scratch_folder
 from batchrun.rows.selection import in_given_order, in_random_order, pending_rows, random_order_of
+from batchrun.runs.adjust.take import taking
 from batchrun.runs.observers.progress import Progress
+from batchrun.runs.observers.view import View
 from batchrun.runs.run_folder import RunFolder
 from batchrun.stops import Stop
 from batchrun.tables.locations import InputState
@@ -47,7 +50,8 @@ class Run:
     """A run that has begun. `number` is the journal's, `before` its totals at the beginning.
 
     Rows that failed in a run before `retry_failed_before` are sent again. `input_state` is the input's at the
-    beginning.
+    beginning. `view` is what observers see; its `job` has the caps and limits in force. `caps_of` returns the
+    ledger's caps for a budget, what earlier runs have spent counted.
     """
 
     dataset: Dataset
@@ -66,6 +70,8 @@ class Run:
     progress: Progress
     input_state: InputState
     concurrency: int
+    view: View
+    caps_of: Callable[[Budget], tuple[Cap, ...]]
 
 
 def send_rows(run: Run, observer: Observer, shutdown: ShutdownRequest) -> Stop | None:
@@ -114,6 +120,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         job.budget.seconds,
         observer,
         lambda: as_json(run.progress.rows_so_far()),
+        adjust=taking(run, observer),
     )
 
 

@@ -7,6 +7,7 @@ import msgspec
 from batchrun.clock import instant, milliseconds
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Totals
+from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.run_folder import RunFolder, open_journal_of
 from batchrun.runs.run_lock import is_locked
 from batchrun.runs.summary import amounts_of
@@ -37,10 +38,13 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
         if last is not None and running and last["started_at"] > a_minute_ago:
             of_last = journal.answers_since(last["started_at"], sandbox)
         counts = journal.last_row_counts(sandbox)
+        adjustments = [] if last is None else made_in(journal, last["run"])
     finally:
         journal.close()
     rows = None if counts is None else msgspec.json.decode(counts)
     reasons = {} if rows is None else rows.pop("reasons", {})
+    if running:
+        job = in_force(job, adjustments)
     spend = amounts_of(life, job.budget.nano_usd)
     spend["usd"]["reserved"] = life.open.nano_usd / 10**9
     spend["usd"]["left"] = _left(job, life)
@@ -48,6 +52,7 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
         "running": running,
         "last_run": None if last is None else _run_of(last) | {"next_step": _next_step(job, last)},
         "settled": None if settled is None else _run_of(settled),
+        "adjustments": adjustments,
         "rows": rows,
         "reasons": reasons,
         "answered": life.answered,

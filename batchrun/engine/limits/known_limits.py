@@ -55,11 +55,19 @@ class KnownLimit:
         if not stated or stated == self.stated:
             return False
         self.stated = stated
-        lowest = min(stated, self.given or stated)
+        return self._take_lowest(now)
+
+    def give(self, given: int | None, now: float) -> None:
+        """Takes another limit than the job's; None: none."""
+        self.given = given
+        self._take_lowest(now)
+
+    def _take_lowest(self, now: float) -> bool:
+        lowest = min(filter(None, (self.stated, self.given)), default=None)
         if lowest == self.per_minute:
             return False
         self.per_minute = lowest
-        self.pace = self.pace.at_interval(SPREAD / lowest, now)
+        self.pace = self.pace.at_interval(SPREAD / lowest if lowest else 0.0, now)
         return True
 
 
@@ -119,6 +127,13 @@ class KnownLimits:
         new_requests = self.requests.state(limits.limit_requests, now)
         new_tokens = self.tokens.state(limits.limit_tokens, now)
         return new_requests or new_tokens
+
+    def give(self, requests: int | None, tokens: int | None, now: float) -> bool:
+        """Takes other limits than the job's; returns whether more requests are allowed, or now bounded."""
+        former = self.requests.per_minute or 0
+        self.requests.give(requests, now)
+        self.tokens.give(tokens, now)
+        return (self.requests.per_minute or 0) > former
 
     def _request_window(self, now: float) -> float:
         excess = self.sent.requests + 1 - (self.requests.per_minute or 0)

@@ -52,7 +52,7 @@ class Limiter:
         self._known = KnownLimits(requests_per_minute, tokens_per_minute)
         self._search = RateSearch(None if requests_per_minute or tokens_per_minute else FIRST_RATE)
         self._began: float | None = None
-        self._cut_at = float("-inf")
+        self._cut_at = self._tried_at = float("-inf")
         self._waited = 0.0
         self._refused_since_cut = 0
         self._concurrency = ConcurrencySearch()
@@ -65,7 +65,6 @@ class Limiter:
         self._before_trial: BeforeTrial | None = None
         self._trouble_since: float | None = None
         self._taken_since_cut = False
-        self._tried_at = float("-inf")
         self._next_trial = FIRST_TRIAL
 
     @property
@@ -163,6 +162,11 @@ class Limiter:
 
     def _settle(self, admission: Admission, used_tokens: int) -> None:
         self._known.settle(admission.bucket, admission.worst_tokens, admission.paced_tokens, used_tokens)
+
+    def change_given(self, requests: int | None, tokens: int | None, now: float) -> None:
+        """Takes other limits than the job's. A higher one ends the search for a lower rate."""
+        if self._known.give(requests, tokens, now):
+            self._search.release()
 
     def _take_limits(self, limits: RateLimits, now: float) -> bool:
         """Returns whether the headers change a limit: the change then replaces the cut after a 429."""

@@ -13,7 +13,7 @@ import msgspec
 
 from batchrun.clock import instant, milliseconds
 from batchrun.errors import BatchrunError, cause_of, unwritable
-from batchrun.rows.observer import AttemptFailed, Observer, RunStarted
+from batchrun.rows.observer import AttemptFailed, Observer, RunAdjusted, RunStarted
 
 LARGEST_BYTES = 10 * 2**20
 OLDER_LOGS = 2
@@ -44,6 +44,9 @@ class EventLog(Observer):
             retry_after=failure.retry_after,
             final=event.final,
         )
+
+    def adjusted(self, event: RunAdjusted) -> None:
+        self._write("run adjusted", author=event.author, settings=event.settings, refused=event.refused)
 
     def run_ended(self, run: int, summary: Mapping[str, Any]) -> None:
         self._write("run ended", run=run, **summary)

@@ -9,10 +9,12 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
-from batchrun.rows.observer import Observer, RunStarted
+from batchrun.rows.observer import Observer, RunAdjusted, RunStarted
+from batchrun.runs.observers.adjusted_text import adjusted_text
 from batchrun.runs.observers.progress_lines import status_lines
 from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.view import View
+from batchrun.text import single_line
 
 SECONDS_BETWEEN_LINES = 60.0
 REFRESHES_PER_SECOND = 2
@@ -32,6 +34,10 @@ class Display(Observer):
     def run_started(self, event: RunStarted) -> None:
         with suppress(OSError):
             self._shown.enter_context(self._show(self._view))
+
+    def adjusted(self, event: RunAdjusted) -> None:
+        with suppress(OSError):
+            click.echo(single_line(adjusted_text(event)), err=True)  # above the live lines
 
     def close(self) -> None:
         with suppress(OSError):

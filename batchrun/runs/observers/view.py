@@ -12,10 +12,10 @@ from batchrun.rows.observer import Observer
 from batchrun.runs.observers.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
     """A run in progress: `ledger`, `progress` and `limiter` are current. `before` is the spend of earlier
-    runs."""
+    runs. `job` has the caps and limits in force: it is replaced when somebody changes them."""
 
     job: Job
     server: Server

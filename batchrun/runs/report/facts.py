@@ -1,5 +1,6 @@
 """Reads all that a page says from the journal and the input. The parts of the page are made of it alone."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from batchrun.journal.timeline import (
     runs_of,
 )
 from batchrun.rows.dataset import Dataset, open_dataset
+from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.caching import prices_of
 from batchrun.runs.output import Findings, RowWriter
 from batchrun.runs.reading import ReadableRow, made_attempts, seen_rows
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """`findings` are those of a run's summary. `timeline` and `shown_run` are of the last run with a request.
+    """`findings` are those of a run's summary. `timeline` and `shown_run` are of the last run with a request;
+    `shown_job` has the caps and limits it had in the end, `adjustments` what was set meanwhile.
 
     `read` has rows by kind. `groups` are the estimates by the column `by`, `narrowing` the estimate after
     more and more rows, `forecast` what a further dollar buys. `comparison` is with another job, by `names`.
@@ -54,6 +57,8 @@ class Facts:
     read: dict[str, list[ReadableRow]]
     next_step: str | None
     shown_run: RunRecord | None = None
+    shown_job: Job | None = None
+    adjustments: Sequence[dict[str, Any]] = ()
     timeline: Timeline | None = None
     by: str | None = None
     groups: dict[str, Any] | None = None
@@ -132,7 +137,10 @@ def _with_timeline(facts: Facts, journal: Journal) -> Facts:
         length,
         spent,
     )
-    return replace(facts, shown_run=last, timeline=series)
+    made = made_in(journal, last.run)
+    return replace(
+        facts, shown_run=last, shown_job=in_force(facts.job, made), timeline=series, adjustments=made
+    )
 
 
 def _with_evaluation(facts: Facts, dataset: Dataset, tally: "SampleTally") -> Facts:

@@ -48,7 +48,7 @@ def tiles(facts: Facts) -> list[dict[str, str]]:
 
 def run_blocks(facts: Facts) -> list[Block]:
     """Returns the part's blocks."""
-    return [*_row_blocks(facts), *_charts(facts), *_failures(facts)]
+    return [*_row_blocks(facts), *_charts(facts), *_adjustments(facts), *_failures(facts)]
 
 
 def _row_blocks(facts: Facts) -> Iterator[Block]:
@@ -78,7 +78,7 @@ def _charts(facts: Facts) -> Iterator[Block]:
     yield _spend(facts, series, xs, name)
     yield _pace(facts, series, xs, name)
     axes = Axes((0, xs[-1]), (0, up_to(series.in_flight, 1)), name)
-    most = facts.job.limits.concurrency
+    most = (facts.shown_job or facts.job).limits.concurrency
     levels = [Level("concurrency", "c-cap", most)] if most <= axes.y[1] else []
     flying = Series("in flight", "c-4", [*map(float, series.in_flight)])
     note = "From the moment at which a request is in the journal, so some of them still wait for their turn."
@@ -106,7 +106,7 @@ def _spend(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
 
 def _caps(facts: Facts) -> Iterator[float]:
     """Yields the caps in USD, in terms of the spend over the journal's life."""
-    budget, run = facts.job.budget, facts.shown_run
+    budget, run = (facts.shown_job or facts.job).budget, facts.shown_run
     if budget.usd is not None:
         yield float(budget.usd)
     if budget.usd_per_run is not None and run is not None:
@@ -135,13 +135,28 @@ def _pace(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
     lines = [Series("answers/s", "c-3", series.answered)]
     if any(series.refused):
         lines.append(Series("refused/s (429)", "c-6", series.refused))
-    limit = facts.job.limits.requests_per_minute
+    limit = (facts.shown_job or facts.job).limits.requests_per_minute
     highest = up_to([*series.answered, *series.refused])
     levels = (
         [Level("limit", "c-cap", limit / 60)] if limit is not None and limit / 60 <= FAR * highest else []
     )
     top = up_to([highest / 1.05, *(level.value for level in levels)])
     return chart("Answers and refusals per second", xs, lines, Axes((0, xs[-1]), (0, top), name), levels)
+
+
+def _adjustments(facts: Facts) -> Iterator[Block]:
+    if not facts.adjustments:
+        return
+    rows = [
+        [each["at"][:19].replace("T", " "), each["author"], key, old or "none", new, each["refused"] or "yes"]
+        for each in facts.adjustments
+        for key, (old, new) in each["settings"].items()
+    ]
+    yield table(
+        f"Set while run {facts.adjustments[0]['run']} was going on",
+        ["at, UTC", "by", "key", "before", "after", "taken"],
+        rows,
+    )
 
 
 def _failures(facts: Facts) -> Iterator[Block]:
