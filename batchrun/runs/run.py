@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,15 +10,7 @@ from batchrun.amounts import usd
 from batchrun.client.server import Server
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine.descriptors import possible_concurrency
-from batchrun.engine.ledger import caps_of
-from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.shutdown import ImmediateShutdown, ShutdownRequest, handling_signals
-from batchrun.engine.starting_balance import (
-    committed_spend,
-    spent_on_the_day,
-    starting_ledger,
-    starting_price_list,
-)
 from batchrun.errors import (
     EXIT_DONE,
     EXIT_FAULT,
@@ -32,31 +23,27 @@ from batchrun.errors import (
 from batchrun.job.prices import prices
 from batchrun.job.spec import (
     Job,
-    fingerprint,
     output_path,
-    public_job,
     run_folder,
 )
 from batchrun.journal import Journal, Totals, create_or_open
 from batchrun.journal.checking import check_at_start
 from batchrun.journal.upgrade import remove_copies
-from batchrun.rows.dataset import Dataset, endpoint_identity, keeping_digests, open_dataset
+from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 from batchrun.rows.observer import Observer, RunStarted, combined
 from batchrun.rows.scratch import check_scratch
 from batchrun.rows.unsendable import unsendable_rows
 from batchrun.runs.adjust.record import made_in
-from batchrun.runs.adjust.request import remove_requests
+from batchrun.runs.begin import begin
 from batchrun.runs.changes import accept_change, change_since_last_run
 from batchrun.runs.observers.event_log import EventLog
-from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.prometheus import telemetry_observers
-from batchrun.runs.observers.view import MakeObserver, View
+from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.output import Findings, Metadata, check_output, output_metadata, write_output
 from batchrun.runs.output_record import OutputRecord, keep_record, made_of, unchanged_output
 from batchrun.runs.paths import check_paths
 from batchrun.runs.rest import rest_text
 from batchrun.runs.run_folder import (
-    RunFolder,
     make_run_folder,
     refuse_half_salvaged,
     refuse_rescued,
@@ -79,7 +66,6 @@ from batchrun.stops import Stop
 from batchrun.tables.locations import input_state
 from batchrun.tables.reader import Table
 from batchrun.tables.trial import check_values
-from batchrun.version import __version__
 
 __all__ = ["RowSubset", "Server", "run_job"]
 
@@ -229,55 +215,6 @@ def _refuse_made_up_answers(journal: Journal, server: Server) -> None:
             "The output holds answers that were paid for; a sandbox run would replace them by made-up ones.\n"
             "Give the sandbox run an output of its own with --output."
         )
-
-
-def begin(
-    dataset: Dataset,
-    server: Server,
-    folder: RunFolder,
-    temporary_output: Path | None,
-    journal: Journal,
-    started_at: int,
-    topped_up: bool,
-    part: RowSubset | None,
-    retry_failed: bool,
-    concurrency: int,
-) -> Run:
-    job, sandbox = dataset.job, server.sandbox
-    abandoned_requests = journal.abandon_open_intents(started_at, final=job.retry.in_doubt == "leave")
-    before = journal.totals(sandbox)
-    identity = endpoint_identity(job, sandbox=sandbox)
-    number = journal.start_run(
-        __version__, started_at, sandbox, identity, fingerprint(job), as_json(public_job(job))
-    )
-    remove_requests(folder)
-    ledger = starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up)
-    limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
-    progress = Progress(rows=dataset.table.row_count)
-    return Run(
-        dataset,
-        server,
-        folder,
-        temporary_output,
-        journal,
-        number,
-        started_at,
-        before,
-        abandoned_requests,
-        part,
-        number if retry_failed else 0,
-        ledger,
-        limiter,
-        progress,
-        input_state(dataset.table.files),
-        concurrency,
-        View(job, server, ledger, progress, limiter, before),
-        partial(
-            caps_of,
-            spent=committed_spend(before, starting_price_list(job, sandbox, before)),
-            spent_today=spent_on_the_day(journal, sandbox, started_at),
-        ),
-    )
 
 
 def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
