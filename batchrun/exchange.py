@@ -40,7 +40,7 @@ class BillingStatus(StrEnum):
     UNKNOWN = "unknown"  # may have been billed: its reservation is kept as uncertain spend
 
 
-class RateLimits(msgspec.Struct, frozen=True, gc=False):
+class RateLimits(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Values of a response's rate-limit headers; None for a missing header.
 
     Limits are per minute. `reset_requests` and `reset_tokens` are seconds from now.
@@ -78,7 +78,7 @@ NO_CACHE = CacheUsage()
 TRUNCATING = ("max_tokens", "model_context_window_exceeded")
 
 
-class Completion(msgspec.Struct, frozen=True, gc=False):
+class Completion(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A response's content, decoded once. `text` is None if the request failed permanently.
 
     `cache` has parts of the response's input tokens. `run` is the journal's number for the run that sent the
@@ -98,7 +98,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
 NO_TEXT = Completion("")
 
 
-class Response(msgspec.Struct, frozen=True, gc=False):
+class Response(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A whole message, as received.
 
     `body` is the message as JSON, in one piece even if it was streamed, and `completion` its decoded content.

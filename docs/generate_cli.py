@@ -26,6 +26,7 @@ INTRODUCTION = """\
 | [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |
 | [review](#batchrun-review) | writes rows for a person to check, and says [how many labels are right](labels.md#review) |
+| [worker](#batchrun-worker) | sends requests for a run [on another machine](cluster.md) |
 | [sandbox](#batchrun-sandbox), [schema](#batchrun-schema) | serve the provider's API on this machine; print the schema of job files |
 | [help](#batchrun-help) | show the help of a command |
 

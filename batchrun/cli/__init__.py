@@ -23,6 +23,7 @@ from batchrun.cli.set import set_command
 from batchrun.cli.settle import settle_command
 from batchrun.cli.show import show_command
 from batchrun.cli.status import status_command
+from batchrun.cli.worker import worker_command
 from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, BatchrunError, cause_of
 from batchrun.version import __version__
 
@@ -65,6 +66,7 @@ for command in (
     compare_command,
     review_command,
     sandbox_command,
+    worker_command,
     schema_command,
     help_command,
 ):

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import click
 
-from batchrun.rows.observer import AttemptFailed, Observer, RunStarted
+from batchrun.rows.observer import AttemptFailed, Observer, RunStarted, Worker
 from batchrun.text import single_line
 
 
@@ -16,6 +16,12 @@ class EventLines(Observer):
 
     def attempt_failed(self, event: AttemptFailed) -> None:
         _say(failure_line(event))
+
+    def worker_joined(self, worker: Worker) -> None:
+        _say(f"worker {worker.name} has joined")
+
+    def worker_left(self, worker: Worker, why: str) -> None:
+        _say(f"worker {worker.name} has left, with {worker.in_flight:,} requests in flight: {why}")
 
 
 def failure_line(event: AttemptFailed) -> str:

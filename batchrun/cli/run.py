@@ -1,5 +1,6 @@
 """`batchrun run`."""
 
+import json
 import os
 import sys
 from contextlib import suppress
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 )
 @click.option("--sandbox-latency", default=0.0, metavar="SECONDS", help="Median latency of the sandbox.")
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
+@click.option(
+    "--workers",
+    metavar="local:N|listen[:PORT]",
+    help="Send by N processes on this machine, or by workers that connect; see docs/cluster.md.",
+)
+@click.option("--workers-tls", is_flag=True, help="Encrypt the connections of workers.")
 @click.option("--retry-failed", is_flag=True, help="Send rows again that failed permanently or are invalid.")
 @click.option(
     "--topped-up",
@@ -51,6 +58,8 @@ def run_command(
     sandbox_replies: Path | None,
     sandbox_latency: float,
     local: bool,
+    workers: str | None,
+    workers_tls: bool,
     retry_failed: bool,
     topped_up: bool,
     preview: int,
@@ -72,6 +81,7 @@ def run_command(
     """
     if quiet and verbose:
         raise click.UsageError("give --quiet or --verbose, not both")
+    settings = (*_worker_settings(workers, workers_tls), *settings)
     job = load(job_file, settings, shortcuts, sandbox, local)
 
     with heavy_imports():
@@ -108,6 +118,21 @@ def run_command(
     if preview and not as_json and summary["output_written"]:
         print_preview(job, output_path(job), preview)
     return exit_code
+
+
+def _worker_settings(workers: str | None, tls: bool) -> list[str]:
+    """Returns --workers and --workers-tls as --set takes them. Raises UsageError."""
+    from batchrun.job.workers import split_option
+
+    settings = []
+    if workers is not None:
+        try:
+            table = split_option(workers)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--workers") from None
+        keys = [f"{key}={json.dumps(value)}" for key, value in table.items()]
+        settings.append(f"workers={{{', '.join(keys)}}}")
+    return [*settings, "workers.tls=true"] if tls else settings
 
 
 def _observers(log_file: Path | None, quiet: bool, verbose: bool) -> "list[MakeObserver]":

@@ -49,6 +49,9 @@ class Endpoint:
         self._wire = wire
         self._ids = AnswerIds()
 
+    async def ready(self) -> None:
+        """Returns at once: connections are opened as requests need them."""
+
     async def send(self, body: bytes, begun: Callable[[], None] | None = None) -> Response | Failure:
         """Sends one request once (`body` is its JSON), reads the response. Raises nothing but cancellation.
 

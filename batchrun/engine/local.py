@@ -5,6 +5,7 @@ each request in flight has a task, which takes the next request when its own has
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,9 +35,11 @@ class Sender(Protocol):
 class Engine:
     """One run's tasks. Every method but `run` returns at once, and is called in the event loop's thread."""
 
-    def __init__(self, dispatcher: Dispatcher, sender: Sender) -> None:
+    def __init__(self, dispatcher: Dispatcher, sender: Sender, *, waits: bool = False) -> None:
+        """`waits`: takes no row before `begin` is called."""
         self._dispatcher = dispatcher
         self._sender = sender
+        self._waits = waits
         self._tasks: anyio.abc.TaskGroup
         # Each wakes one task: a request has ended or is durable, or the run was stopped, so that `advance`
         # may get further; requests are held back, so that a task has to wait; the journal has committed.
@@ -63,6 +66,11 @@ class Engine:
         finally:
             self._dispatcher.abandon()
         return self._dispatcher.stopped_by
+
+    def begin(self) -> None:
+        """Takes rows from now on."""
+        self._waits = False
+        self._changed.call()
 
     def stop(self, stop: Stop, drain_seconds: float | None = None) -> None:
         """Prepares nothing more and drains, for `drain_seconds` at most; the first reason counts."""
@@ -93,10 +101,12 @@ class Engine:
 
     async def _prepare(self, source: AsyncIterator[Sequence[Row]]) -> None:
         while (need := self._dispatcher.advance(time.monotonic())) != END:
-            if need == ROWS:
-                await self._fetch(source)
-            else:
+            if need != ROWS:
                 await self._changed.wait(need)
+            elif self._waits:
+                await self._changed.wait(math.inf)
+            else:
+                await self._fetch(source)
 
     async def _fetch(self, source: AsyncIterator[Sequence[Row]]) -> None:
         try:

@@ -4,17 +4,18 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from batchrun.client.endpoint import EndpointSettings, open_endpoint
+from batchrun.client.event_loop import event_loop_options
 from batchrun.client.server import Server
 from batchrun.clock import milliseconds
 from batchrun.engine.accounting import Accounting
@@ -22,22 +23,45 @@ from batchrun.engine.controls import Controls
 from batchrun.engine.dispatcher import Dispatcher, Rules
 from batchrun.engine.ledger import Ledger
 from batchrun.engine.limits.limiter import Limiter
-from batchrun.engine.local import DRAIN_SECONDS, Engine
+from batchrun.engine.local import DRAIN_SECONDS, Engine, Sender
 from batchrun.engine.pricing import PriceList
 from batchrun.engine.shutdown import ShutdownRequest
+from batchrun.errors import BatchrunError
 from batchrun.job.spec import Job
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.rows.active import Row
 from batchrun.rows.observer import Observer
-from batchrun.stops import Stop, by_full_disk, by_moved_journal
+from batchrun.stops import Stop, by_endpoint, by_full_disk, by_moved_journal
 
 T = TypeVar("T")
 
 
+class RunSender(Sender, Protocol):
+    """A sender that may need a while until it can send."""
+
+    async def ready(self) -> None:
+        """Returns once requests can be sent. Raises BatchrunError if they never can."""
+
+
+class OpenSender(Protocol):
+    """Opens a run's sender, whose events the observer hears."""
+
+    def __call__(
+        self, settings: EndpointSettings, observer: Observer, /
+    ) -> AbstractAsyncContextManager[RunSender]: ...
+
+
+def own_connections(
+    settings: EndpointSettings, _observer: Observer
+) -> AbstractAsyncContextManager[RunSender]:
+    """Opens a sender in this process."""
+    return open_endpoint(settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The parts of sending: limits, prices and ledger, the server, and the observer.
+    """The parts of sending: limits, prices and ledger, the server, what sends, and the observer.
 
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
@@ -55,6 +79,7 @@ class Session:
     row_counts: Callable[[], str] = lambda: "{}"
     enough: Callable[[], Stop | None] | None = None
     adjust: Callable[[Controls], Coroutine[Any, Any, None]] | None = None
+    open_sender: OpenSender = own_connections
 
 
 def run_engine(
@@ -71,7 +96,7 @@ def run_engine(
     with holding_room(journal.path.with_name("ballast")) as ballast, closing(chunks):
         return anyio.run(
             partial(_run_engine, session, journal, chunks, shutdown, ballast),
-            backend_options=_event_loop(),
+            backend_options=event_loop_options(),
         )
 
 
@@ -95,7 +120,10 @@ async def _run_engine(
     )
     ended: Stop | Exception | None
     try:
-        async with open_endpoint(session.endpoint) as endpoint, anyio.create_task_group() as tasks:
+        async with (
+            session.open_sender(session.endpoint, session.observer) as sender,
+            anyio.create_task_group() as tasks,
+        ):
             accounting = Accounting(
                 session.run,
                 journal.next_attempt(),
@@ -108,8 +136,9 @@ async def _run_engine(
             dispatcher = Dispatcher(
                 session.rules, accounting, session.limiter, session.observer, session.enough
             )
-            engine = Engine(dispatcher, endpoint)
+            engine = Engine(dispatcher, sender, waits=True)
             controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
+            tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
             tasks.start_soon(controls.stop_in_time)
             if session.adjust is not None:
                 tasks.start_soon(session.adjust, controls)
@@ -125,6 +154,19 @@ async def _run_engine(
     if isinstance(ended, Exception):
         raise ended
     return ended
+
+
+async def _begin_when_ready(engine: Engine, sender: RunSender, outage_seconds: float) -> None:
+    """Has the engine begin once the sender can send; ends the run if it never can."""
+    try:
+        with anyio.move_on_after(outage_seconds) as waiting:
+            await sender.ready()
+    except BatchrunError as error:
+        engine.fail(error)
+        return
+    if waiting.cancelled_caught:
+        engine.stop(by_endpoint(f"No worker has come within {outage_seconds:g} s (retry.outage_seconds)."))
+    engine.begin()
 
 
 async def _in_thread(chunks: Iterator[list[Row]]) -> AsyncIterator[Sequence[Row]]:
@@ -170,11 +212,3 @@ def _interrupt(engine: Engine, stop: Stop) -> None:
         engine.abort(stop=stop)
     else:
         engine.stop(stop, drain_seconds=DRAIN_SECONDS)
-
-
-def _event_loop() -> dict[str, Any]:
-    try:
-        import uvloop  # noqa: F401  # faster, if installed
-    except ImportError:
-        return {}
-    return {"use_uvloop": True}

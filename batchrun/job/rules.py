@@ -14,6 +14,7 @@ from batchrun.job.parameters import BY_ROW, KEYS
 from batchrun.job.presets import is_loopback
 from batchrun.job.prices import prices
 from batchrun.job.spec import Job, output_path, sends_key
+from batchrun.job.workers import check_workers
 from batchrun.tables.endings import STORES, WITH_ENDPOINT, WRITTEN, is_written
 from batchrun.text import without_secrets
 
@@ -52,6 +53,8 @@ def check_job(job: Job, sandbox: bool) -> None:
         _check_reader(job.labels)
     if job.on_finish is not None:
         check_on_finish(job.on_finish)
+    if job.workers is not None:
+        check_workers(job.workers)
     if job.evaluation is not None:
         _check_evaluation(job.evaluation, job.output.order)
 

@@ -22,6 +22,7 @@ from batchrun.job.labels import Labels
 from batchrun.job.on_finish import OnFinish
 from batchrun.job.parameters import BY_ROW, Category
 from batchrun.job.telemetry import Telemetry
+from batchrun.job.workers import Workers
 from batchrun.tables.endings import WRITTEN_IN_WORDS
 from batchrun.text import without_secrets
 
@@ -320,6 +321,7 @@ class JobTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     evaluation: Evaluation | None = None
     on_finish: OnFinish | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
+    workers: Workers | None = None
 
 
 class Job(JobTables, frozen=True, kw_only=True, forbid_unknown_fields=True):

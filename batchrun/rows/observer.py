@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from batchrun.client.request import Request
 from batchrun.errors import BatchrunError
@@ -54,6 +54,20 @@ class RunAdjusted:
     refused: str | None = None
 
 
+class Worker(Protocol):
+    """A process that sends in this one's place. Its counts go on while it is connected."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def ended(self) -> int:
+        """Returns the number of its requests that have ended."""
+
+
 class Observer:
     """Observes a run and doesn't change it. A subclass overrides the methods that it needs.
 
@@ -98,6 +112,12 @@ class Observer:
 
     def throttled(self, waiting: Waiting | None) -> None:
         """What the next request waits for has changed, or until when; None: it doesn't wait."""
+
+    def worker_joined(self, worker: Worker) -> None:
+        """A worker can send."""
+
+    def worker_left(self, worker: Worker, why: str) -> None:
+        """A connection has ended before the run: a worker's, or one that never became a worker's."""
 
     def stopping(self, reason: str) -> None:
         """No more rows are begun; the run waits for the requests in flight."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from batchrun.client.server import Server
 from batchrun.engine.ledger import caps_of
 from batchrun.engine.limits.limiter import Limiter
+from batchrun.engine.session import OpenSender, own_connections
 from batchrun.engine.starting_balance import (
     committed_spend,
     spent_on_the_day,
@@ -35,6 +36,7 @@ def begin(
     part: RowSubset | None,
     retry_failed: bool,
     concurrency: int,
+    open_sender: OpenSender = own_connections,
 ) -> Run:
     """Returns a run that the journal knows as begun. Only the holder of the lock may call this."""
     job, sandbox = dataset.job, server.sandbox
@@ -71,4 +73,5 @@ def begin(
             spent=committed_spend(before, starting_price_list(job, sandbox, before)),
             spent_today=spent_on_the_day(journal, sandbox, started_at),
         ),
+        open_sender,
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from batchrun.amounts import usd
+from batchrun.client.descriptors import possible_concurrency
 from batchrun.client.server import Server
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
-from batchrun.engine.descriptors import possible_concurrency
 from batchrun.engine.shutdown import ImmediateShutdown, ShutdownRequest, handling_signals
 from batchrun.errors import (
     EXIT_DONE,
@@ -62,6 +62,7 @@ from batchrun.runs.summary import (
     summary_of,
     without_output,
 )
+from batchrun.runs.workers import files_of_a_request, senders
 from batchrun.stops import Stop
 from batchrun.tables.locations import input_state
 from batchrun.tables.reader import Table
@@ -99,7 +100,7 @@ def run_job(
     """
     started_at = milliseconds()
     dataset = _checked_input(job, server, table, temporary_output or output_path(job))
-    concurrency = possible_concurrency(job.limits.concurrency, warn, each=2 if server.sandbox else 1)
+    concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))
     with locked(folder, warn=warn):
         refuse_half_salvaged(folder)
@@ -114,19 +115,21 @@ def run_job(
             _refuse_made_up_answers(journal, server)
             if part is None:
                 _announce_change(dataset, journal, server, warn, confirm)
-            run = begin(
-                dataset,
-                server,
-                folder,
-                temporary_output,
-                journal,
-                started_at,
-                topped_up,
-                part,
-                retry_failed,
-                concurrency,
-            )
-            summary = _observed(run, observers, shutdown)
+            with senders(job, server, folder, warn) as open_sender:
+                run = begin(
+                    dataset,
+                    server,
+                    folder,
+                    temporary_output,
+                    journal,
+                    started_at,
+                    topped_up,
+                    part,
+                    retry_failed,
+                    concurrency,
+                    open_sender,
+                )
+                summary = _observed(run, observers, shutdown)
             if summary["exit_code"] != EXIT_FAULT:
                 journal.check_place()
                 with suppress(OSError):

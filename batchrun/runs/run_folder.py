@@ -52,12 +52,21 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def token(self) -> Path:
+        return self.path / "workers.token"
+
+    @property
+    def workers_log(self) -> Path:
+        return self.path / "workers.log"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Returns the files that a run writes."""
         logs = (self.journal.with_name(f"{self.journal.name}{end}") for end in ("-wal", "-shm"))
         copies = copies_of(self.journal)
         small = (self.digests, self.lock, self.log, self.summary, self.output_record)
-        return (self.journal, *logs, *copies, *small)
+        workers = (self.token, self.workers_log)
+        return (self.journal, *logs, *copies, *small, *workers)
 
 
 def make_run_folder(path: Path) -> RunFolder:

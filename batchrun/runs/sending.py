@@ -13,7 +13,7 @@ from batchrun.client.server import Server
 from batchrun.engine.dispatcher import Rules
 from batchrun.engine.ledger import Cap, Ledger
 from batchrun.engine.limits.limiter import Limiter
-from batchrun.engine.session import Session, endpoint_settings, run_engine
+from batchrun.engine.session import OpenSender, Session, endpoint_settings, own_connections, run_engine
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.engine.starting_balance import starting_price_list
 from batchrun.job.budget import Budget
@@ -72,6 +72,7 @@ class Run:
     concurrency: int
     view: View
     caps_of: Callable[[Budget], tuple[Cap, ...]]
+    open_sender: OpenSender = own_connections
 
 
 def send_rows(run: Run, observer: Observer, shutdown: ShutdownRequest) -> Stop | None:
@@ -121,6 +122,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         observer,
         lambda: as_json(run.progress.rows_so_far()),
         adjust=taking(run, observer),
+        open_sender=run.open_sender,
     )
 
 

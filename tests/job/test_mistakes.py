@@ -53,7 +53,7 @@ def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> 
     assert refusal("[zzzz]") == (
         "zzzz: unknown table; tables are "
         "input, prompt, request, endpoint, pricing, limits, retry, budget, output, labels, evaluation, "
-        "on_finish, telemetry"
+        "on_finish, telemetry, workers"
     )
 
 

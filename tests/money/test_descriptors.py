@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from batchrun.engine import descriptors
+from batchrun.client import descriptors
 from batchrun.errors import StorageError
 
 

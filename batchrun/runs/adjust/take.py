@@ -7,15 +7,16 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from batchrun.client.descriptors import possible_concurrency
 from batchrun.clock import milliseconds
 from batchrun.engine.controls import Controls
-from batchrun.engine.descriptors import possible_concurrency
 from batchrun.errors import BatchrunError, UsageError
 from batchrun.job.adjusting import adjusted, read_adjustments, value_text
 from batchrun.job.spec import Job
 from batchrun.journal.adjustments import Adjustment
 from batchrun.rows.observer import Observer, RunAdjusted
 from batchrun.runs.adjust.request import STOP, Request, take_requests
+from batchrun.runs.workers import files_of_a_request
 from batchrun.stops import by_request
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _new_concurrency(run: "Run", job: Job) -> int | None:
     if wanted == before:
         return None
     trouble: list[str] = []
-    possible = possible_concurrency(wanted, trouble.append, each=2 if run.server.sandbox else 1)
+    possible = possible_concurrency(wanted, trouble.append, each=files_of_a_request(job, run.server))
     if trouble and wanted > before:
         raise UsageError(f"{trouble[0][:1].upper()}{trouble[0][1:]}.")
     return possible

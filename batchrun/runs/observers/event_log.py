@@ -13,7 +13,7 @@ import msgspec
 
 from batchrun.clock import instant, milliseconds
 from batchrun.errors import BatchrunError, cause_of, unwritable
-from batchrun.rows.observer import AttemptFailed, Observer, RunAdjusted, RunStarted
+from batchrun.rows.observer import AttemptFailed, Observer, RunAdjusted, RunStarted, Worker
 
 LARGEST_BYTES = 10 * 2**20
 OLDER_LOGS = 2
@@ -47,6 +47,14 @@ class EventLog(Observer):
 
     def adjusted(self, event: RunAdjusted) -> None:
         self._write("run adjusted", author=event.author, settings=event.settings, refused=event.refused)
+
+    def worker_joined(self, worker: Worker) -> None:
+        self._write("worker joined", worker=worker.name)
+
+    def worker_left(self, worker: Worker, why: str) -> None:
+        self._write(
+            "worker left", worker=worker.name, why=why, requests=worker.ended, in_flight=worker.in_flight
+        )
 
     def run_ended(self, run: int, summary: Mapping[str, Any]) -> None:
         self._write("run ended", run=run, **summary)

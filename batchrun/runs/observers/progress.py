@@ -9,7 +9,7 @@ from typing import Any
 from batchrun.client.request import Request
 from batchrun.errors import BatchrunError
 from batchrun.exchange import Waiting
-from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned
+from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned, Worker
 from batchrun.rows.result import FAILED, INVALID, RowResult
 
 
@@ -21,8 +21,8 @@ class Progress(Observer):
     rows wait for another row's response, `to_share` of them, or took it; `answers` counts this run's,
     including `invalid` ones. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and
     may have a `forecast` for people. `blocked_by` names the cap that the next request waits for, `waiting`
-    says what else it waits for, and until when. `stopping_for` says why no more rows are begun while requests
-    in flight drain.
+    says what else it waits for, and until when. `workers` are connected. `stopping_for` says why no more rows
+    are begun while requests in flight drain.
     """
 
     rows: int | None = None
@@ -48,6 +48,7 @@ class Progress(Observer):
     waiting: Waiting | None = None
     last_error: str | None = None
     stopping_for: str | None = None
+    workers: list[Worker] = field(default_factory=list)
     writing: bool = False
     started: float = field(default_factory=time.monotonic)
     _waiting_for: Counter[bytes] = field(default_factory=Counter)
@@ -112,6 +113,12 @@ class Progress(Observer):
 
     def throttled(self, waiting: Waiting | None) -> None:
         self.waiting = waiting
+
+    def worker_joined(self, worker: Worker) -> None:
+        self.workers = [*self.workers, worker]  # a new list: another thread may be reading this one
+
+    def worker_left(self, worker: Worker, why: str) -> None:
+        self.workers = [each for each in self.workers if each is not worker]
 
     def stopping(self, reason: str) -> None:
         self.stopping_for = reason

@@ -11,6 +11,7 @@ from typing import Literal
 from batchrun.amounts import usd_text
 from batchrun.exchange import Waiting
 from batchrun.job.caps import SECONDS
+from batchrun.rows.observer import Worker
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.rates import RateMeter, Speed, rows_a_second, seconds_to_next
 from batchrun.runs.observers.view import View
@@ -18,6 +19,7 @@ from batchrun.text import single_line
 
 MOST_BAR = 30
 LEAST_BAR = 6
+_MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,25 @@ def _pace(view: View, speed: Speed, now: float) -> list[Part]:
     else:
         parts.append(Part(f"{speed.tokens:,.0f} tokens/s", 7))
     parts.append(Part(f"{progress.in_flight:,} in flight", 6))
+    if view.job.workers is not None:
+        parts.append(Part(_workers(progress.workers), 2))
     if progress.by_error:
         kinds = ", ".join(f"{code} x{n:,}" for code, n in progress.by_error.most_common(3))
         parts.append(Part(f"retried {progress.retried:,}, errors: {kinds}", 5))
     if progress.last_error and not _is_in_trouble(progress):
         parts.append(Part(f"last error: {single_line(progress.last_error)}", 8))
     return parts
+
+
+def _workers(workers: Sequence[Worker]) -> str:
+    """Returns the number of workers, and how many requests each has sent to their end."""
+    if not workers:
+        return "no worker is connected"
+    ended = [worker.ended for worker in workers]
+    each = " + ".join(f"{number:,}" for number in ended)
+    if len(ended) > _MOST_SHOWN:
+        each = f"{min(ended):,} to {max(ended):,} each"
+    return f"{len(workers)} worker{'' if len(workers) == 1 else 's'}: {each} requests"
 
 
 def _limit(view: View, speed: Speed) -> str:

@@ -18,7 +18,7 @@ def possible_concurrency(wanted: int, warn: Callable[[str], object], *, each: in
     StorageError if none is.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    if soft == resource.RLIM_INFINITY or not each:
         return wanted
     others = _open_now() + SPARE
     needed = others + each * wanted

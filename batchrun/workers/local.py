@@ -1,0 +1,96 @@
+"""Worker processes on this machine."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from batchrun.errors import BatchrunError, StorageError
+
+_SECONDS_BETWEEN_STARTS = 1.0
+_ENDING_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def local_workers(
+    number: int,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log: Path,
+    failed: Callable[[BatchrunError], None],
+) -> AsyncIterator[None]:
+    """Runs `number` processes of `batchrun worker` with these arguments; one that ends is started again.
+
+    What they print is appended to `log`. At the end they have a moment to end by themselves.
+    """
+    processes: set[subprocess.Popen[bytes]] = set()
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+
+        async def keep_running() -> None:
+            while True:
+                process = _started(arguments, environment, output.fileno())
+                processes.add(process)
+                code = await _ended(process)
+                processes.discard(process)
+                failed(
+                    StorageError(
+                        f"A worker process ended with exit code {code}; {log} says why.\n"
+                        "Next: fix the cause, then run the same command."
+                    )
+                )
+                await anyio.sleep(_SECONDS_BETWEEN_STARTS)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(number):
+                    tasks.start_soon(keep_running)
+                try:
+                    yield
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_end, processes)
+
+
+def _started(arguments: list[str], environment: Mapping[str, str], output: int) -> "subprocess.Popen[bytes]":
+    # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "batchrun", "worker", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=dict(environment),
+        start_new_session=True,
+    )
+
+
+async def _ended(process: "subprocess.Popen[bytes]") -> int:
+    # A limiter of its own: the default one's places are needed by the run's threads.
+    return await anyio.to_thread.run_sync(
+        process.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+    )
+
+
+def _end(processes: "set[subprocess.Popen[bytes]]") -> None:
+    until = time.monotonic() + _ENDING_SECONDS
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+        process.kill()
+        process.wait()
+
+
+def without_key(environment: Mapping[str, str], variable: str, key: str | None) -> dict[str, str]:
+    """Returns the variables of `environment` that don't hold the key."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != variable and (not key or key not in value)
+    }
