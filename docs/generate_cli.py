@@ -22,6 +22,7 @@ INTRODUCTION = """\
 | [status](#batchrun-status), [export](#batchrun-export) | print the state of a job; write the output from the journal |
 | [show](#batchrun-show) | prints [rows to read](looking.md): prompt, answer, label, reason, cost |
 | [report](#batchrun-report) | writes [a page about a job](looking.md#a-page-about-a-job) as one HTML file |
+| [view](#batchrun-view) | shows jobs in the browser, [live](looking.md#a-live-page), with a table of all rows |
 | [set](#batchrun-set) | sets [caps and limits of the run that is going on](#changing-a-run-that-is-going-on), or lets it stop |
 | [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |

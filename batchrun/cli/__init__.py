@@ -23,6 +23,7 @@ from batchrun.cli.set import set_command
 from batchrun.cli.settle import settle_command
 from batchrun.cli.show import show_command
 from batchrun.cli.status import status_command
+from batchrun.cli.view import view_command
 from batchrun.cli.worker import worker_command
 from batchrun.errors import EXIT_FAULT, EXIT_SIGINT, BatchrunError, cause_of
 from batchrun.version import __version__
@@ -59,6 +60,7 @@ for command in (
     status_command,
     show_command,
     report_command,
+    view_command,
     set_command,
     settle_command,
     export_command,

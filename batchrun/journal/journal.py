@@ -166,7 +166,7 @@ class Journal:
         """Returns the first unused attempt number."""
         with translated_errors(self.path):
             (newest,) = self.connection.execute("SELECT ifnull(max(attempt), 0) FROM attempts").fetchone()
-            return max([int(newest), *(intent.attempt for intent in self._open_intents())]) + 1
+            return max([int(newest), *(intent.attempt for intent in self.open_intents())]) + 1
 
     def latest_start(self) -> int:
         """Returns the time of the newest attempt, in milliseconds since 1970 UTC; 0 before the first."""
@@ -292,10 +292,10 @@ class Journal:
             def counts(part: Group | Intent, day: int) -> bool:
                 return part.run not in others and day >= first_day and (run is None or part.run == run)
 
-            sums = {group: part for group, part in self._sums().items() if counts(group, group.day)}
+            sums = {group: part for group, part in self.sums().items() if counts(group, group.day)}
             in_flight = [
                 intent
-                for intent in self._open_intents()
+                for intent in self.open_intents()
                 if counts(intent, intent.started_at // MILLISECONDS_PER_DAY)
             ]
             wanted = f"run NOT IN ({_listed(others)})" + ("" if run is None else f" AND run = {run:d}")
@@ -307,7 +307,7 @@ class Journal:
         """Returns what `balance.lowest_balance` does, for one kind of runs."""
         with translated_errors(self.path), transaction(self.connection):
             others = self._other_runs(sandbox)
-            sums = {group: part for group, part in self._sums().items() if group.run not in others}
+            sums = {group: part for group, part in self.sums().items() if group.run not in others}
             return lowest_balance(sums, self._uncertain(sandbox))
 
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
@@ -356,12 +356,14 @@ class Journal:
         others = self.connection.execute("SELECT run FROM runs WHERE sandbox <> ?", (int(sandbox),))
         return {run for (run,) in others}
 
-    def _sums(self) -> SumsByGroup:
+    def sums(self) -> SumsByGroup:
+        """Returns the sums over the attempts of all runs. Raises JournalError where one is damaged."""
         if self.format < FORMAT:
             return sum_up(read_numbers(self.connection, self.path))
         return read_sums(self.connection, self.path)
 
-    def _open_intents(self) -> list[Intent]:
+    def open_intents(self) -> list[Intent]:
+        """Returns the intents without an outcome. Raises JournalError where one is damaged."""
         if self.format < FORMAT:
             return former_intents(self.connection)
         return open_intents(self.connection, self.path)

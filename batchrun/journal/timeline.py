@@ -1,11 +1,14 @@
 """Reads what happened when: the runs, and the attempts of one run summed over intervals of time."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from batchrun.journal.connection import translated_errors
+from batchrun.journal.connection import transaction, translated_errors
 from batchrun.journal.journal import Journal
+from batchrun.journal.records import Outcome
+from batchrun.journal.totals import Sums
 
 
 class RunRecord(msgspec.Struct, frozen=True, gc=False):
@@ -21,10 +24,10 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     job: str
     exit_code: int | None
     reason: str | None
-    requests: int
-    answered: int
-    nano_usd: int
-    uncertain_nano_usd: int
+    requests: int = 0
+    answered: int = 0
+    nano_usd: int = 0
+    uncertain_nano_usd: int = 0
 
 
 class Interval(NamedTuple):
@@ -48,17 +51,27 @@ class FailureKind(NamedTuple):
 
 def runs_of(journal: Journal, sandbox: bool) -> list[RunRecord]:
     """Returns the runs of one kind (sandbox or not), the oldest first. Raises JournalError."""
-    with translated_errors(journal.path):
+    with translated_errors(journal.path), transaction(journal.connection):
         found = journal.connection.execute(
-            "SELECT run, version, started_at, finished_at, job, exit_code, reason, ifnull(requests, 0),"
-            " ifnull(answered, 0), ifnull(settled, 0), ifnull(uncertain, 0) FROM runs LEFT JOIN"
-            " (SELECT run, count(*) AS requests, sum(outcome = 'answered') AS answered,"
-            " sum(CASE outcome WHEN 'answered' THEN nano_usd END) AS settled,"
-            " sum(CASE outcome WHEN 'uncertain' THEN nano_usd END) AS uncertain FROM attempts GROUP BY run)"
-            " USING (run) WHERE sandbox = ? ORDER BY run",
+            "SELECT run, version, started_at, finished_at, job, exit_code, reason FROM runs"
+            " WHERE sandbox = ? ORDER BY run",
             (int(sandbox),),
         ).fetchall()
-    return [RunRecord(*row) for row in found]
+        sums: dict[tuple[int, str], Sums] = {}
+        for group, part in journal.sums().items():
+            key = group.run, group.outcome
+            sums[key] = sums.get(key, Sums()).plus(part)
+    return [msgspec.structs.replace(RunRecord(*row), **_sums_of(sums, row[0])) for row in found]
+
+
+def _sums_of(sums: Mapping[tuple[int, str], Sums], run: int) -> dict[str, int]:
+    answered, refused, uncertain = (sums.get((run, outcome), Sums()) for outcome in Outcome)
+    return {
+        "requests": answered.requests + refused.requests + uncertain.requests,
+        "answered": answered.requests,
+        "nano_usd": answered.nano_usd,
+        "uncertain_nano_usd": uncertain.nano_usd,
+    }
 
 
 def last_answer_at(journal: Journal, run: int) -> int | None:
@@ -96,12 +109,16 @@ def begins_by_interval(journal: Journal, run: int, start: int, width: int) -> di
         )
 
 
-def failure_kinds(journal: Journal, sandbox: bool) -> list[FailureKind]:
-    """Returns the attempts of one kind of runs that brought no answer, the commonest kind first."""
+def failure_kinds(journal: Journal, sandbox: bool, without: int = 0) -> list[FailureKind]:
+    """Returns the attempts of one kind of runs that brought no answer, the commonest kind first.
+
+    Those of the run `without` are left out.
+    """
     with translated_errors(journal.path):
         found = journal.connection.execute(
             "SELECT ifnull(error_code, 'unknown'), count(*), sum(final), ifnull(max(error), '') FROM attempts"
-            " JOIN runs USING (run) WHERE outcome <> 'answered' AND sandbox = ? GROUP BY 1 ORDER BY 2 DESC",
-            (int(sandbox),),
+            " JOIN runs USING (run) WHERE outcome <> 'answered' AND sandbox = ? AND run <> ?"
+            " GROUP BY 1 ORDER BY 2 DESC",
+            (int(sandbox), without),
         ).fetchall()
     return [FailureKind(*row) for row in found]

@@ -91,6 +91,23 @@ class Dataset:
                 yield maker.chunk(first, batch, names)
                 first += batch.num_rows
 
+    def chunk_with(self, index: int, journal: Journal) -> Chunk | None:
+        """Returns a chunk that has the row with this index; None where the input is shorter.
+
+        Renders that row alone, except where each occurrence of a request is sent separately.
+        """
+        if self._separately:
+            chunks = self.chunks(journal=journal)
+            return next((chunk for chunk in chunks if index < chunk.first + len(chunk.digests)), None)
+        first, names = 0, self.table.schema.names
+        for batch in self.table.batches([*names, *self.table.sources(names)], self.rows_in_a_chunk):
+            if index < first + batch.num_rows:
+                occurrences, former = self._occurrences(), self._former(journal)
+                maker = ChunkMaker(self.table, self.builder, occurrences, former, None)
+                return maker.chunk(index, batch.slice(index - first, 1), names)
+            first += batch.num_rows
+        return None
+
     @property
     def _separately(self) -> bool:
         return self.job.output.duplicates == "separate"

@@ -1,12 +1,14 @@
 """The state of a job, from its journal alone, also during a run."""
 
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import msgspec
 
 from batchrun.clock import instant, milliseconds
 from batchrun.job.spec import Job, run_folder
-from batchrun.journal import Totals
+from batchrun.journal import Journal, Totals
 from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.run_folder import RunFolder, open_journal_of
 from batchrun.runs.run_lock import is_locked
@@ -26,21 +28,25 @@ def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     them have been compared with the journal, the counts may be a second old, and `ok` has all answers of
     earlier runs.
     """
-    journal = open_journal_of(job)
-    try:
-        life = journal.totals(sandbox)
-        last, other = journal.last_run(sandbox), journal.last_run(not sandbox)
-        settled = journal.last_run(sandbox, settlement=True)
-        a_minute_ago = milliseconds() - SECONDS_OF_RATE * 1000
-        lately = of_last = journal.answers_since(a_minute_ago, sandbox)
-        is_newest = last is not None and (other is None or other["run"] < last["run"])
-        running = last is not None and is_newest and last["finished_at"] is None and is_locked(job)
-        if last is not None and running and last["started_at"] > a_minute_ago:
-            of_last = journal.answers_since(last["started_at"], sandbox)
-        counts = journal.last_row_counts(sandbox)
-        adjustments = [] if last is None else made_in(journal, last["run"])
-    finally:
-        journal.close()
+    with closing(open_journal_of(job)) as journal:
+        return read_status(job, journal, lambda instant: journal.answers_since(instant, sandbox), sandbox)
+
+
+def read_status(
+    job: Job, journal: Journal, answers_since: Callable[[int], int], sandbox: bool
+) -> dict[str, Any]:
+    """Returns the status from an open journal. `answers_since` counts the answers since an instant."""
+    life = journal.totals(sandbox)
+    last, other = journal.last_run(sandbox), journal.last_run(not sandbox)
+    a_minute_ago = milliseconds() - SECONDS_OF_RATE * 1000
+    lately = of_last = answers_since(a_minute_ago)
+    is_newest = last is not None and (other is None or other["run"] < last["run"])
+    running = last is not None and is_newest and last["finished_at"] is None and is_locked(job)
+    if last is not None and running and last["started_at"] > a_minute_ago:
+        of_last = answers_since(last["started_at"])
+    settled = journal.last_run(sandbox, settlement=True)
+    counts = journal.last_row_counts(sandbox)
+    adjustments = [] if last is None else made_in(journal, last["run"])
     rows = None if counts is None else msgspec.json.decode(counts)
     reasons = {} if rows is None else rows.pop("reasons", {})
     if running:

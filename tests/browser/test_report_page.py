@@ -1,7 +1,8 @@
 """The report in a real browser: `make test-browser`, with Debian's chromium."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from batchrun.job.file import load_job
 from batchrun.runs.report.write import write_report
 from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings
+from tests.browser.conftest import Watched
 from tests.looking.conftest import finish, sandbox
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 ROOT = Path(__file__).parents[2]
@@ -25,23 +26,6 @@ BY = {"sentiment": "language", "tickets": "channel", "questions": "topic"}
 Pages = dict[str, tuple[Path, dict[str, Any]]]
 
 __all__ = ["sandbox"]
-
-
-class Watched:
-    """A page in the browser, with what it asked for and what it complained about."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-
-    def open(self, path: Path, anchor: str = "") -> Any:
-        self.page.goto(f"{path.as_uri()}{anchor}")
-        return self.page
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +57,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(pages: Pages, hostile: Path) -> Iterator[Any]:
+def browser(
+    pages: Pages, hostile: Path, chromium: Callable[[], AbstractContextManager[Any]]
+) -> Iterator[Any]:
     """Started after the runs that make the pages: its event loop holds this thread."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=chromium)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -96,7 +77,7 @@ def test_an_example_job_s_page_asks_for_nothing_and_complains_of_nothing(
     name: str, pages: Pages, watched: Watched
 ) -> None:
     path, summary = pages[name]
-    page = watched.open(path)
+    page = watched.open(path.as_uri())
     assert watched.complaints == []
     assert watched.requests == [path.as_uri()]
     spend = page.locator("section.block", has=page.get_by_role("heading", name="Spend, USD", exact=True))
@@ -116,7 +97,7 @@ def test_nothing_is_cut_off_and_axe_finds_no_serious_violation(
         color_scheme=theme,
         bypass_csp=True,  # for axe alone
     )
-    page = Watched(context.new_page()).open(pages["questions"][0])
+    page = Watched(context.new_page()).open(pages["questions"][0].as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator("details.row").first.evaluate("row => { row.open = true; }")
     found = axe.Axe().run(page).response["violations"]
@@ -126,7 +107,7 @@ def test_nothing_is_cut_off_and_axe_finds_no_serious_violation(
 
 
 def test_hostile_texts_are_shown_and_do_nothing(hostile: Path, watched: Watched) -> None:
-    page = watched.open(hostile)
+    page = watched.open(hostile.as_uri())
     page.locator("details.row").evaluate_all("rows => rows.forEach(row => { row.open = true; })")
     shown = page.locator("#read").inner_text()
     assert "<script>alert(1)</script>" in shown
@@ -138,7 +119,7 @@ def test_hostile_texts_are_shown_and_do_nothing(hostile: Path, watched: Watched)
 
 
 def test_the_policy_stops_a_script_that_is_not_the_page_s(hostile: Path, watched: Watched) -> None:
-    page = watched.open(hostile)
+    page = watched.open(hostile.as_uri())
     page.evaluate(
         "() => { const added = document.createElement('script');"
         " added.textContent = 'document.title = \"taken over\"'; document.body.append(added); }"
@@ -148,7 +129,7 @@ def test_the_policy_stops_a_script_that_is_not_the_page_s(hostile: Path, watched
 
 
 def test_the_filter_hides_rows_without_the_text(hostile: Path, watched: Watched) -> None:
-    page = watched.open(hostile)
+    page = watched.open(hostile.as_uri())
     every = page.locator("details.row:visible").count()
     page.get_by_label("Show rows with").fill("HATE")
     assert page.locator("details.row:visible").count() == 1
@@ -158,10 +139,10 @@ def test_the_filter_hides_rows_without_the_text(hostile: Path, watched: Watched)
 
 
 def test_a_cell_of_the_confusion_matrix_opens_its_row(hostile: Path, watched: Watched) -> None:
-    page = watched.open(hostile)
+    page = watched.open(hostile.as_uri())
     page.locator('a[href="#disagree-1"]').click()
     assert page.locator("#disagree-1 pre").first.is_visible()
-    page = watched.open(hostile, "#failed-11")
+    page = watched.open(f"{hostile.as_uri()}#failed-11")
     assert page.locator("#failed-11 .reason").is_visible()
 
 

@@ -5,12 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from batchrun.client.templates import no_such_column
-from batchrun.clock import instant, milliseconds
+from batchrun.clock import milliseconds
 from batchrun.errors import UsageError
-from batchrun.job.spec import Job, run_folder
+from batchrun.job.spec import Job
 from batchrun.journal import Journal
 from batchrun.journal.timeline import (
     FailureKind,
@@ -28,7 +26,7 @@ from batchrun.runs.output import Findings, RowWriter
 from batchrun.runs.reading import ReadableRow, made_attempts, seen_rows
 from batchrun.runs.report.tally import Tally, rows_to_read
 from batchrun.runs.report.timeline import Timeline, interval_width, timeline
-from batchrun.runs.run_folder import RunFolder, open_journal_of
+from batchrun.runs.run_folder import open_journal_of
 from batchrun.runs.status import status_of
 from batchrun.tables.reader import Table
 
@@ -36,13 +34,13 @@ if TYPE_CHECKING:
     from batchrun.evaluation.sample import SampleTally
 
 
-@dataclass(frozen=True)
-class Facts:
-    """`findings` are those of a run's summary. `timeline` and `shown_run` are of the last run with a request;
-    `shown_job` has the caps and limits it had in the end, `adjustments` what was set meanwhile.
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the part "Run" says, which the journal alone knows. `findings` are those of a run's summary.
 
-    `read` has rows by kind. `groups` are the estimates by the column `by`, `narrowing` the estimate after
-    more and more rows, `forecast` what a further dollar buys. `comparison` is with another job, by `names`.
+    `timeline` and `shown_run` are of the last run with a request; `shown_job` has the caps and limits it had
+    in the end, `adjustments` what was set meanwhile, `rows_of_run` is how many rows it ended. `usd_at_worst`
+    is the mean worst case of a row's first request, 0 where it isn't known.
     """
 
     job: Job
@@ -53,13 +51,27 @@ class Facts:
     findings: Findings
     runs: list[RunRecord]
     failures: list[FailureKind]
-    tally: Tally
-    read: dict[str, list[ReadableRow]]
     next_step: str | None
     shown_run: RunRecord | None = None
     shown_job: Job | None = None
     adjustments: Sequence[dict[str, Any]] = ()
     timeline: Timeline | None = None
+    rows_of_run: int | None = None
+    usd_at_worst: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(RunFacts):
+    """All that a page says.
+
+    `columns` are the input's. `read` has rows by kind. `groups` are the estimates by the column `by`,
+    `narrowing` the estimate after more and more rows, `forecast` what a further dollar buys. `comparison` is
+    with another job, by `names`.
+    """
+
+    tally: Tally
+    columns: list[str]
+    read: dict[str, list[ReadableRow]]
     by: str | None = None
     groups: dict[str, Any] | None = None
     narrowing: list[dict[str, float]] | None = None
@@ -96,22 +108,14 @@ def facts_of(job: Job, *, sandbox: bool = False, table: Table | None = None, by:
             runs=runs,
             failures=failure_kinds(journal, sandbox),
             tally=tally,
+            columns=dataset.table.schema.names,
             read=rows_to_read(tally, lambda digests: made_attempts(journal, digests)),
-            next_step=_next_step(job, runs),
+            next_step=status["last_run"]["next_step"],
+            usd_at_worst=tally.usd_at_worst,
             by=by,
         )
         facts = _with_timeline(facts, journal)
     return facts if writer.tally is None else _with_evaluation(facts, dataset, writer.tally)
-
-
-def _next_step(job: Job, runs: list[RunRecord]) -> str | None:
-    """Returns what the summary of the last run advises; None where there is no such summary."""
-    try:
-        summary = msgspec.json.decode(RunFolder(run_folder(job)).summary.read_bytes())
-        is_last = summary["started_at"] == instant(runs[-1].started_at)
-        return str(summary["next_step"]) if is_last and summary["next_step"] else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def _label_columns(dataset: Dataset) -> tuple[str, ...]:
@@ -137,9 +141,15 @@ def _with_timeline(facts: Facts, journal: Journal) -> Facts:
         length,
         spent,
     )
+    of_run = facts.tally.by_run.get(last.run)
     made = made_in(journal, last.run)
     return replace(
-        facts, shown_run=last, shown_job=in_force(facts.job, made), timeline=series, adjustments=made
+        facts,
+        shown_run=last,
+        shown_job=in_force(facts.job, made),
+        timeline=series,
+        adjustments=made,
+        rows_of_run=None if of_run is None else of_run.rows,
     )
 
 

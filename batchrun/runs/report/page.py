@@ -1,6 +1,7 @@
 """A page from plain values: one HTML file that loads nothing and runs nothing but its own short script."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -40,7 +41,12 @@ def _text(name: str) -> str:
 
 @cache
 def _templates() -> minijinja.Environment:
-    environment = minijinja.Environment(loader=_text)
+    return templates(_text)
+
+
+def templates(load: Callable[[str], str | None]) -> minijinja.Environment:
+    """Returns templates that escape every text in them, with the filter `plain` for texts of others."""
+    environment = minijinja.Environment(loader=load)
     environment.add_filter("plain", _plain)
     return environment
 

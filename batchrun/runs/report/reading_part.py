@@ -25,7 +25,7 @@ def reading_parts(read: Mapping[str, Sequence[ReadableRow]]) -> list[Reading]:
     most = text_bytes(sum(map(_texts_of, every)))
     same = _same(sorted(map(_line, every)))
     return [
-        {"kind": kind, "title": KINDS[kind], "rows": [_row(kind, row, most, same) for row in rows]}
+        {"kind": kind, "title": KINDS[kind], "rows": [row_values(kind, row, most, same) for row in rows]}
         for kind, rows in read.items()
     ]
 
@@ -49,8 +49,11 @@ def _same(lines: Sequence[str]) -> int:
     return next((place for place, (a, b) in pairs if a != b), 0)
 
 
-def _row(kind: str, row: ReadableRow, most: int, same: int) -> Reading:
-    """Returns a row for the template. The first `same` characters of all prompts are the same."""
+def row_values(kind: str, row: ReadableRow, most: int, same: int = 0) -> Reading:
+    """Returns a row for the template, its texts cut to `most` bytes.
+
+    The first `same` characters of all prompts are the same.
+    """
     return {
         "id": f"{kind}-{row['row']}",
         "row": f"{row['row']:,}",

@@ -7,7 +7,7 @@ from batchrun.clock import instant
 from batchrun.rows.result import STATUSES
 from batchrun.runs.report.blocks import Block, bars, chart, percent, significant, table, usd
 from batchrun.runs.report.charts import Axes, Level, Series, number, time_scale, up_to
-from batchrun.runs.report.facts import Facts
+from batchrun.runs.report.facts import Facts, RunFacts
 from batchrun.runs.report.timeline import Timeline
 from batchrun.runs.summary import as_it_stands
 
@@ -15,7 +15,7 @@ FAR = 10
 """A cap of more than this many times the spend is not in the chart: it would make a flat line of the rest."""
 
 
-def banner(facts: Facts) -> dict[str, str | None]:
+def banner(facts: RunFacts) -> dict[str, str | None]:
     """Returns why the last run ended and what to do next, with a level for its color."""
     last = facts.status["last_run"]
     stands = as_it_stands(facts.rows, facts.findings["reasons"])
@@ -26,7 +26,7 @@ def banner(facts: Facts) -> dict[str, str | None]:
     return {"level": level, "reason": reason, "next_step": facts.next_step or stands.next_step}
 
 
-def tiles(facts: Facts) -> list[dict[str, str]]:
+def tiles(facts: RunFacts) -> list[dict[str, str]]:
     """Returns the few numbers at the top."""
     rows, spent, requests = facts.rows, facts.status["usd"], facts.status["requests"]
     cap = "" if spent["budget"] is None else f" of {number(spent['budget'])}"
@@ -46,12 +46,12 @@ def tiles(facts: Facts) -> list[dict[str, str]]:
     return [{"value": value, "name": name} for value, name in found]
 
 
-def run_blocks(facts: Facts) -> list[Block]:
+def run_blocks(facts: RunFacts) -> list[Block]:
     """Returns the part's blocks."""
     return [*_row_blocks(facts), *_charts(facts), *_adjustments(facts), *_failures(facts)]
 
 
-def _row_blocks(facts: Facts) -> Iterator[Block]:
+def _row_blocks(facts: RunFacts) -> Iterator[Block]:
     rows = facts.rows
     shared = f"{number(rows['shared'])} rows share another row's answer." if rows["shared"] else None
     counts = [
@@ -64,11 +64,11 @@ def _row_blocks(facts: Facts) -> Iterator[Block]:
         yield bars(
             "Rows by reason",
             ["reason", "rows", "first row"],
-            [(code, reason["rows"], [reason["rows"], reason["example"]]) for code, reason in reasons],
+            [(code, reason["rows"], [reason["rows"], reason.get("example")]) for code, reason in reasons],
         )
 
 
-def _charts(facts: Facts) -> Iterator[Block]:
+def _charts(facts: RunFacts) -> Iterator[Block]:
     series, run = facts.timeline, facts.shown_run
     if series is None or run is None:
         return
@@ -85,10 +85,10 @@ def _charts(facts: Facts) -> Iterator[Block]:
     yield chart("Requests in flight", xs, [flying], axes, levels, note)
 
 
-def _spend(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
+def _spend(facts: RunFacts, series: Timeline, xs: list[float], name: str) -> Block:
     settled = series.settled
     committed = [a + b for a, b in zip(settled, series.uncertain, strict=True)]
-    worst = facts.tally.usd_at_worst
+    worst = facts.usd_at_worst
     reserved = [sum_ + flying * worst for sum_, flying in zip(committed, series.in_flight, strict=True)]
     lines = [Series("settled", "c-1", settled, [0.0] * len(xs))]
     if series.uncertain[-1]:
@@ -104,7 +104,7 @@ def _spend(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
     return chart("Spend, USD", xs, lines, axes, caps, " ".join(filter(None, notes)) or None)
 
 
-def _caps(facts: Facts) -> Iterator[float]:
+def _caps(facts: RunFacts) -> Iterator[float]:
     """Yields the caps in USD, in terms of the spend over the journal's life."""
     budget, run = (facts.shown_job or facts.job).budget, facts.shown_run
     if budget.usd is not None:
@@ -115,7 +115,7 @@ def _caps(facts: Facts) -> Iterator[float]:
         yield before + float(budget.usd_per_run)
 
 
-def _forecast(facts: Facts) -> str | None:
+def _forecast(facts: RunFacts) -> str | None:
     """Returns what the pending rows would cost and take, from the rows and the pace so far."""
     pending, run = facts.rows["pending"], facts.shown_run
     ended = facts.rows["total"] - pending
@@ -124,14 +124,13 @@ def _forecast(facts: Facts) -> str | None:
         return None
     about = usd(spent / ended * pending)
     cost = f"The {number(pending)} pending rows would cost about {about} at the mean so far"
-    of_run = facts.tally.by_run.get(run.run)
-    if of_run is None:
+    if not facts.rows_of_run:
         return f"{cost}."
-    unit, scaled = time_scale(seconds := pending * facts.timeline.ends[-1] / of_run.rows)
+    unit, scaled = time_scale(seconds := pending * facts.timeline.ends[-1] / facts.rows_of_run)
     return f"{cost}, and take about {number(significant(scaled(seconds), 2))} {unit} at this run's pace."
 
 
-def _pace(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
+def _pace(facts: RunFacts, series: Timeline, xs: list[float], name: str) -> Block:
     lines = [Series("answers/s", "c-3", series.answered)]
     if any(series.refused):
         lines.append(Series("refused/s (429)", "c-6", series.refused))
@@ -144,7 +143,7 @@ def _pace(facts: Facts, series: Timeline, xs: list[float], name: str) -> Block:
     return chart("Answers and refusals per second", xs, lines, Axes((0, xs[-1]), (0, top), name), levels)
 
 
-def _adjustments(facts: Facts) -> Iterator[Block]:
+def _adjustments(facts: RunFacts) -> Iterator[Block]:
     if not facts.adjustments:
         return
     rows = [
@@ -159,7 +158,7 @@ def _adjustments(facts: Facts) -> Iterator[Block]:
     )
 
 
-def _failures(facts: Facts) -> Iterator[Block]:
+def _failures(facts: RunFacts) -> Iterator[Block]:
     if facts.failures:
         yield bars(
             "Attempts without an answer",

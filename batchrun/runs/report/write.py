@@ -15,7 +15,7 @@ from batchrun.runs.paths import check_paths, report_file, unwritable_file
 from batchrun.runs.report.answers_part import answers_blocks, evaluation_blocks
 from batchrun.runs.report.blocks import Block
 from batchrun.runs.report.comparison_part import MOST_PAIRS, comparison_blocks
-from batchrun.runs.report.facts import Facts, facts_of
+from batchrun.runs.report.facts import Facts, RunFacts, facts_of
 from batchrun.runs.report.page import page
 from batchrun.runs.report.reading_part import pair_parts, reading_parts
 from batchrun.runs.report.run_part import banner, run_blocks, runs_blocks, tiles
@@ -59,24 +59,38 @@ def write_report(
 def page_values(facts: Facts) -> dict[str, Any]:
     """Returns what the template shows, as plain values."""
     blocks = [
-        ("run", "Run", run_blocks(facts)),
         ("answers", "Answers", answers_blocks(facts)),
         ("evaluation", "Evaluation", evaluation_blocks(facts)),
         ("comparison", "Comparison", _comparison(facts)),
         ("runs", "Runs", runs_blocks(facts, _changes(facts))),
     ]
+    values = run_values(facts)
+    return values | {
+        "parts": [*values["parts"], *(part(*given) for given in blocks if given[-1])],
+        "reading": reading_parts(facts.read),
+        "pairs": pair_parts((facts.comparison or {}).get("rows_that_differ", [])),
+        "names": facts.names,
+    }
+
+
+def run_values(facts: RunFacts) -> dict[str, Any]:
+    """Returns what the template shows of the run alone."""
     return {
         "title": _name(facts.job),
         "facts": _header(facts),
         "banner": banner(facts),
         "sandbox": facts.sandbox,
         "tiles": tiles(facts),
-        "parts": [{"id": name, "title": title, "blocks": found} for name, title, found in blocks if found],
-        "reading": reading_parts(facts.read),
-        "pairs": pair_parts((facts.comparison or {}).get("rows_that_differ", [])),
-        "names": facts.names,
+        "parts": [part("run", "Run", run_blocks(facts))],
+        "reading": [],
+        "pairs": [],
+        "names": [],
         "made": f"Made by batchrun {__version__} on {_minute(facts.made_at)} UTC.",
     }
+
+
+def part(name: str, title: str, blocks: list[Block]) -> dict[str, Any]:
+    return {"id": name, "title": title, "blocks": blocks}
 
 
 def _comparison(facts: Facts) -> list[Block]:
@@ -87,7 +101,7 @@ def _name(job: Job) -> str:
     return Path(job.output.path).name
 
 
-def _header(facts: Facts) -> list[str]:
+def _header(facts: RunFacts) -> list[str]:
     job, run = facts.job, facts.shown_run
     header = [job.request.model, "sandbox" if facts.sandbox else job.endpoint.base_url]
     if run is not None:

@@ -1,0 +1,1 @@
+"""The local page about jobs: live, with all rows."""

@@ -1,0 +1,163 @@
+"""A job as the page shows it: its state, which is looked at anew, and what takes longer, which is kept."""
+
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from batchrun.clock import instant, milliseconds
+from batchrun.errors import BatchrunError, InputError, UsageError
+from batchrun.job.spec import Job, output_path
+from batchrun.journal import Journal
+from batchrun.rows.dataset import Dataset, endpoint_identity, open_dataset
+from batchrun.runs.output import RowWriter, write_output
+from batchrun.runs.reading import ReadableRow, SeenRow, readable
+from batchrun.runs.report.facts import Facts, RunFacts, facts_of
+from batchrun.runs.run_folder import open_journal_of
+from batchrun.runs.view.kept import Kept
+from batchrun.runs.view.table import RowsFile
+from batchrun.runs.view.watch import Watch
+
+SECONDS_BETWEEN_LOOKS = 0.5
+PATIENCE = 1.0
+"""Seconds that a page waits for what is being made."""
+
+
+class ViewedJob:
+    """A job that is looked at. `scratch` is a folder for a copy of its rows."""
+
+    def __init__(self, job: Job, scratch: Path, *, sandbox: bool = False) -> None:
+        self.job = job
+        self._scratch = scratch
+        self._watch = Watch(job, sandbox=sandbox)
+        self._lock = threading.Lock()
+        self._looked_at = -SECONDS_BETWEEN_LOOKS
+        self._state: RunFacts | None = None
+        self._by: str | None = None
+        self._facts = Kept(self._make_facts)
+        self._rows = Kept(self._make_rows)
+        self._dataset: Dataset | None = None
+        self._copies: list[Path] = []
+
+    def state(self) -> RunFacts | None:
+        """Returns the state of the last run; None where nothing has been run. Raises BatchrunError."""
+        with self._lock:
+            if time.monotonic() >= self._looked_at + SECONDS_BETWEEN_LOOKS:
+                self._state = self._watch.look()
+                self._looked_at = time.monotonic()
+            return self._state
+
+    def facts(self, by: str | None = None) -> tuple[Facts | None, BatchrunError | None]:
+        """Returns all that the report says, as new as the time that it takes allows, or why there is none."""
+        state = self.state()
+        if state is None:
+            return None, None
+        running = state.status["running"] and by == self._by
+        self._by = by
+        found = self._facts.refresh((self._watch.stamp(), by), running=running, patience=PATIENCE)
+        return found, self._facts.error
+
+    def rows(self) -> RowsFile | None:
+        """Returns the file of all rows; None while it is being made. Raises BatchrunError."""
+        state = self.state()
+        if state is None:
+            raise UsageError("Nothing has been run yet, so there are no rows. First: batchrun run.")
+        running = state.status["running"]
+        found = self._rows.refresh(self._watch.stamp(), running=running, patience=PATIENCE)
+        if found is None and self._rows.error is not None:
+            raise self._rows.error
+        return found
+
+    @property
+    def reads_rows(self) -> bool:
+        """Returns whether a newer file of the rows is being made."""
+        return self._rows.busy
+
+    def row(self, index: int) -> ReadableRow:
+        """Returns a row as the journal has it now. Raises UsageError for one that the input hasn't."""
+        self.state()  # tells which kind of runs is shown
+        known = self._dataset is not None
+        try:
+            return self._read_row(index)
+        except InputError:  # the input has changed since it was opened
+            if not known:
+                raise
+            self._dataset = None
+            return self._read_row(index)
+
+    def close(self) -> None:
+        with self._lock:
+            self._watch.close()
+
+    def _make_facts(self) -> Facts:
+        return facts_of(self.job, sandbox=self._watch.sandbox, by=self._by)
+
+    def _read_row(self, index: int) -> ReadableRow:
+        if self._dataset is None or self._dataset.endpoint != self._endpoint:
+            self._dataset = self._open_dataset()
+        dataset = self._dataset
+        with closing(open_journal_of(self.job)) as journal:
+            chunk = dataset.chunk_with(index, journal)
+            if chunk is None:
+                raise UsageError(f"The input has no row {index + 1:,}.")
+            position = index - chunk.first
+            record, values = RowWriter(dataset, journal).records(chunk)[position]
+            return readable(SeenRow(dataset, chunk, position, record, values), journal)
+
+    @property
+    def _endpoint(self) -> str:
+        return endpoint_identity(self.job, sandbox=self._watch.sandbox)
+
+    def _open_dataset(self) -> Dataset:
+        return open_dataset(self.job, sandbox=self._watch.sandbox)
+
+    def _make_rows(self) -> RowsFile:
+        dataset = self._dataset = self._open_dataset()
+        path, made_at = output_path(self.job), milliseconds()
+        with closing(open_journal_of(self.job)) as journal:
+            if not _is_of_last_run(path, dataset, journal, sandbox=self._watch.sandbox):
+                path = self._next_copy()
+                write_output(dataset, journal, path, lambda _rows, _findings: {})
+        evaluation, schema = self.job.evaluation, dataset.table.schema
+        texts = dataset.table.cells.texts if self.job.output.csv_safe else frozenset(dataset.schema.names)
+        return RowsFile(
+            path=path,
+            made_at=made_at,
+            rows=pq.read_metadata(path).num_rows,
+            columns=tuple(dataset.schema.names),
+            input=tuple(schema.names),
+            prompt=tuple(name for name in dataset.builder.columns if name in schema.names),
+            prefix=self.job.output.prefix,
+            expected=None if evaluation is None else evaluation.expected,
+            harmless=frozenset(dataset.schema.names) - texts,
+        )
+
+    def _next_copy(self) -> Path:
+        """Returns a new path in the scratch folder, and removes the copy before the last one."""
+        self._copies.append(self._scratch / f"{id(self)}-{milliseconds()}.parquet")
+        for old in self._copies[:-2]:
+            old.unlink(missing_ok=True)
+        self._copies = self._copies[-2:]
+        return self._copies[-1]
+
+
+def _is_of_last_run(path: Path, dataset: Dataset, journal: Journal, *, sandbox: bool) -> bool:
+    """Returns whether an output has all that the journal has: nothing was sent since it was written."""
+    last, other = journal.last_run(sandbox), journal.last_run(not sandbox)
+    if path.suffix != ".parquet" or last is None or last["finished_at"] is None:
+        return False
+    if other is not None and other["run"] > last["run"]:
+        return False
+    try:
+        found = pq.read_metadata(path)
+        summary: dict[str, Any] = msgspec.json.decode((found.metadata or {})[b"batchrun.summary"])
+        written = str(summary["started_at"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    exported = written >= instant(last["finished_at"])
+    same = found.schema.to_arrow_schema().names == dataset.schema.names
+    return same and (exported or written == instant(last["started_at"]))

@@ -1,0 +1,202 @@
+"""The live pages over HTTP: for one browser that has the token, and inert whatever the texts are."""
+
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from batchrun.runs.view.app import POLICY, Pages, application
+from batchrun.runs.view.jobs import FoundJob, find_jobs
+from tests.looking.conftest import HOSTILE_ANSWER, HOSTILE_PROMPT, ROWS, Finished, write_job
+from tests.looking.test_report import Elements
+
+PORT = 8123
+HOST = f"127.0.0.1:{PORT}"
+
+
+def client_of(found: list[FoundJob], scratch: Path) -> TestClient:
+    shown = Pages(found, scratch, "token", sandbox=False)
+    return TestClient(application(shown, PORT), base_url=f"http://{HOST}", follow_redirects=False)
+
+
+@pytest.fixture(scope="module")
+def client(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    folder = tmp_path_factory.mktemp("others")
+    write_job(folder)
+    found = [*find_jobs([finished.folder]), *find_jobs([folder]), FoundJob("broken.toml", None, "why <b>")]
+    return client_of(found, tmp_path_factory.mktemp("scratch"))
+
+
+def html(client: TestClient, path: str, status: int = 200) -> str:
+    """The page, once it has been made."""
+    until = time.monotonic() + 20
+    while True:
+        answer = client.get(f"/token/{path}")
+        assert answer.status_code == status, answer.text
+        if "are being read" not in answer.text or time.monotonic() > until:
+            return str(answer.text)
+
+
+PAGES = ("", "job/1/", "job/1/live", "job/1/rows", "job/1/row/21", "job/2/")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_loads_only_its_own_files_and_has_no_script_in_it(client: TestClient, path: str) -> None:
+    elements = Elements(html(client, path))
+    for name, attributes in elements.found:
+        assert not [key for key in attributes if key.startswith("on") or key == "style"], name
+        for key in ("href", "src", "action"):
+            assert (attributes.get(key) or "#").startswith(("#", "/token/")), attributes
+    assert elements.inside == {"script": [], "style": []}
+    assert not {"img", "iframe", "object", "embed", "base"} & {name for name, _ in elements.found}
+
+
+@pytest.mark.parametrize("path", ["job/1/", "job/1/rows", "job/1/rows?text=script", "job/1/row/21"])
+def test_hostile_texts_are_shown_and_are_no_markup(client: TestClient, path: str) -> None:
+    page = html(client, path)
+    assert HOSTILE_ANSWER not in page
+    assert HOSTILE_PROMPT[:20] not in page
+    assert "<script>alert(1)" in Elements(page).text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", page)
+
+
+def test_a_choice_in_the_url_is_no_markup(client: TestClient) -> None:
+    for query in (
+        "text=%22><script>alert(1)</script>",
+        "label=<b>&column=id&value=<script>",
+        "column=<script>",
+    ):
+        answer = client.get(f"/token/job/1/rows?{query}")
+        assert "<script>" not in answer.text.replace('<script src="/token/view.js"></script>', "")
+
+
+def test_every_answer_has_the_strict_headers(client: TestClient) -> None:
+    for path in ("/token/", "/token/view.js", "/token/job/9/", "/", "/token/job/1/rows?column=nope"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"] == POLICY
+        assert "unsafe" not in POLICY
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "set-cookie" not in headers
+
+
+@pytest.mark.parametrize("path", ["/", "/token", "/tokem/", "/tokenx/", "/view.js", "//token/"])
+def test_nothing_is_shown_without_the_token(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "out.parquet" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "example.org"},
+        {"host": f"example.org:{PORT}"},
+        {"host": "127.0.0.1:1"},
+        {"host": ""},
+        {"origin": "http://example.org"},
+        {"origin": "null"},
+        {"origin": f"https://{HOST}"},
+    ],
+)
+def test_a_foreign_host_or_origin_is_refused(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.get("/token/", headers=headers).status_code == 403
+
+
+def test_a_change_needs_an_origin(client: TestClient) -> None:
+    assert client.post("/token/job/1/").status_code == 403
+    assert client.post("/token/job/1/", headers={"origin": f"http://{HOST}"}).status_code == 405
+
+
+def test_the_name_localhost_is_as_good(client: TestClient) -> None:
+    headers = {"host": f"localhost:{PORT}", "origin": f"http://localhost:{PORT}"}
+    assert client.get("/token/", headers=headers).status_code == 200
+
+
+def test_the_table_of_jobs_names_each_with_its_state_or_fault(client: TestClient) -> None:
+    page = Elements(html(client, "")).text
+    assert "ended with 3" in page
+    assert "not run yet" in page
+    assert "why <b>" in page
+
+
+def test_one_job_is_shown_at_once(finished: Finished, tmp_path: Path) -> None:
+    client = client_of(find_jobs([finished.folder / "job.toml"]), tmp_path)
+    assert client.get("/token/").headers["location"] == "/token/job/1/"
+
+
+def test_a_job_s_page_has_all_parts_of_the_report(client: TestClient) -> None:
+    elements = Elements(html(client, "job/1/"))
+    parts = [attributes["id"] for name, attributes in elements.found if attributes.get("class") == "part"]
+    assert parts == ["run", "answers", "evaluation", "runs", "read"]
+    live = Elements(html(client, "job/1/live"))
+    parts = [attributes["id"] for name, attributes in live.found if attributes.get("class") == "part"]
+    assert parts == ["run"]
+
+
+def test_groups_by_a_column_are_shown_on_request(client: TestClient) -> None:
+    assert "Cost by language" in html(client, "job/1/?by=language")
+    page = Elements(html(client, "job/1/?by=nope")).text
+    assert "'nope'" in page
+
+
+def test_a_job_that_was_never_run_says_so(client: TestClient) -> None:
+    assert "Nothing has been run yet" in html(client, "job/2/")
+    assert "First: batchrun run" in html(client, "job/2/rows", 400)
+    assert client.get("/token/job/3/").status_code == 404
+    assert client.get("/token/job/1/row/0").status_code == 404
+    assert "no row 61" in html(client, f"job/1/row/{ROWS + 1}", 400)
+
+
+def test_the_rows_of_a_page_are_those_of_the_url(client: TestClient) -> None:
+    page = html(client, "job/1/rows?column=language&value=de&sort=id&descending=1&page=1")
+    numbers = [int(number) for number in re.findall(r"/row/(\d+)\?", page)]
+    assert numbers == [
+        row + 1 for row in sorted(range(0, ROWS, 4), key=lambda row: f"id-{row}", reverse=True)
+    ]
+    assert len(re.findall(r"/row/\d+\?", html(client, "job/1/rows"))) == 50
+    assert len(re.findall(r"/row/\d+\?", html(client, "job/1/rows?page=2"))) == 10
+
+
+def test_what_is_chosen_can_be_downloaded(client: TestClient) -> None:
+    html(client, "job/1/rows")
+    answer = client.get("/token/job/1/rows.csv?status=ok&column=language&value=de")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert rows
+    assert {row["language"] for row in rows} == {"de"}
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_a_row_s_page_has_its_texts_its_attempts_and_the_rows_beside_it(client: TestClient) -> None:
+    page = Elements(html(client, "job/1/row/11?status=failed"))
+    assert "[sandbox:flag hate] ten" in page.text
+    assert "content_flagged" in page.text or "refused" in page.text
+    links = [attributes.get("rel") for name, attributes in page.found if name == "a"]
+    assert not {"prev", "next"} & set(links)
+    links = [attributes.get("rel") for _, attributes in Elements(html(client, "job/1/row/11")).found]
+    assert {"prev", "next"} <= set(links)
+
+
+def test_the_command_prints_the_address_and_ends_with_ctrl_c(finished: Finished) -> None:
+    command = [sys.executable, "-m", "batchrun", "view", str(finished.folder), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", address)
+        answer: Any = httpx.get(address, follow_redirects=True, trust_env=False)
+        assert (answer.status_code, os.getpriority(os.PRIO_PROCESS, process.pid)) == (200, 19)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, "Traceback" in said) == (0, False)
