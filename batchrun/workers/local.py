@@ -40,8 +40,8 @@ async def local_workers(
                 processes.discard(process)
                 failed(
                     StorageError(
-                        f"A worker process ended with exit code {code}; {log} says why.\n"
-                        "Next: fix the cause, then run the same command."
+                        f"A worker process ended with exit code {code}: {_last_words(log)}\n"
+                        f"Next: fix the cause ({log} may say more), then run the same command."
                     )
                 )
                 await anyio.sleep(_SECONDS_BETWEEN_STARTS)
@@ -76,6 +76,13 @@ async def _ended(process: "subprocess.Popen[bytes]") -> int:
     return await anyio.to_thread.run_sync(
         process.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
     )
+
+
+def _last_words(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4_096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return " ".join(line.removeprefix("batchrun: ") for line in lines[-2:]) or "it said nothing."
 
 
 def _end(processes: "set[subprocess.Popen[bytes]]") -> None:

@@ -9,7 +9,7 @@ from batchrun.client.settings import EndpointSettings
 from batchrun.errors import BatchrunError
 from batchrun.exchange import Failure, Response
 from batchrun.rows.observer import Observer, Worker
-from batchrun.workers.access import Token, listening_socket, new_token
+from batchrun.workers.access import Token, listening_socket, new_certificate, new_token
 from batchrun.workers.pool import Door, Pool, open_pool
 from batchrun.workers.worker import CoordinatorLink, Ending, serve
 from tests.endpoint.wire_server import REQUEST
@@ -30,8 +30,9 @@ class Heard(Observer):
         self.events.append(why)
 
 
-def a_door(token: Token | None = None) -> Door:
-    return Door(listening_socket("127.0.0.1", 0, tls=False), token or new_token())
+def a_door(*, tls: bool = False) -> Door:
+    context, fingerprint = new_certificate() if tls else (None, None)
+    return Door(listening_socket("127.0.0.1", 0, tls=tls), new_token(fingerprint), context)
 
 
 @asynccontextmanager

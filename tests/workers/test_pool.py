@@ -11,7 +11,7 @@ from batchrun.errors import UsageError
 from batchrun.exchange import BillingStatus, Failure, FailureAction, Response
 from batchrun.version import __version__
 from batchrun.workers import frames, link, pool, worker
-from batchrun.workers.access import new_token
+from batchrun.workers.access import Token, new_token
 from batchrun.workers.worker import Ending
 from tests.endpoint.wire_server import MESSAGE, REQUEST, Connection, always, response, wire_server
 from tests.workers.connected import Heard, a_door, pool_at, sent, until, worker_of
@@ -299,6 +299,27 @@ async def test_the_key_goes_to_those_with_the_token_alone() -> None:
         writer.write(frames.frame(frames.HELLO, frames.encode(hello)))
         assert b"sk-test-key" in await reader.read(10_000)
         writer.close()
+
+
+# TLS.
+
+
+async def test_over_tls_a_worker_sends_once_the_certificate_is_the_run_s() -> None:
+    pytest.importorskip("cryptography")
+    door = a_door(tls=True)
+    async with wire_server(FINE) as server, pool_at(server.url, door) as senders, worker_of(door):
+        await senders.ready()
+        assert isinstance(await senders.send(REQUEST), Response)
+
+
+async def test_over_tls_the_token_goes_to_no_other_certificate() -> None:
+    pytest.importorskip("cryptography")
+    door, heard = a_door(tls=True), Heard()
+    wrong = Token(door.token.secret, "0" * 64)
+    async with pool_at("http://127.0.0.1:1", door, heard), worker_of(door, wrong) as fooled:
+        with pytest.raises(UsageError, match="certificate is not the one of the token file"):
+            await fooled.task
+    assert "joined" not in heard.events
 
 
 def test_the_token_is_not_in_the_text_of_what_holds_it() -> None:
