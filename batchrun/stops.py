@@ -9,6 +9,7 @@ from batchrun.errors import (
     EXIT_ENDPOINT,
     EXIT_FAULT,
     EXIT_SIGINT,
+    BatchrunError,
     MovedError,
     StorageError,
 )
@@ -125,6 +126,11 @@ def by_full_disk(error: StorageError) -> Stop:
 def by_moved_journal(error: MovedError) -> Stop:
     """Responses in flight go to the open file, which is copied to the journal's former folder."""
     return Stop(EXIT_FAULT, str(error).splitlines()[0], "find out what moved it, then run the same command")
+
+
+def by_faulty_pool(error: BatchrunError) -> Stop:
+    """Nothing more can be claimed; the requests in flight have their money."""
+    return Stop(EXIT_FAULT, first_line(error), "put the pool in order, then run the same command")
 
 
 def interrupted(number: int, *, immediate: bool = False) -> Stop:

@@ -25,6 +25,7 @@ INTRODUCTION = """\
 | [view](#batchrun-view) | shows jobs in the browser, [live](looking.md#a-live-page), with a table of all rows |
 | [set](#batchrun-set) | sets [caps and limits of the run that is going on](#changing-a-run-that-is-going-on), or lets it stop |
 | [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
+| [pool](#batchrun-pool) | makes and shows [one budget for several jobs](guarantees.md#one-budget-for-several-jobs) |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |
 | [review](#batchrun-review) | writes rows for a person to check, and says [how many labels are right](labels.md#review) |
 | [worker](#batchrun-worker) | sends requests for a run [on another machine](cluster.md) |

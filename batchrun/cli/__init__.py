@@ -15,6 +15,7 @@ from batchrun.cli.help import help_command
 from batchrun.cli.init import init_command, schema_command
 from batchrun.cli.lines import say
 from batchrun.cli.plan import plan_command
+from batchrun.cli.pool import pool_command
 from batchrun.cli.report import report_command
 from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
@@ -63,6 +64,7 @@ for command in (
     view_command,
     set_command,
     settle_command,
+    pool_command,
     export_command,
     evaluate_command,
     compare_command,

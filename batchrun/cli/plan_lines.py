@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from batchrun.amounts import NANO, usd_text
+from batchrun.cli.pool_lines import pool_line
 from batchrun.cli.summary_lines import caching_line
 
 
@@ -15,6 +16,8 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     yield from _expected(plan["expected"], plan["rows"]["to_send"])
     yield _worst(plan["worst"], plan["rows"]["to_send"])
     yield _budget(plan)
+    if "pool" in plan:
+        yield pool_line(plan["pool"])
     yield from _time(plan)
     if plan["caching"] is not None:
         yield caching_line(plan["caching"])
@@ -73,10 +76,15 @@ def _worst(worst: dict[str, Any], rows: int) -> str:
 
 def _budget(plan: dict[str, Any]) -> str:
     budget, rows = plan["budget"], plan["rows"]
-    if budget["usd"] is None:
+    left = budget["usd_left_by_all_caps"]
+    if left is None:
         return "budget    no cap in USD; set one with budget.usd or --max-usd"
+    told = f"{_usd(left)} left" if budget["usd"] is None else ""
+    if budget["usd"] is not None:
+        told = f"{_usd(budget['usd_left'])} left of {_usd(budget['usd'])}"
+        told += f", {_usd(left)} by all caps" if left < budget["usd_left"] else ""
     return (
-        f"budget    {_usd(budget['usd_left'])} left of {_usd(budget['usd'])}: "
+        f"budget    {told}: "
         f"about {budget['rows_expected']:,} of {rows['to_send']:,} rows, "
         f"{budget['rows_at_worst']:,} if every response costs its worst case"
     )

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from batchrun.amounts import usd_figure
+from batchrun.cli.pool_lines import pool_line
 from batchrun.rows.observer import RunAdjusted
 from batchrun.runs.observers.adjusted_text import adjusted_text
 from batchrun.runs.summary import reason_lines
@@ -30,6 +31,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines.insert(0, _rows_line(rows))
     if status["reasons"]:
         lines[1:1] = reason_lines(status["reasons"])
+    if "pool" in status:
+        lines.append(pool_line(status["pool"]))
     errors = status["requests"]["by_error"]
     if errors:
         lines.append("errors    " + ", ".join(f"{code} x{n:,}" for code, n in sorted(errors.items())))

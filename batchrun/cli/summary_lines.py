@@ -6,6 +6,7 @@ from typing import Any
 from batchrun.amounts import usd_figure
 from batchrun.cli.evaluation_lines import score_lines
 from batchrun.cli.lines import say
+from batchrun.cli.pool_lines import pool_line
 from batchrun.runs.summary import Summary, reason_lines
 
 
@@ -27,6 +28,8 @@ def end_lines(summary: Summary) -> list[str]:
     lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
     if summary["requests"]["sent"] != this_run["requests"]["sent"]:
         lines.append(f"in all    {_amounts(summary)}")
+    if pool := summary.get("pool"):
+        lines.append(pool_line(pool))
     if caching := summary.get("caching"):
         lines.append(caching_line(caching))
     if saved := summary.get("labels", {}).get("votes_saved"):

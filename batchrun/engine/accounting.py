@@ -6,15 +6,16 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from batchrun.amounts import NOTHING
+from batchrun.amounts import NOTHING, Amount
 from batchrun.client.request import Request
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine.ledger import Ledger, Reservation, Shortfall
 from batchrun.engine.pricing import PriceList
+from batchrun.errors import JournalError, StorageError
 from batchrun.exchange import BillingStatus, Failure, Response
-from batchrun.job.caps import DAY_CAPS
-from batchrun.journal.records import Attempt, Intent, Outcome
-from batchrun.stops import CREDITS_UNKNOWN, DAY_AHEAD, NO_WORST_CASE
+from batchrun.job.caps import DAY_CAPS, POOL, POOL_PER_DAY
+from batchrun.journal.records import Attempt, Grant, Intent, Outcome
+from batchrun.stops import CREDITS_UNKNOWN, DAY_AHEAD, NO_WORST_CASE, Lack, by_faulty_pool
 
 BEYOND_COUNTING = 10**15
 """A worst case in nano-USD, credits or tokens from which SQLite's sums could overflow."""
@@ -29,6 +30,13 @@ class AttemptLog(Protocol):
     def write_intent(self, intent: Intent) -> None: ...
     def record(self, attempt: Attempt) -> None: ...
     def cancel_intent(self, attempt: int) -> None: ...
+
+
+class MoneyPool(Protocol):
+    """A budget that this run shares with others."""
+
+    def claim(self, least: int, day: int) -> Grant:
+        """Claims `least` nano-USD or more for a UTC day, or nothing. Raises StorageError, JournalError."""
 
 
 class ActiveRequest(msgspec.Struct, gc=False):
@@ -72,7 +80,8 @@ class Accounting:
 
     No intent is dated before `latest_start`, the start of the journal's newest attempt in milliseconds since
     1970 UTC, or before another of this run: a clock that was set back doesn't grant a day's cap twice.
-    `clock` returns the current time in the same unit.
+    `clock` returns the current time in the same unit. `pool` grants what the ledger may book under the
+    pool's cap.
     """
 
     def __init__(
@@ -84,8 +93,10 @@ class Accounting:
         log: AttemptLog,
         latest_start: int = 0,
         clock: Callable[[], int] = milliseconds,
+        pool: MoneyPool | None = None,
     ) -> None:
         self.run = run
+        self._pool = pool
         self._next_attempt = first_attempt
         self._ledger = ledger
         self._price_list = price_list
@@ -111,12 +122,29 @@ class Accounting:
         if max(worst_case.nano_usd, worst_case.credits, worst_case.tokens) >= BEYOND_COUNTING:
             return Shortfall(NO_WORST_CASE, may_pass=False)
         reserved = self._ledger.reserve(worst_case)
+        if isinstance(reserved, Shortfall) and reserved.cap == POOL and self._pool is not None:
+            reserved = self._reserve_by_claim(worst_case, reserved, self._pool)
         if isinstance(reserved, Shortfall):
             if reserved.cap in DAY_CAPS and self._clock() // MILLISECONDS_PER_DAY < self._day:
                 return Shortfall(DAY_AHEAD, reserved.may_pass)
             return reserved
         self._write_intent(active, reserved)
         return None
+
+    def _reserve_by_claim(
+        self, worst_case: Amount, shortfall: Shortfall, pool: MoneyPool
+    ) -> Reservation | Shortfall:
+        """Claims what is missing: durable in the pool before the journal's writer has the intent."""
+        lack = shortfall.lack or Lack("nano_usd", worst_case.nano_usd, 0)
+        try:
+            grant = pool.claim(lack.needed - lack.left, self._day)
+        except (JournalError, StorageError) as error:
+            return Shortfall(POOL, may_pass=False, stop=by_faulty_pool(error))
+        self._ledger.add_grant(grant.granted, grant.left)
+        if grant.granted:
+            return self._ledger.reserve(worst_case)
+        name = POOL_PER_DAY if grant.per_day else POOL
+        return Shortfall(name, shortfall.may_pass, Lack(lack.unit, lack.needed, lack.left + grant.left))
 
     def cancel_intent(self, active: ActiveRequest) -> None:
         """Releases the reservation of a request that was not sent."""

@@ -181,8 +181,8 @@ class Dispatcher:
     def _end_at(self, shortfall: Shortfall, active: ActiveRequest) -> None:
         """Begins no further row. Rows in progress that take more requests go on, if these fit."""
         self._reports.blocked(None)
-        none_sent = self._sent == 0
-        stop = self._closed or at_cap_of(shortfall.cap, shortfall.lack, none_sent=none_sent)
+        at_cap = at_cap_of(shortfall.cap, shortfall.lack, none_sent=self._sent == 0)
+        stop = self._closed or shortfall.stop or at_cap
         # The rows that a cap on rows has counted already need no more of it.
         by_rows = shortfall.lack is not None and shortfall.lack.unit == "rows"
         if not self._scheduler.close(active, retries_fit=by_rows):

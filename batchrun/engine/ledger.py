@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from batchrun.amounts import NOTHING, Amount
 from batchrun.job.budget import Budget
-from batchrun.job.caps import KEEP_CREDITS, Unit
-from batchrun.stops import BALANCE_UNKNOWN, Lack
+from batchrun.job.caps import KEEP_CREDITS, POOL, Unit
+from batchrun.stops import BALANCE_UNKNOWN, Lack, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,12 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class Shortfall:
     """A reservation that doesn't fit. `may_pass`: requests in flight could still make room. `lack` has the
-    amounts; None where the cap's unit can't be counted yet."""
+    amounts; None where the cap's unit can't be counted yet. `stop` takes the place of the cap's own."""
 
     cap: str
     may_pass: bool
     lack: Lack | None = field(default=None, compare=False)
+    stop: Stop | None = field(default=None, compare=False)
 
 
 class Ledger:
@@ -51,10 +52,15 @@ class Ledger:
     `remaining_credits` is the least that the account has left, None before a response has reported it.
     `credits_cap` names a cap that needs to know the cost of requests in credits; None without one.
     `_on_days_before` is what this run has booked before the present UTC day; None on the run's first.
+    `pool_left` is what the pool would still grant by its last word; None without a pool.
     """
 
     def __init__(
-        self, caps: tuple[Cap, ...], keep_credits: int | None = None, remaining_credits: int | None = None
+        self,
+        caps: tuple[Cap, ...],
+        keep_credits: int | None = None,
+        remaining_credits: int | None = None,
+        pool_left: int | None = None,
     ) -> None:
         self.settled = NOTHING
         self.uncertain = NOTHING
@@ -62,6 +68,8 @@ class Ledger:
         self.in_flight = 0
         self.overruns = 0
         self.remaining_credits = remaining_credits
+        self.pool_left = pool_left
+        self._granted = 0
         self._on_days_before: Amount | None = None
         self.change_caps(caps, keep_credits)
 
@@ -76,10 +84,11 @@ class Ledger:
 
     def _run_limit(self, cap: Cap) -> "_RunLimit":
         """Returns what this run may book. On a later day than the run's first, a cap per day has forgotten
-        what was booked before."""
+        what was booked before. The limit of a pool is what it has granted."""
+        limit = cap.limit + (self._granted if cap.name == POOL else 0)
         if cap.per_day and self._on_days_before is not None:
-            return _RunLimit(cap, cap.limit + getattr(self._on_days_before, cap.unit))
-        return _RunLimit(cap, cap.limit - cap.before)
+            return _RunLimit(cap, limit + getattr(self._on_days_before, cap.unit))
+        return _RunLimit(cap, limit - cap.before)
 
     def reserve(self, worst_case: Amount) -> Reservation | Shortfall:
         """Reserves the worst case, or returns the cap that it would exceed."""
@@ -98,8 +107,18 @@ class Ledger:
         """Returns the amount that the caps on a unit leave; None without a cap."""
         committed = self._committed(unit)
         return min(
-            (limit.amount - committed for limit in self._limits if limit.cap.unit == unit), default=None
+            (self._most(limit) - committed for limit in self._limits if limit.cap.unit == unit), default=None
         )
+
+    def _most(self, limit: "_RunLimit") -> int:
+        """Returns what this run may book under a limit if the pool grants all that it has left."""
+        return limit.amount + (self.pool_left or 0 if limit.cap.name == POOL else 0)
+
+    def add_grant(self, granted: int, pool_left: int) -> None:
+        """Adds nano-USD that the pool has granted to this run; they last until the UTC day ends."""
+        self.pool_left = pool_left
+        self._granted += granted
+        self._limits = [self._run_limit(limit.cap) for limit in self._limits]
 
     def _committed(self, unit: Unit) -> int:
         committed: int = (
@@ -148,6 +167,7 @@ class Ledger:
     def new_day(self) -> None:
         """Starts a UTC day: amounts booked so far no longer count against its caps."""
         self._on_days_before = self.settled.plus(self.uncertain)
+        self._granted = 0  # the pool has counted it for the day before
         self._limits = [self._run_limit(limit.cap) for limit in self._limits]
 
     def answers_to_cap(self) -> tuple[float, str] | None:
@@ -161,7 +181,7 @@ class Ledger:
         left = []
         for limit in self._limits:
             if settled := getattr(self.settled, limit.cap.unit):
-                most = limit.amount - getattr(self.uncertain, limit.cap.unit)
+                most = self._most(limit) - getattr(self.uncertain, limit.cap.unit)
                 left.append((most * answered / settled, limit.cap.name))
         if not left:
             return None
@@ -196,14 +216,15 @@ class _RunLimit:
 
 def caps_of(budget: Budget, spent: Amount, spent_today: Amount) -> tuple[Cap, ...]:
     """Returns the budget's caps, given the journal's settled and uncertain spend."""
-    before = {"life": spent, "run": NOTHING, "day": spent_today}
+    before = {"life": spent, "run": NOTHING, "day": spent_today, "pool": NOTHING}
     return tuple(
         Cap(
             cap.name,
             cast("Unit", cap.unit),
             budget.limit(cap),
             getattr(before[cap.span], cap.unit),
-            per_day=cap.span == "day",
+            # The pool's cap per day is on what is claimed during the day.
+            per_day=cap.span in ("day", "pool"),
         )
         for cap in budget.given()
         if cap.in_ledger

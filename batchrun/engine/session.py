@@ -18,7 +18,7 @@ from batchrun.client.endpoint import EndpointSettings, open_endpoint
 from batchrun.client.event_loop import event_loop_options
 from batchrun.client.server import Server
 from batchrun.clock import milliseconds
-from batchrun.engine.accounting import Accounting
+from batchrun.engine.accounting import Accounting, MoneyPool
 from batchrun.engine.controls import Controls
 from batchrun.engine.dispatcher import Dispatcher, Rules
 from batchrun.engine.ledger import Ledger
@@ -65,7 +65,8 @@ class Session:
 
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
-    returns ends the run. `adjust` runs beside the sending and may change its caps and limits.
+    returns ends the run. `adjust` runs beside the sending and may change its caps and limits. `pool` grants
+    money if the budget has one.
     """
 
     run: int
@@ -80,6 +81,7 @@ class Session:
     enough: Callable[[], Stop | None] | None = None
     adjust: Callable[[Controls], Coroutine[Any, Any, None]] | None = None
     open_sender: OpenSender = own_connections
+    pool: MoneyPool | None = None
 
 
 def run_engine(
@@ -132,6 +134,7 @@ async def _run_engine(
                 writer,
                 journal.latest_start(),
                 milliseconds,
+                session.pool,
             )
             dispatcher = Dispatcher(
                 session.rules, accounting, session.limiter, session.observer, session.enough

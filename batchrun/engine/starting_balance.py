@@ -47,11 +47,18 @@ def spent_on_the_day(journal: Journal, sandbox: bool, at: int) -> Amount:
 
 
 def starting_ledger(
-    job: Job, sandbox: bool, journal: Journal | None, before: Totals, started_at: int, *, topped_up: bool
+    job: Job,
+    sandbox: bool,
+    journal: Journal | None,
+    before: Totals,
+    started_at: int,
+    *,
+    topped_up: bool,
+    pool_left: int | None = None,
 ) -> Ledger:
     """Returns the ledger of a run that starts at `started_at` (milliseconds since 1970 UTC), `before` spent.
 
-    `journal` is None if there is none yet. Raises JournalError.
+    `journal` is None if there is none yet. `pool_left` is what the pool's caps leave. Raises JournalError.
     """
     budget = job.budget
     spent_today = NOTHING
@@ -61,4 +68,4 @@ def starting_ledger(
     if known is not None and budget.keep_credits is not None and journal is not None:
         known = journal.lowest_balance(sandbox)
     spent = committed_spend(before, starting_price_list(job, sandbox, before))
-    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known)
+    return Ledger(caps_of(budget, spent, spent_today), budget.keep_credits, known, pool_left)

@@ -15,7 +15,10 @@ from batchrun.job.file import exact_usd, read_overrides
 from batchrun.job.rules import check_job
 from batchrun.job.spec import Job, Limits
 
-ADJUSTABLE = (*(cap.name for cap in CAPS), *(f"limits.{key}" for key in Limits.__struct_fields__))
+ADJUSTABLE = (
+    *(cap.name for cap in CAPS if cap.span != "pool"),
+    *(f"limits.{key}" for key in Limits.__struct_fields__),
+)
 _WHY_NOT = {
     "budget.pool": "its caps are in the pool's own file",
     "endpoint": "its connections are open",

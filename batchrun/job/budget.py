@@ -38,6 +38,13 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MOST_COUNTED)] | None, Meta(description="Wall time of this run.")
     ] = None
+    pool: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="File with one budget for several jobs on this machine, made by `batchrun pool`. "
+            "Its caps in USD hold for all journals of these jobs together.",
+        ),
+    ] = None
 
     @property
     def nano_usd(self) -> int | None:
@@ -49,7 +56,10 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return [cap for cap in CAPS if getattr(self, cap.key) is not None]
 
     def limit(self, cap: CapKind) -> int:
-        """Returns the limit of a cap that is set, in the cap's unit."""
+        """Returns the limit of a cap that is set, in the cap's unit. A pool has its caps in its file: without
+        a claim there, nothing may be spent."""
+        if cap.span == "pool":
+            return 0
         value = getattr(self, cap.key)
         return nano_usd(value) if cap.unit == "nano_usd" else value
 

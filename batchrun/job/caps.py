@@ -16,13 +16,13 @@ Unit = Literal["nano_usd", "credits", "tokens", "rows"]
 class CapKind:
     """A key of [budget].
 
-    `span` says what counts against the cap: the journal's life, this run, one UTC day, or, for a floor, the
-    account's balance. `next_step` says how to continue a run that was stopped by it.
+    `span` says what counts against the cap: the journal's life, this run, one UTC day, all jobs of a pool;
+    for a floor, the account's balance. `next_step` says how to continue a run that was stopped by it.
     """
 
     key: str
     unit: Unit | Literal["seconds"]
-    span: Literal["life", "run", "day", "account"]
+    span: Literal["life", "run", "day", "account", "pool"]
     next_step: str = ""
 
     @property
@@ -60,17 +60,28 @@ CAPS = (
     CapKind("tokens", "tokens", "life"),
     CapKind("rows", "rows", "run", "the same command sends the next rows"),
     CapKind("seconds", "seconds", "run", "the same command continues"),
+    # Last: money is claimed from the pool only for what all other caps let through.
+    CapKind(
+        "pool",
+        "nano_usd",
+        "pool",
+        "raise its cap with `batchrun pool FILE --usd N`, then run the same command",
+    ),
 )
 
 KEEP_CREDITS = "budget.keep_credits"
 SECONDS = "budget.seconds"
+POOL = "budget.pool"
+"""The pool's cap over its life. Both of its caps are in its file, not in the job."""
+POOL_PER_DAY = "budget.pool per day"
 
-DAY_CAPS = tuple(cap.name for cap in CAPS if cap.span == "day")
+_BY_NAME = {cap.name: cap for cap in CAPS} | {
+    POOL_PER_DAY: CapKind("pool per day", "nano_usd", "day", "the same command continues after midnight UTC")
+}
+
+DAY_CAPS = tuple(name for name, cap in _BY_NAME.items() if cap.span == "day")
 
 
 def cap_named(name: str) -> CapKind:
     """Returns the cap by its key, such as `budget.usd`. Raises KeyError."""
     return _BY_NAME[name]
-
-
-_BY_NAME = {cap.name: cap for cap in CAPS}

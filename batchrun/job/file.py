@@ -29,7 +29,7 @@ _AMOUNTS = (
     ("pricing", "cache_write_usd_per_million"),
     ("pricing", "cache_write_1h_usd_per_million"),
     ("pricing", "cache_read_usd_per_million"),
-    *(("budget", cap.key) for cap in CAPS if cap.unit == "nano_usd"),
+    *(("budget", cap.key) for cap in CAPS if cap.unit == "nano_usd" and cap.span != "pool"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Connects to the journal's file, and translates SQLite's errors into batchrun's, here alone."""
+"""Connects to the journal's file, and translates SQLite's errors into batchrun's."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,9 +20,12 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commits at the end; after any error, one of the commit included, the transaction is rolled back."""
-    connection.execute("BEGIN")
+def transaction(connection: sqlite3.Connection, *, immediate: bool = False) -> Iterator[None]:
+    """Commits at the end; after any error, one of the commit included, the transaction is rolled back.
+
+    `immediate`: nobody else writes from its beginning on, so that what it reads stays true until its commit.
+    """
+    connection.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
     try:
         yield
         connection.execute("COMMIT")
@@ -47,19 +50,33 @@ def translated_errors(path: Path) -> Iterator[None]:
 
 def translate(path: Path, error: sqlite3.Error) -> JournalError | StorageError:
     """Returns batchrun's error for one of SQLite's, with text for the person who has to act."""
-    name = getattr(error, "sqlite_errorname", None) or ""
-    if name.startswith(_STORAGE_FAULTS):
+    name = _name_of(error)
+    if is_storage_fault(error):
         return StorageError(
             f"The journal {path} can't be written or read: {error}{file_size_limit()}.\n"
             "Answers committed so far are safe. Make room or fix the permissions, then run the same command."
         )
-    if name.startswith(_HELD_BY_ANOTHER):
+    if is_held(error):
         return StorageError(
             f"The journal {path} is held by another program: {error}. Close it, then try again."
         )
     if name in _WRITTEN_BY_ANOTHER:
         return written_by_another(path)
     return damaged(path, str(error))
+
+
+def is_storage_fault(error: sqlite3.Error) -> bool:
+    """Returns whether the disk or its permissions are the cause."""
+    return _name_of(error).startswith(_STORAGE_FAULTS)
+
+
+def is_held(error: sqlite3.Error) -> bool:
+    """Returns whether another program holds the file."""
+    return _name_of(error).startswith(_HELD_BY_ANOTHER)
+
+
+def _name_of(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
 
 
 def written_by_another(path: Path) -> StorageError:

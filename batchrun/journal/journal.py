@@ -29,6 +29,7 @@ from batchrun.journal.totals import (
     Group,
     SumsByGroup,
     add_to_sums,
+    nano_usd_by_day,
     overruns_of,
     read_sums,
     recount_failures,
@@ -286,35 +287,32 @@ class Journal:
         the beginning of the UTC day of an instant, in milliseconds since 1970.
         """
         first_day = 0 if since is None else since // MILLISECONDS_PER_DAY
+
+        def counts(part: Group | Intent) -> bool:
+            return part.day >= first_day and (run is None or part.run == run)
+
         with translated_errors(self.path), transaction(self.connection):
-            others = self._other_runs(sandbox)
+            every, in_flight = self._of_kind(sandbox)
+            sums, in_flight = {key: every[key] for key in every if counts(key)}, [*filter(counts, in_flight)]
+            wanted = f"run NOT IN ({_listed(self._other_runs(sandbox))})"
+            wanted += "" if run is None else f" AND run = {run:d}"
+            balance = self._remaining_credits(wanted)
+            return totals_of(sums, in_flight, balance, overruns_of(self.connection, wanted))
 
-            def counts(part: Group | Intent, day: int) -> bool:
-                return part.run not in others and day >= first_day and (run is None or part.run == run)
-
-            sums = {group: part for group, part in self.sums().items() if counts(group, group.day)}
-            in_flight = [
-                intent
-                for intent in self.open_intents()
-                if counts(intent, intent.started_at // MILLISECONDS_PER_DAY)
-            ]
-            wanted = f"run NOT IN ({_listed(others)})" + ("" if run is None else f" AND run = {run:d}")
-            return totals_of(
-                sums, in_flight, self._remaining_credits(wanted), overruns_of(self.connection, wanted)
-            )
+    def counted_by_day(self, sandbox: bool) -> dict[int, int]:
+        """Returns what was settled, is uncertain or reserved, in nano-USD by the UTC day of sending."""
+        with translated_errors(self.path), transaction(self.connection):
+            return nano_usd_by_day(*self._of_kind(sandbox))
 
     def lowest_balance(self, sandbox: bool) -> int | None:
         """Returns what `balance.lowest_balance` does, for one kind of runs."""
         with translated_errors(self.path), transaction(self.connection):
-            others = self._other_runs(sandbox)
-            sums = {group: part for group, part in self.sums().items() if group.run not in others}
-            return lowest_balance(sums, self._uncertain(sandbox))
+            return lowest_balance(self._of_kind(sandbox)[0], self._uncertain(sandbox))
 
     def uncertain_credits_by_balance(self, sandbox: bool) -> int | None:
         """Returns what `balance.uncertain_credits` does, for one kind of runs."""
         with translated_errors(self.path), transaction(self.connection):
-            others = _listed(self._other_runs(sandbox))
-            return uncertain_credits(self.connection, f"run NOT IN ({others})")
+            return uncertain_credits(self.connection, f"run NOT IN ({_listed(self._other_runs(sandbox))})")
 
     def answers_since(self, instant: int, sandbox: bool) -> int:
         """Returns the number of responses since an instant, among the attempts that can have ended since.
@@ -355,6 +353,12 @@ class Journal:
         """Returns the numbers of the other kind's runs. One whose record was lost is of either kind."""
         others = self.connection.execute("SELECT run FROM runs WHERE sandbox <> ?", (int(sandbox),))
         return {run for (run,) in others}
+
+    def _of_kind(self, sandbox: bool) -> tuple[SumsByGroup, list[Intent]]:
+        """Returns the sums and the open intents of one kind of runs."""
+        others = self._other_runs(sandbox)
+        sums = {group: part for group, part in self.sums().items() if group.run not in others}
+        return sums, [intent for intent in self.open_intents() if intent.run not in others]
 
     def sums(self) -> SumsByGroup:
         """Returns the sums over the attempts of all runs. Raises JournalError where one is damaged."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from batchrun.amounts import NOTHING, Amount
+from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.exchange import NO_CACHE, CacheUsage
 
 
@@ -17,6 +18,17 @@ class Outcome(StrEnum):
     ANSWERED = "answered"  # billed, with a response
     REFUSED = "refused"  # not billed: never sent, or refused by the endpoint
     UNCERTAIN = "uncertain"  # unknown; its worst case counts as spent
+
+
+class Grant(NamedTuple):
+    """The end of a claim on a pool, in nano-USD: what was `granted`, and what its caps leave after it.
+
+    `per_day` says that the cap per day leaves least.
+    """
+
+    granted: int
+    left: int
+    per_day: bool
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +46,11 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     nano_usd: int
     credits: int
     tokens: int
+
+    @property
+    def day(self) -> int:
+        """The UTC day of sending, counted from 1970-01-01."""
+        return self.started_at // MILLISECONDS_PER_DAY
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,7 @@
 """Sums over attempts by run, day, outcome and error code, kept in the same transactions as the attempts."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -154,6 +155,16 @@ def overruns_of(connection: sqlite3.Connection, where: str) -> tuple[Overrun, ..
         f" FROM overruns JOIN attempts USING (attempt) WHERE {where} ORDER BY attempt"
     )
     return tuple(map(Overrun._make, found))
+
+
+def nano_usd_by_day(sums: SumsByGroup, in_flight: Iterable[Intent]) -> dict[int, int]:
+    """Returns what was settled, is uncertain or reserved, in nano-USD by the UTC day of sending."""
+    counted: Counter[int] = Counter()
+    for group, part in sums.items():
+        counted[group.day] += part.nano_usd
+    for intent in in_flight:
+        counted[intent.day] += intent.nano_usd
+    return dict(+counted)
 
 
 def totals_of(

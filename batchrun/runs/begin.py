@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from batchrun.client.server import Server
+from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.engine.ledger import caps_of
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.session import OpenSender, own_connections
@@ -15,10 +16,12 @@ from batchrun.engine.starting_balance import (
 )
 from batchrun.job.spec import fingerprint, public_job
 from batchrun.journal import Journal
+from batchrun.journal.pool import Pool
 from batchrun.rows.dataset import Dataset, endpoint_identity
 from batchrun.runs.adjust.request import remove_requests
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
+from batchrun.runs.pool import settled_share
 from batchrun.runs.run_folder import RunFolder
 from batchrun.runs.sending import RowSubset, Run, as_json
 from batchrun.tables.locations import input_state
@@ -37,6 +40,7 @@ def begin(
     retry_failed: bool,
     concurrency: int,
     open_sender: OpenSender = own_connections,
+    pool: Pool | None = None,
 ) -> Run:
     """Returns a run that the journal knows as begun. Only the holder of the lock may call this."""
     job, sandbox = dataset.job, server.sandbox
@@ -47,7 +51,9 @@ def begin(
         __version__, started_at, sandbox, identity, fingerprint(job), as_json(public_job(job))
     )
     remove_requests(folder)
-    ledger = starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up)
+    share = settled_share(pool, journal, sandbox=sandbox)
+    left = None if share is None else share.left(started_at // MILLISECONDS_PER_DAY)
+    ledger = starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up, pool_left=left)
     limiter = Limiter(job.limits.requests_per_minute, job.limits.tokens_per_minute)
     progress = Progress(rows=dataset.table.row_count)
     return Run(
@@ -74,4 +80,5 @@ def begin(
             spent_today=spent_on_the_day(journal, sandbox, started_at),
         ),
         open_sender,
+        share,
     )

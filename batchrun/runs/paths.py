@@ -40,8 +40,12 @@ def check_paths(
     given; the job's files are added. `may_be_output` says that the command writes the files in `written`
     in the place of the job's output.
     """
-    pages = {"[output] report": report_file(job), "[telemetry] prometheus": prometheus_file(job)}
-    own = _given(pages | dict(written or {}))
+    its_own = {
+        "[output] report": report_file(job),
+        "[telemetry] prometheus": prometheus_file(job),
+        **_pool_files(job),
+    }
+    own = _given(its_own | dict(written or {}))
     for name, path in [*own, *_given(read or {})]:
         if "\0" in str(path):
             raise OutputError(f"{name}: a path can't hold a null character")
@@ -68,6 +72,21 @@ def report_file(job: Job) -> Path | None:
 def prometheus_file(job: Job) -> Path | None:
     """Returns the file of the job's metrics."""
     return None if job.telemetry.prometheus is None else job.base / job.telemetry.prometheus
+
+
+def pool_file(job: Job) -> Path | None:
+    """Returns the file of the budget that the job shares with others."""
+    return None if job.budget.pool is None else job.base / Path(job.budget.pool).expanduser()
+
+
+def _pool_files(job: Job) -> dict[str, Path]:
+    path = pool_file(job)
+    name = "[budget] pool"
+    return (
+        {}
+        if path is None
+        else {name: path, f"{name}, during a change": path.with_name(f"{path.name}-journal")}
+    )
 
 
 def check_side_files(job: Job) -> None:

@@ -42,6 +42,7 @@ from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.output import Findings, Metadata, check_output, output_metadata, write_output
 from batchrun.runs.output_record import OutputRecord, keep_record, made_of, unchanged_output
 from batchrun.runs.paths import check_paths
+from batchrun.runs.pool import give_back, pool_of, pool_part
 from batchrun.runs.rest import rest_text
 from batchrun.runs.run_folder import (
     make_run_folder,
@@ -102,7 +103,7 @@ def run_job(
     dataset = _checked_input(job, server, table, temporary_output or output_path(job))
     concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))
-    with locked(folder, warn=warn):
+    with locked(folder, warn=warn), pool_of(job) as pool:
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
         dataset = keeping_digests(dataset)
@@ -128,6 +129,7 @@ def run_job(
                     retry_failed,
                     concurrency,
                     open_sender,
+                    pool,
                 )
                 summary = _observed(run, observers, shutdown)
             if summary["exit_code"] != EXIT_FAULT:
@@ -307,6 +309,7 @@ def _summary_maker(run: Run) -> Callable[[Ending, Mapping[str, int | None]], Sum
     """
     job, journal, sandbox = run.view.job, run.journal, run.server.sandbox
     freed = journal.free_unbilled(sandbox)
+    give_back(run.share, journal)
     life, this_run = (journal.totals(sandbox, run=number).at_the_end for number in (None, run.number))
     adjustments = made_in(journal, run.number)
     by_balance = journal.uncertain_credits_by_balance(sandbox)
@@ -331,6 +334,7 @@ def _summary_maker(run: Run) -> Callable[[Ending, Mapping[str, int | None]], Sum
             uncertain_freed_usd=usd(freed),
             # Without prices there is no worst case that a response could exceed.
             overruns=run.ledger.overruns if prices(job, sandbox) else 0,
+            **pool_part(run.share),
         )
 
     return summary_for

@@ -19,6 +19,7 @@ from batchrun.engine.starting_balance import starting_price_list
 from batchrun.job.budget import Budget
 from batchrun.job.spec import asks_in_random_order
 from batchrun.journal import Journal, Totals, open_for_reading
+from batchrun.journal.pool import PoolShare
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset
 from batchrun.rows.history import with_caps_seen
@@ -51,7 +52,8 @@ class Run:
 
     Rows that failed in a run before `retry_failed_before` are sent again. `input_state` is the input's at the
     beginning. `view` is what observers see; its `job` has the caps and limits in force. `caps_of` returns the
-    ledger's caps for a budget, what earlier runs have spent counted.
+    ledger's caps for a budget, what earlier runs have spent counted. `share` is the journal's part of the
+    pool, if the budget has one.
     """
 
     dataset: Dataset
@@ -73,6 +75,7 @@ class Run:
     view: View
     caps_of: Callable[[Budget], tuple[Cap, ...]]
     open_sender: OpenSender = own_connections
+    share: PoolShare | None = None
 
 
 def send_rows(run: Run, observer: Observer, shutdown: ShutdownRequest) -> Stop | None:
@@ -123,6 +126,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         lambda: as_json(run.progress.rows_so_far()),
         adjust=taking(run, observer),
         open_sender=run.open_sender,
+        pool=run.share,
     )
 
 

@@ -14,6 +14,7 @@ from batchrun.job.spec import Job, fingerprint, public_job, run_folder
 from batchrun.journal import create_or_open
 from batchrun.journal.checking import check_at_start
 from batchrun.rows.dataset import endpoint_identity
+from batchrun.runs.pool import pool_of, settled_share
 from batchrun.runs.run_folder import RunFolder, refuse_half_salvaged, refuse_rescued
 from batchrun.runs.run_lock import locked
 from batchrun.version import __version__
@@ -30,7 +31,7 @@ def settle_job(job: Job, uncertain: str, *, sandbox: bool = False) -> dict[str, 
     folder = RunFolder(run_folder(job))
     if not folder.journal.exists():
         raise UsageError(f"Nothing has been run yet: there is no journal {folder.journal}")
-    with locked(folder):
+    with locked(folder), pool_of(job) as pool:
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
         with closing(create_or_open(folder.journal)) as journal:
@@ -48,6 +49,7 @@ def settle_job(job: Job, uncertain: str, *, sandbox: bool = False) -> dict[str, 
             requests, booked_before = journal.settle(sandbox, amount)  # first, since it may be refused
             run = journal.start_run(__version__, now, sandbox, identity, fingerprint(job), tables.decode())
             journal.finish_run(run, now, None, EXIT_DONE, reason)
+            settled_share(pool, journal, sandbox=sandbox)
             settled = journal.totals(sandbox).spend.settled.nano_usd
     return {
         "requests": requests,

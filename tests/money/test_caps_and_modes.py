@@ -11,10 +11,11 @@ import pytest
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
 from batchrun.runs.plan.plan import plan_by_sample
+from batchrun.runs.pool import change_pool
 from batchrun.runs.run import Server, run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
-ROWS = 24
+ROWS = 48
 REPLIES = """
 [[reply]]
 pattern = "That is not a valid answer"
@@ -92,8 +93,10 @@ CAPS = {
     "tokens": 150,
     "credits": 12,
     "keep_credits": 10_000 - 12,
+    "pool": 0.0008,
 }
-LIFE = ("usd", "usd_per_day", "tokens", "credits")
+LIFE = ("usd", "usd_per_day", "tokens", "credits", "pool")
+USD = ("usd", "usd_per_run", "usd_per_day", "pool")
 
 
 @pytest.fixture(params=MODES)
@@ -139,7 +142,10 @@ def test_no_mode_passes_a_cap(tmp_path: Path, sandbox: Sandbox, mode: Mode, cap:
     limit = round(CAPS[cap] + (billed(before, cap) if cap in LIFE else 0), 9)
     if cap == "keep_credits":
         limit = limit - before["credits"]
-    job = job_of(tmp_path, mode.tables, {"budget": {cap: limit}})
+    if cap == "pool":
+        change_pool(tmp_path / "team.budget", {"life": round(limit * 10**9)})
+    budget = {"pool": "team.budget"} if cap == "pool" else {cap: limit}
+    job = job_of(tmp_path, mode.tables, {"budget": budget})
     if mode.sample:
         summary = plan_by_sample(job, server, mode.sample)[1] or {}
     else:
@@ -162,4 +168,4 @@ def billed(totals: Mapping[str, Any], cap: str) -> float:
         return int(
             totals["credits"] if cap == "credits" else totals["input_tokens"] + totals["output_tokens"]
         )
-    return round(totals["usd"], 9) if cap.startswith("usd") else 0
+    return round(totals["usd"], 9) if cap in USD else 0

@@ -218,6 +218,8 @@ def _money(view: View) -> list[Part]:
     parts = [
         Part(f"spent {usd_text(spent.nano_usd)} + {usd_text(ledger.reserved.nano_usd)} reserved{of_cap}", 0)
     ]
+    if ledger.pool_left is not None:
+        parts.append(Part(f"{usd_text(max(0, ledger.pool_left))} left in the pool", 1))
     if view.server.sandbox:
         parts.append(Part("sandbox: nothing is paid", 2))
     if view.progress.forecast:

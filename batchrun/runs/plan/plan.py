@@ -21,6 +21,7 @@ from batchrun.runs.plan.counts import Counts, RowCounter
 from batchrun.runs.plan.estimates import Expected, Figure, expected_of, least_seconds
 from batchrun.runs.plan.sample import BottomKSample, RandomOrder, random_order, random_runs
 from batchrun.runs.plan.shown import ShownRequests
+from batchrun.runs.pool import pool_left, pool_state
 from batchrun.runs.run_folder import RunFolder
 from batchrun.runs.summary import Summary
 from batchrun.tables.reader import Table
@@ -55,6 +56,7 @@ class _Survey:
     left: int | None
     notes: list[str]
     shown: ShownRequests
+    pool: dict[str, Any] | None
 
 
 def plan_job(
@@ -121,7 +123,9 @@ def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int, show: int
     journal = open_for_reading(path) if path.exists() else None
     try:
         before = journal.totals(sandbox).at_the_end if journal is not None else Totals()
-        ledger = starting_ledger(job, sandbox, journal, before, milliseconds(), topped_up=False)
+        now = milliseconds()
+        in_pool = pool_left(job, journal, sandbox=sandbox, now=now)
+        ledger = starting_ledger(job, sandbox, journal, before, now, topped_up=False, pool_left=in_pool)
         runs = frozenset[int]() if journal is None else random_runs(dataset, journal)
         order = random_order(dataset) if wanted or runs else None
         tally = _open_tally(dataset)
@@ -132,9 +136,8 @@ def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int, show: int
         if journal is not None:
             change = change_since_last_run(dataset, journal, sandbox=sandbox)
             notes += [] if change is None else [str(change)]
-        return _Survey(
-            dataset, counts, price_list, before, order, draw, tally, ledger.left("nano_usd"), notes, shown
-        )
+        left, pool = ledger.left("nano_usd"), pool_state(job, journal, sandbox=sandbox)
+        return _Survey(dataset, counts, price_list, before, order, draw, tally, left, notes, shown, pool)
     finally:
         if journal is not None:
             journal.close()
@@ -206,9 +209,11 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
         "budget": {
             "usd": None if cap is None else usd(cap),
             "usd_left": None if left is None else usd(left),
-            "rows_expected": _rows_bought(left, cost, counts.to_send),
-            "rows_at_worst": _rows_bought(left, counts.worst.nano_usd, counts.to_send),
+            "usd_left_by_all_caps": None if survey.left is None else usd(max(0, survey.left)),
+            "rows_expected": _rows_bought(survey.left, cost, counts.to_send),
+            "rows_at_worst": _rows_bought(survey.left, counts.worst.nano_usd, counts.to_send),
         },
+        **({} if survey.pool is None else {"pool": survey.pool}),
         "caching": counts.cached.as_dict(price_list),
         "seconds_at_best": None if at_best is None else round(at_best, 1),
         "evaluation": _evaluation(survey, cost),
@@ -258,7 +263,7 @@ def _ends(figure: Figure, digits: int | None = None) -> list[Any] | None:
 def _rows_bought(left: int | None, whole: int | None, rows: int) -> int | None:
     if left is None or whole is None:
         return None
-    return rows if whole <= left else rows * left // whole
+    return rows if whole <= left else rows * max(0, left) // whole
 
 
 def _evaluation(survey: _Survey, cost: int | None) -> dict[str, Any] | None:

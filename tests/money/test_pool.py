@@ -1,0 +1,390 @@
+"""One budget for several jobs: whatever happens to them, the sum over their journals keeps its caps."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from batchrun.amounts import NOTHING
+from batchrun.clock import MILLISECONDS_PER_DAY
+from batchrun.engine.accounting import Accounting, ActiveRequest
+from batchrun.engine.ledger import Ledger, Shortfall, caps_of
+from batchrun.errors import EXIT_FAULT, JournalError, MovedError, StorageError, UsageError
+from batchrun.exchange import BillingStatus
+from batchrun.job.budget import Budget
+from batchrun.journal import create_or_open
+from batchrun.journal.pool import BATCHES, Pool, PoolCaps, PoolShare, make_pool, open_pool
+from batchrun.journal.records import Grant
+from batchrun.runs.pool import give_back, settled_share
+from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, failure, request
+from tests.money.journals import STARTED_AT, start_run
+from tests.money.test_accounting import SteppedWriter
+
+DAY = STARTED_AT // MILLISECONDS_PER_DAY
+WORST = 40 * NANO_USD_PER_TOKEN
+
+
+def pool_at(path: Path, life: int | None = 1_000, per_day: int | None = None) -> Pool:
+    make_pool(path, PoolCaps(life, per_day))
+    pool = open_pool(path)
+    pool.connection.execute("PRAGMA synchronous = OFF")
+    return pool
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "team.budget"
+
+
+def shares_of(pool: Pool, number: int = 2) -> list[PoolShare]:
+    return [PoolShare(pool, f"/{name}/journal.sqlite", 1, sandbox=False) for name in "abcdef"[:number]]
+
+
+# The file.
+
+
+def test_claims_of_all_jobs_together_take_no_more_than_the_cap(path: Path) -> None:
+    a, b = shares_of(pool_at(path))
+    granted = [share.claim(7, DAY).granted for share in (a, b) * 200]
+    assert sum(granted) <= 1_000 < sum(granted) + 7
+    assert granted[-1] == 0
+
+
+def test_what_is_left_is_told_with_a_refusal(path: Path) -> None:
+    a, b = shares_of(pool_at(path, 100))
+    granted = a.claim(90, DAY).granted
+    assert b.claim(50, DAY) == Grant(0, 100 - granted, per_day=False)
+    assert b.claim(100 - granted, DAY) == Grant(100 - granted, 0, per_day=False)
+
+
+def test_a_claim_takes_a_small_part_more_than_it_needs(path: Path) -> None:
+    """So few claims are written for many requests, and no job keeps much from the others."""
+    (share,) = shares_of(pool_at(path, 10**9), 1)
+    claims = needed = 0
+    while (grant := share.claim(10**4, DAY)).granted:
+        assert grant.granted <= 10**4 + 10**9 // BATCHES
+        claims, needed = claims + 1, needed + grant.granted
+    assert needed > 10**9 - 10**4
+    assert claims < 500, "for 100,000 requests"
+
+
+def test_a_day_s_cap_counts_what_was_sent_that_day(path: Path) -> None:
+    a, b = shares_of(pool_at(path, 1_000, per_day=100))
+    assert a.claim(100, DAY).granted == 100
+    assert b.claim(1, DAY) == Grant(0, 0, per_day=True)
+    assert b.claim(1, DAY + 1).granted
+    a.settle({DAY: 40})
+    assert b.claim(60, DAY).granted == 60
+
+
+def test_made_up_spend_and_paid_spend_have_a_budget_each(path: Path) -> None:
+    pool = pool_at(path, 100)
+    paid, made_up = (PoolShare(pool, "/a", 1, sandbox) for sandbox in (False, True))
+    assert made_up.claim(100, DAY).granted
+    assert paid.claim(100, DAY).granted
+    assert [member.counted for member in pool.members(DAY, sandbox=True)] == [100]
+
+
+def test_a_new_journal_at_the_path_of_a_deleted_one_does_not_undo_its_spend(path: Path) -> None:
+    pool = pool_at(path, 100)
+    PoolShare(pool, "/a", 1, sandbox=False).settle({DAY: 70})
+    fresh = PoolShare(pool, "/a", 2, sandbox=False)
+    fresh.settle({})
+    assert fresh.left(DAY) == 30
+
+
+def test_spend_above_the_cap_is_counted_in_full_and_nothing_more_is_granted(path: Path) -> None:
+    a, b = shares_of(pool_at(path, 100))
+    a.settle({DAY: 130})
+    assert b.claim(1, DAY) == Grant(0, -30, per_day=False)
+
+
+def test_a_cap_that_is_lowered_or_raised_holds_from_the_next_claim_on(path: Path) -> None:
+    (share,) = shares_of(pool := pool_at(path, 100), 1)
+    assert share.claim(50, DAY).granted
+    other = open_pool(path)
+    other.set_caps(PoolCaps(40, None))
+    assert not share.claim(1, DAY).granted
+    other.set_caps(PoolCaps(200, None))
+    assert share.claim(100, DAY).granted
+    pool.close()
+
+
+def test_a_pool_that_is_missing_is_refused_with_the_command_that_makes_it(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"There is no pool .*\nNext: batchrun pool .*team.budget --usd 20"):
+        open_pool(path)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def foreign(path: Path) -> None:
+    path.write_text("text,label\n")
+
+
+def a_journal(path: Path) -> None:
+    path.unlink()
+    create_or_open(path).close()
+
+
+def flipped(statement: str) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        pool = open_pool(path)
+        pool.connection.execute(statement)
+        pool.close()
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        emptied,
+        foreign,
+        a_journal,
+        flipped("UPDATE caps SET nano_usd = 2 * nano_usd"),
+        flipped("UPDATE claims SET nano_usd = nano_usd - 1"),
+        flipped("UPDATE claims SET day = day + 1"),
+        flipped("PRAGMA user_version = 2"),
+    ],
+)
+def test_a_damaged_pool_is_refused_and_left_as_it_is(path: Path, harm: Callable[[Path], None]) -> None:
+    (share,) = shares_of(pool := pool_at(path), 1)
+    share.claim(7, DAY)
+    pool.close()
+    harm(path)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=r"The pool .*team\.budget"):
+        open_pool(path)
+    assert path.read_bytes() == before
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replaced(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+
+
+@pytest.mark.parametrize("harm", [deleted, moved, replaced])
+def test_a_pool_that_vanishes_grants_nothing_more(path: Path, harm: Callable[[Path], None]) -> None:
+    (share,) = shares_of(pool_at(path), 1)
+    share.claim(7, DAY)
+    harm(path)
+    with pytest.raises(MovedError, match="was deleted, moved or replaced"):
+        share.claim(7, DAY)
+
+
+def test_a_pool_is_made_whole_or_not_at_all_and_never_over_a_file(path: Path) -> None:
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="can't be made: File exists"):
+        make_pool(path, PoolCaps(1, None))
+    assert [each.name for each in path.parent.iterdir()] == ["team.budget"]
+    assert path.read_text() == "mine"
+
+
+# A run.
+
+
+class Refusing:
+    """A pool that can't be used any more."""
+
+    def claim(self, least: int, day: int) -> Grant:
+        raise MovedError("The pool team.budget was deleted.\nPut it back.")
+
+
+def test_a_pool_that_fails_during_a_run_stops_it_with_its_own_reason() -> None:
+    ledger = Ledger(caps_of(Budget(pool="team.budget"), NOTHING, NOTHING), pool_left=10**9)
+    accounting = Accounting(1, 1, ledger, TARIFF, Silent(), pool=Refusing())
+    shortfall = accounting.reserve(ActiveRequest(request(1)))
+    assert isinstance(shortfall, Shortfall)
+    assert not shortfall.may_pass, "what is in flight would not make room"
+    assert shortfall.stop is not None
+    assert (shortfall.stop.exit_code, shortfall.stop.reason) == (
+        EXIT_FAULT,
+        "The pool team.budget was deleted.",
+    )
+
+
+def test_without_the_pool_nothing_can_be_spent() -> None:
+    ledger = Ledger(caps_of(Budget(pool="team.budget"), NOTHING, NOTHING))
+    accounting = Accounting(1, 1, ledger, TARIFF, Silent())
+    assert accounting.reserve(ActiveRequest(request(1))) == Shortfall("budget.pool", may_pass=False)
+
+
+class Silent:
+    def write_intent(self, intent: Any) -> None: ...
+    def record(self, attempt: Any) -> None: ...
+    def cancel_intent(self, attempt: int) -> None: ...
+
+
+# Several jobs under any interleaving.
+
+
+@dataclass
+class OneJob:
+    """A job of the pool, run after run. `now` is the machine's clock."""
+
+    folder: Path
+    pool: Path
+    now: Callable[[], int]
+    uncommitted: list[ActiveRequest] = field(default_factory=list)
+    durable: list[ActiveRequest] = field(default_factory=list)
+    in_flight: list[ActiveRequest] = field(default_factory=list)
+    asked: int = 0
+
+    def start(self) -> None:
+        self.journal = create_or_open(self.folder / "journal.sqlite")
+        self.journal.connection.execute("PRAGMA synchronous = OFF")
+        self.open_pool = open_pool(self.pool)
+        self.open_pool.connection.execute("PRAGMA synchronous = OFF")
+        self.journal.abandon_open_intents(self.now(), final=False)
+        run = start_run(self.journal)
+        self.share = settled_share(self.open_pool, self.journal, sandbox=False)
+        self.writer = SteppedWriter(self.journal)
+        self.ledger = Ledger(caps_of(Budget(pool="team.budget"), NOTHING, NOTHING))
+        self.accounting = Accounting(
+            run,
+            self.journal.next_attempt(),
+            self.ledger,
+            TARIFF,
+            self.writer,
+            self.journal.latest_start(),
+            self.now,
+            self.share,
+        )
+        self.uncommitted, self.durable, self.in_flight = [], [], []
+
+    def ask(self) -> None:
+        self.asked += 1
+        active = ActiveRequest(request(self.asked, input_bound=30, output_bound=10))
+        if self.accounting.reserve(active) is None:
+            self.uncommitted.append(active)
+
+    def commit(self, records: int) -> None:
+        if self.writer.queue:
+            intents, _ = self.writer.commit(records)
+            for _ in range(intents):
+                self.durable.append(self.uncommitted.pop(0))
+
+    def send(self) -> None:
+        if self.durable:
+            self.in_flight.append(self.durable.pop(0))
+
+    def end_one(self, tokens: int | None) -> None:
+        if self.in_flight:
+            active = self.in_flight.pop(0)
+            if tokens is None:
+                lost = failure(billing=BillingStatus.UNKNOWN)
+                self.accounting.failed(active, lost, final=False)
+            else:
+                self.accounting.answered(active, answer(tokens - 1, 1))
+
+    def end_in_order(self) -> None:
+        while self.in_flight:
+            self.end_one(3)
+        self.commit(len(self.writer.queue))
+        while self.durable:
+            self.accounting.cancel_intent(self.durable.pop())
+        self.commit(len(self.writer.queue))
+        give_back(self.share, self.journal)
+
+    def die(self) -> None:
+        self.journal.close()
+        self.open_pool.close()
+
+    def claimed(self) -> dict[int, int]:
+        rows = self.open_pool.connection.execute(
+            "SELECT day, sum(nano_usd) FROM claims WHERE journal = ? GROUP BY day",
+            (os.path.realpath(self.journal.path),),
+        )
+        return dict(rows.fetchall())
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Two jobs, killed and ended at any moment, over several days."""
+
+    @initialize(life=st.integers(1, 25), per_day=st.integers(1, 12))
+    def first_runs(self, life: int, per_day: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = STARTED_AT
+        self.life, self.per_day = life * WORST, per_day * WORST
+        path = Path(self.folder.name) / "team.budget"
+        make_pool(path, PoolCaps(self.life, self.per_day))
+        self.jobs = []
+        for name in "ab":
+            (Path(self.folder.name) / name).mkdir()
+            self.jobs.append(OneJob(Path(self.folder.name) / name, path, lambda: self.clock))
+            self.jobs[-1].start()
+
+    @rule(job=st.integers(0, 1), many=st.integers(1, 6))
+    def ask(self, job: int, many: int) -> None:
+        for _ in range(many):
+            self.jobs[job].ask()
+
+    @rule(job=st.integers(0, 1), records=st.integers(1, 6))
+    def commit(self, job: int, records: int) -> None:
+        self.jobs[job].commit(records)
+
+    @rule(job=st.integers(0, 1), many=st.integers(1, 6))
+    def send(self, job: int, many: int) -> None:
+        for _ in range(many):
+            self.jobs[job].send()
+
+    @rule(job=st.integers(0, 1), tokens=st.none() | st.integers(2, 40))
+    def end_one(self, job: int, tokens: int | None) -> None:
+        self.jobs[job].end_one(tokens)
+
+    @rule(job=st.integers(0, 1))
+    def kill_and_resume(self, job: int) -> None:
+        self.jobs[job].die()
+        self.jobs[job].start()
+
+    @rule(job=st.integers(0, 1))
+    def end_and_start_again(self, job: int) -> None:
+        self.jobs[job].end_in_order()
+        counted = self.jobs[job].journal.counted_by_day(sandbox=False)
+        assert self.jobs[job].claimed() == counted, "all money is accounted for, to the nano-USD"
+        self.jobs[job].die()
+        self.jobs[job].start()
+
+    @rule(hours=st.integers(1, 30))
+    def pass_time(self, hours: int) -> None:
+        self.clock += hours * 3_600_000
+
+    @invariant()
+    def the_pool_counts_at_least_what_the_journals_do(self) -> None:
+        in_all = dict[int, int]()
+        for job in self.jobs:
+            claimed = job.claimed()
+            for day, counted in job.journal.counted_by_day(sandbox=False).items():
+                assert claimed.get(day, 0) >= counted
+                in_all[day] = in_all.get(day, 0) + counted
+        assert max(in_all.values(), default=0) <= self.per_day
+        assert sum(in_all.values()) <= self.life
+
+    def teardown(self) -> None:
+        for job in self.jobs:
+            job.die()
+        self.folder.cleanup()
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = settings(
+    max_examples=int(os.environ.get("BATCHRUN_EXAMPLES", "25")), stateful_step_count=40, deadline=None
+)
