@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
 import uvloop
 
 from batchrun.amounts import NOTHING
@@ -23,11 +24,13 @@ from batchrun.engine.ledger import Ledger, caps_of
 from batchrun.engine.starting_balance import starting_price_list
 from batchrun.exchange import Response
 from batchrun.job.file import load_job
+from batchrun.job.spec import fingerprint, public_job, run_folder
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Totals, create_or_open
-from batchrun.rows.dataset import Dataset, open_dataset
+from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 from batchrun.rows.selection import pending_rows
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.output import write_output
+from batchrun.version import __version__
 from benchmarks.jobs import Jobs
 from benchmarks.server import Server, compile_server, serving
 
@@ -84,7 +87,12 @@ def _time_stages(dataset: Dataset, server: Server, journal: Journal, folder: Pat
     with stages.timed("read, render, encode, take the digest"):
         for _ in dataset.chunks([]):
             pass
-    chunks = pending_rows(dataset, journal, Progress())
+    job = dataset.job
+    tables = msgspec.json.encode(public_job(job)).decode()
+    journal.start_run(__version__, 0, False, job.endpoint.base_url, fingerprint(job), tables)
+    run_folder(job).mkdir(exist_ok=True)
+    dataset = keeping_digests(dataset)
+    chunks = pending_rows(dataset, journal, Progress(), dataset.labelling)
     requests = [row.request for row in chain.from_iterable(chunks)]
     with stages.timed("send and decode"):
         answers = uvloop.run(_send_all(server, requests))
@@ -95,7 +103,7 @@ def _time_stages(dataset: Dataset, server: Server, journal: Journal, folder: Pat
     with stages.timed("look up what is settled"):
         for start in range(0, ROWS, 1024):
             journal.settled_digests(tuple(request.digest for request in requests[start : start + 1024]))
-    with stages.timed("output: read, render, look up, decode, Parquet"):
+    with stages.timed("output: read, look up, decode, Parquet"):
         write_output(dataset, journal, folder / "output.parquet", lambda _rows, _findings: {})
     journal.close()
     return stages
@@ -133,7 +141,6 @@ def _book_all(dataset: Dataset, requests: list[Request], answers: list[Response]
 
 def _commit_all(journal: Journal, records: _Records) -> None:
     """As a run does: each commit has some intents, and the ends of those in the commit before it."""
-    journal.start_run("", 0, False, "", "", "{}")
     durable = threading.Semaphore(0)
     writer = JournalWriter(journal, lambda intents, _: durable.release(intents), _fail, lambda: False, _fail)
     for start in range(0, ROWS, ROWS_IN_A_COMMIT):

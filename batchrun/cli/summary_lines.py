@@ -51,7 +51,7 @@ def end_lines(summary: Summary) -> list[str]:
 def _state_of_output(summary: Summary) -> str:
     if not summary["output_written"]:
         return " was not written"
-    return " is unchanged" if summary.get("output_unchanged") else ""
+    return " is unchanged" if summary["output_unchanged"] else ""
 
 
 def _amounts(part: dict[str, Any]) -> str:

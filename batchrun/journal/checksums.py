@@ -54,6 +54,7 @@ def check_numbers(path: Path, numbers: Sequence[Any], control: int) -> None:
 def checksum(values: Sequence[Any], blob: bytes = b"") -> int | None:
     """CRC-32 of plain values and of bytes that follow them; None where a value has an impossible type."""
     try:
-        return zlib.crc32(blob, zlib.crc32(_encode(values)))
+        crc = zlib.crc32(_encode(values))
     except _UNENCODABLE:
         return None
+    return zlib.crc32(blob, crc) if blob else crc

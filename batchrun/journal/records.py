@@ -117,13 +117,15 @@ class Overrun(NamedTuple):
 
 
 class RequestHistory(msgspec.Struct, gc=False):
-    """All attempts of one request, summed up for its output row. `run` is the last attempt's.
+    """All attempts of one request, summed up for its output row. `run` is the last attempt's, `first` is the
+    number of the first one.
 
     `answer` is the newest response's body, `earlier_answers` are the bodies before it. `cache` sums up the
     cache counts of all bodies; the code that reads the bodies sets it.
     """
 
     run: int = 0
+    first: int = 0
     answer: bytes | None = None
     earlier_answers: tuple[bytes, ...] = ()
     cache: CacheUsage = NO_CACHE
@@ -143,6 +145,7 @@ class RequestHistory(msgspec.Struct, gc=False):
 
     def add(self, row: AttemptRow) -> None:
         """Adds the request's next attempt."""
+        self.first = self.first or row.attempt
         self.attempts += 1
         self.run = row.run
         if row.outcome == Outcome.ANSWERED:

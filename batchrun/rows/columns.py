@@ -12,7 +12,7 @@ from batchrun.exchange import Completion
 from batchrun.journal.records import RequestHistory
 from batchrun.rows.history import RowHistory, result_of
 from batchrun.rows.labelling import PLAIN, Labelling, LabelResult
-from batchrun.rows.result import FAILED, PENDING
+from batchrun.rows.result import FAILED, OK, PENDING
 
 COLUMNS = pa.schema(
     [
@@ -82,6 +82,11 @@ class AddedColumns:
         values = row_values(record, duplicate) + self._label_values(result_of(record).label_result)
         return (*values, score) if self.scored else values
 
+    @property
+    def is_plain(self) -> bool:
+        """Returns whether these are `COLUMNS` alone."""
+        return not self.labelling.labelled and not self.scored
+
     def label_fields(self) -> list[pa.Field]:
         """Returns the labels' columns: the label or its columns, the reason without one, the votes."""
         if not self.labelling.labelled:
@@ -136,6 +141,45 @@ def row_values(record: RowHistory | InvalidRow | None, duplicate: bool) -> tuple
         history.first_token_ms,
         history.answered_at,
     )
+
+
+def answered_columns(records: Sequence[RowHistory]) -> list[pa.Array] | None:
+    """Returns `COLUMNS` for rows whose first request alone made them `ok`, and that share no response.
+
+    None where other rows are among them. The values are those of `row_values`, made column by column.
+    """
+    histories = [record.history for record in records if record.history is not None and record.state is None]
+    said = [record.result.completion for record in records if record.result.status == OK]
+    answers = [completion for completion in said if completion is not None]
+    if not len(histories) == len(answers) == len(records):
+        return None
+    rows = len(records)
+    caches = [history.cache if history.input_tokens is not None else (None, None) for history in histories]
+    costs = [history.nano_usd for history in histories]
+    values = (
+        [OK] * rows,
+        [answer.text for answer in answers],
+        [answer.stop_reason for answer in answers],
+        [answer.stop_sequence for answer in answers],
+        [answer.response_id for answer in answers],
+        [answer.response_model for answer in answers],
+        [history.input_tokens for history in histories],
+        [history.output_tokens for history in histories],
+        [cache[0] for cache in caches],
+        [cache[1] for cache in caches],
+        [history.credits for history in histories],
+        [None if cost is None else cost / NANO for cost in costs],
+        [history.uncertain_nano_usd / NANO for history in histories],
+        [history.remaining_credits for history in histories],
+        [history.attempts for history in histories],
+        [False] * rows,
+        [None] * rows,
+        [None] * rows,
+        [history.latency_ms for history in histories],
+        [history.first_token_ms for history in histories],
+        [history.answered_at for history in histories],
+    )
+    return [pa.array(column, field.type) for column, field in zip(values, COLUMNS, strict=True)]
 
 
 def _spend_values(history: RequestHistory) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Counts the occurrences of requests, in memory that doesn't grow with the input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from batchrun.client.builder import InvalidRow
@@ -38,6 +38,39 @@ class OccurrenceCounter:
                 "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET n = n + 1 RETURNING n", (digest,)
             ).fetchone()
         return int(n)
+
+
+class SeenRequests:
+    """Tells the first row of each request from later ones, in a bit for each attempt.
+
+    A row is known by the first attempt of its requests, which is no other row's. Only those without any
+    attempt are counted by their digests.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._attempts = bytearray()
+        self._unsent: OccurrenceCounter | None = None
+
+    def add(self, first_attempts: Mapping[bytes, int]) -> set[bytes]:
+        """Adds digests, each with its first attempt (0: none). Returns the digests that were new."""
+        bits, new = self._attempts, set()
+        highest = max(first_attempts.values(), default=0) >> 3
+        if highest >= len(bits):
+            bits.extend(bytes(highest + 1 - len(bits)))
+        for digest, attempt in first_attempts.items():
+            bit = 1 << (attempt & 7)
+            if attempt and not bits[attempt >> 3] & bit:
+                bits[attempt >> 3] |= bit
+                new.add(digest)
+        return new | self._new_unsent([digest for digest, attempt in first_attempts.items() if not attempt])
+
+    def _new_unsent(self, digests: list[bytes]) -> set[bytes]:
+        if not digests:
+            return set()
+        if self._unsent is None:
+            self._unsent = OccurrenceCounter(self._folder)
+        return self._unsent.add(digests)
 
 
 class Occurrences:

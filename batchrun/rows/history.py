@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -13,10 +14,11 @@ from batchrun.exchange import NO_CACHE, Completion
 from batchrun.journal import Journal, RequestHistory
 from batchrun.rows.flaws import is_truncated
 from batchrun.rows.labelling import Labelling, Labels, RowState, output_cap
+from batchrun.rows.lookup import look_up
 from batchrun.rows.result import PENDING_ROW, UNSENDABLE_ROW, RowResult, row_result
 
-LOOKED_UP_AT_ONCE = 4_096
-"""Digests in one query: SQLite takes 32,766 question marks."""
+Find = Callable[[Collection[bytes]], dict[bytes, RequestHistory]]
+"""Returns the history of each request with one of the digests; unsent ones are left out."""
 
 
 class RowHistory(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +41,11 @@ def result_of(record: RowHistory | InvalidRow | None) -> RowResult:
     return PENDING_ROW if record is None else record.result
 
 
+def first_attempt(record: RowHistory | None) -> int:
+    """Returns the number of the first attempt of a row's requests; 0 for a row never sent."""
+    return 0 if record is None or record.history is None else record.history.first
+
+
 def row_histories(
     requests: Sequence[Request], journal: Journal, labelling: Labelling
 ) -> dict[bytes, RowHistory]:
@@ -52,11 +59,16 @@ def row_histories_by_digest(
     requests: Callable[[], Iterable[Request]],
     journal: Journal,
     labelling: Labelling,
+    find_first: Find | None = None,
 ) -> dict[bytes, RowHistory]:
-    """Returns the records of rows; `requests` makes their first requests if one of them is needed."""
+    """Returns the records of rows; `requests` makes their first requests if one of them is needed.
+
+    `find_first` finds these in the journal in another way than by their digests alone.
+    """
     labelling = with_caps_seen(labelling, journal)
     wanted = set(digests)
-    histories, caps = _histories(journal, wanted), journal.max_tokens_of_run()
+    find = partial(look_up, journal)
+    histories, caps = (find_first or find)(wanted), journal.max_tokens_of_run()
     completions = _completions(histories, caps)
     decided = {
         digest: RowHistory(histories[digest], row_result(completion))
@@ -73,21 +85,13 @@ def row_histories_by_digest(
     looked_up = set(first)
     while unknown := {digest for row in states.values() for digest in row.asked} - looked_up:
         looked_up |= unknown
-        found = _histories(journal, unknown)
+        found = find(unknown)
         histories |= found
         completions |= _completions(found, caps)
         for digest, state in states.items():
             if not found.keys().isdisjoint(state.asked):
                 states[digest] = labelling.state(first[digest], completions.get, labels)
     return decided | {digest: _record(state, histories, completions) for digest, state in states.items()}
-
-
-def _histories(journal: Journal, digests: Collection[bytes]) -> dict[bytes, RequestHistory]:
-    wanted = tuple(digests)
-    found: dict[bytes, RequestHistory] = {}
-    for start in range(0, len(wanted), LOOKED_UP_AT_ONCE):
-        found |= journal.histories(wanted[start : start + LOOKED_UP_AT_ONCE])
-    return found
 
 
 def with_caps_seen(labelling: Labelling, journal: Journal) -> Labelling:
@@ -141,6 +145,7 @@ def _summed(parts: Sequence[RequestHistory], last: RequestHistory) -> RequestHis
         cache = cache.plus(part.cache)
     return replace(
         last,
+        first=min(part.first for part in parts),
         cache=cache,
         attempts=sum(part.attempts for part in parts),
         input_tokens=total(lambda part: part.input_tokens),

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pyarrow as pa
 
 from batchrun.client.builder import InvalidRow
 from batchrun.clock import milliseconds
 from batchrun.errors import UsageError
-from batchrun.exchange import CacheLifetime
+from batchrun.exchange import NO_CACHE, CacheLifetime
 from batchrun.job.spec import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
 from batchrun.rows.chunks import Chunk
-from batchrun.rows.columns import ERROR_CODE, SHARED, STATUS, output_batch
+from batchrun.rows.columns import ERROR_CODE, SHARED, STATUS, answered_columns, output_batch
 from batchrun.rows.dataset import Dataset, open_dataset
-from batchrun.rows.duplicates import OccurrenceCounter
-from batchrun.rows.history import RowHistory, result_of, row_histories_by_digest
-from batchrun.rows.result import FAILED, INVALID, STATUSES
+from batchrun.rows.duplicates import SeenRequests
+from batchrun.rows.history import RowHistory, first_attempt, result_of, row_histories_by_digest
+from batchrun.rows.lookup import PagedLookup
+from batchrun.rows.result import FAILED, INVALID, OK, STATUSES
 from batchrun.rows.scratch import scratch_folder
 from batchrun.runs.caching import CacheTally, prices_of
 from batchrun.runs.changes import change_since_last_run
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 Rows = dict[str, int]
 Findings = dict[str, Any]
 """Findings from the rows besides their counts, as JSON-able parts of the summary, such as `labels`."""
+Recorded = tuple[RowHistory | InvalidRow | None, tuple[Any, ...]]
+"""A row's record, None for a row never sent, with its values of the added columns."""
 Metadata = Callable[[Mapping[str, int], Findings], Mapping[str, str]]
 
 
@@ -138,7 +142,7 @@ def write_output(
     with replace_table(path, dataset.schema, facts, _csv_style(dataset)) as table:
         for chunk in dataset.chunks(journal=journal):
             check()
-            table.write(output_batch(chunk.batch, rows.values(chunk), dataset.schema))
+            table.write(rows.batch(chunk))
     job = dataset.job
     if "://" in job.output.path and path == output_path(job):
         upload(path, job.output.path, job.output.endpoint_url)
@@ -177,23 +181,50 @@ class RowWriter:
         self.counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
         self._dataset = dataset
         self._journal = journal
-        self._occurrences = OccurrenceCounter(scratch_folder(dataset.job))
+        self._lookup = PagedLookup(journal)
+        self._seen = SeenRequests(scratch_folder(dataset.job))
         self._votes_saved = 0
         self._cached = CacheTally()
         self._reasons: dict[str, dict[str, Any]] = {}
         self.tally = None if dataset.metric is None else _open_tally(dataset, dataset.metric)
 
+    def batch(self, chunk: Chunk) -> pa.RecordBatch:
+        """The rows of the output."""
+        records, unseen = self._found(chunk)
+        schema = self._dataset.schema
+        if chunk.plain and self._dataset.added.is_plain and len(unseen) == len(chunk.digests):
+            in_order = [records[digest] for digest in chunk.sendable_digests]
+            columns = answered_columns(in_order)
+            if columns is not None:
+                self._count_answered(in_order)
+                return pa.RecordBatch.from_arrays([*chunk.batch.columns, *columns], schema=schema)
+        rows = [values for _, values in self._rows(chunk, records, unseen)]
+        return output_batch(chunk.batch, rows, schema)
+
     def values(self, chunk: Chunk) -> list[tuple[Any, ...]]:
         """The values of the added columns, for each row of the chunk."""
         return [values for _, values in self.records(chunk)]
 
-    def records(self, chunk: Chunk) -> list[tuple[RowHistory | InvalidRow | None, tuple[Any, ...]]]:
+    def records(self, chunk: Chunk) -> list[Recorded]:
         """Each row's record, None for a row never sent, with its values of the added columns."""
+        return self._rows(chunk, *self._found(chunk))
+
+    def _found(self, chunk: Chunk) -> tuple[dict[bytes, RowHistory], set[bytes]]:
+        """Returns the records of the rows, and the digests that no earlier row has."""
         digests = chunk.sendable_digests
         records = row_histories_by_digest(
-            digests, lambda: chunk.sendable, self._journal, self._dataset.labelling
+            digests, lambda: chunk.sendable, self._journal, self._dataset.labelling, self._lookup.find
         )
-        unseen = self._occurrences.add(tuple(set(digests)))
+        return records, self._seen.add({digest: first_attempt(records.get(digest)) for digest in digests})
+
+    def _count_answered(self, records: Sequence[RowHistory]) -> None:
+        self.counts["total"] += len(records)
+        self.counts[OK] += len(records)
+        for record in records:
+            if record.history is not None and record.history.cache is not NO_CACHE:
+                self._cached.add(None, record)
+
+    def _rows(self, chunk: Chunk, records: Mapping[bytes, RowHistory], unseen: set[bytes]) -> list[Recorded]:
         expected = self._expected(chunk)
         added, counts, votes = self._dataset.added, self.counts, self._dataset.labelling.votes > 1
         rows = []

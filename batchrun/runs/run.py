@@ -247,7 +247,7 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
         summary.update(summary_for(ending, rows) | findings)
         return output_metadata(job, summary)
 
-    summary["output_unchanged"] = _write_unless_unchanged(run, summary, metadata, shutdown.check)
+    _write_unless_unchanged(run, summary, metadata, shutdown.check)
     write_private(run.folder.summary, _summary_file(summary))
     journal.finish_run(
         run.number,
@@ -261,10 +261,10 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
 
 def _write_unless_unchanged(
     run: Run, summary: Summary, metadata: Metadata, check: Callable[[], object]
-) -> bool:
-    """Writes the output, unless it is on disk as it would be written; returns whether it is.
+) -> None:
+    """Writes the output, unless it is on disk as it would be written.
 
-    Either way `metadata` has been called, which fills in the `summary`.
+    Either way `metadata` is called, which fills in the `summary`.
     """
     path, record = run.temporary_output or output_path(run.dataset.job), run.folder.output_record
     made = None if run.temporary_output else made_of(run.dataset, run.journal, check)
@@ -272,8 +272,8 @@ def _write_unless_unchanged(
     if known is not None:
         metadata(known.rows, known.findings)
         if known.states(summary):
-            return True
-        summary.clear()
+            summary["output_unchanged"] = True
+            return
     with suppress(OSError):
         record.unlink(missing_ok=True)
     written = write_output(run.dataset, run.journal, path, metadata, check)
@@ -282,7 +282,6 @@ def _write_unless_unchanged(
         keep_record(
             record, OutputRecord(made.content, written.content, *ending, written.rows, written.findings)
         )
-    return False
 
 
 def _end_without_output(run: Run, ending: Ending) -> Summary:
@@ -325,6 +324,7 @@ def _summary_maker(run: Run) -> Callable[[Ending, Mapping[str, int | None]], Sum
             finished_at=milliseconds(),
             output=None if run.temporary_output else str(output_path(job)),
             output_written=True,
+            output_unchanged=False,
             needs_attention=_needs_attention(ending, this_run, journal, sandbox),
             sandbox=sandbox,
             adjustments=adjustments,
