@@ -6,7 +6,7 @@ from typing import Any
 
 from batchrun.client.request import Request
 from batchrun.engine.ledger import Cap
-from batchrun.exchange import BillingStatus, Waiting
+from batchrun.exchange import BillingStatus, Response, Waiting
 from batchrun.job.file import make_job
 from batchrun.rows.observer import EVENTS, AttemptFailed, Observer, RowsScanned, RunStarted, combined
 from batchrun.rows.result import RowResult
@@ -45,7 +45,7 @@ class Everything(Observer):
     def request_sent(self, number: int) -> None:
         self.events.append(f"sent {number}")
 
-    def response_received(self, tokens: int) -> None:
+    def response_received(self, response: Response, tokens: int) -> None:
         self.events.append(f"response {tokens}")
 
     def attempt_failed(self, event: AttemptFailed) -> None:

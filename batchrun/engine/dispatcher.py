@@ -293,7 +293,7 @@ class Dispatcher:
         tokens = self._accounting.answered(active, response)
         self._control.answered(admission, now, tokens, response.limits)
         self._failures.answered(active)
-        self._observer.response_received(tokens)
+        self._observer.response_received(response, tokens)
         completion = replace(response.completion, run=self._accounting.run, cap=active.request.output_bound)
         self._scheduler.ended(active.request, completion)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from batchrun.client.request import Request
 from batchrun.errors import BatchrunError
-from batchrun.exchange import Failure, Waiting
+from batchrun.exchange import Failure, Response, Waiting
 from batchrun.rows.result import RowResult
 
 
@@ -102,8 +102,8 @@ class Observer:
     def request_sent(self, number: int) -> None:
         """`number` counts the attempts of this request in this run, from 1 up."""
 
-    def response_received(self, tokens: int) -> None:
-        """A request has a response, which used `tokens`."""
+    def response_received(self, response: Response, tokens: int) -> None:
+        """A request has a response, which counts as `tokens`."""
 
     def attempt_failed(self, event: AttemptFailed) -> None: ...
 

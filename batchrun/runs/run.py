@@ -37,7 +37,7 @@ from batchrun.runs.adjust.record import made_in
 from batchrun.runs.begin import begin
 from batchrun.runs.changes import accept_change, change_since_last_run
 from batchrun.runs.observers.event_log import EventLog
-from batchrun.runs.observers.prometheus import telemetry_observers
+from batchrun.runs.observers.telemetry import check_telemetry, telemetry_observers
 from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.output import Findings, Metadata, check_output, output_metadata, write_output
 from batchrun.runs.output_record import OutputRecord, keep_record, made_of, unchanged_output
@@ -145,6 +145,7 @@ def run_job(
 def _checked_input(job: Job, server: Server, table: Table | None, output: Path) -> Dataset:
     """Opens the input after all that can be known to fail later has been tried."""
     check_paths(job)
+    check_telemetry(job)
     dataset = open_dataset(job, sandbox=server.sandbox, table=table)
     check_output(job, output)
     check_values(output, dataset.table)

@@ -15,7 +15,7 @@ import pytest
 from batchrun.amounts import NOTHING, Amount, usd_text
 from batchrun.engine.ledger import Ledger, caps_of
 from batchrun.engine.limits.limiter import Limiter
-from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Waiting
+from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response, Waiting
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
 from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned
@@ -32,6 +32,7 @@ from tests.money.fanout import request
 BEGIN = 1_000.0
 WIDTHS = (60, 80, 100, 200)
 ROW = request(1)
+RESPONSE = Response(b"{}", 10, 50)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ class Shown:
             assert not hasattr(reservation, "may_pass")
             self.ledger.settle(reservation, Amount(20_000_000, 0, 60, 1))
             self.progress.request_sent(1)
-            self.progress.response_received(60)
+            self.progress.response_received(RESPONSE, 60)
             self.progress.row_ended(ROW, RowResult(OK))
 
     def lines(self, width: int = 200) -> list[str]:

@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchrun.cli import batchrun_group
-from batchrun.client.server import Server
+from batchrun.client.server import Server, sandbox_for
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
+from batchrun.rows.observer import Observer
+from batchrun.runs.observers.view import View
 from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
@@ -111,3 +113,24 @@ def other(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Finishe
     (folder / "replies.toml").write_text('[[reply]]\npattern = "."\ntext = "no"\n')
     with background(Settings(replies=folder / "replies.toml")) as says_no:
         return finish(folder, says_no)
+
+
+def job_in(folder: Path, **tables: Any) -> dict[str, Any]:
+    given = {name: table for name, table in TABLES.items() if name != "input"}
+    return given | {"output": {"path": str(folder / "out.parquet")}} | tables
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> View:
+    """The view of a run that has just begun."""
+    seen: list[View] = []
+
+    def remember(view: View) -> Observer:
+        seen.append(view)
+        return Observer()
+
+    pl.DataFrame({"text": ["one"], "gold": ["yes"]}).write_parquet(tmp_path / "in.parquet")
+    job = make_job(job_in(tmp_path, input={"path": "in.parquet"}), tmp_path, sandbox=True)
+    with sandbox_for(job, Settings()) as server:
+        run_job(job, server, observers=[remember], quiet=True)
+    return seen[0]

@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -12,18 +11,15 @@ from click.testing import CliRunner
 
 import batchrun
 from batchrun.cli import batchrun_group
-from batchrun.client.server import sandbox_for
 from batchrun.errors import JobError, OutputError
 from batchrun.job.file import make_job
-from batchrun.rows.observer import Observer, RunStarted
+from batchrun.rows.observer import RunStarted
 from batchrun.runs.notify import exit_code_of, payload
 from batchrun.runs.observers import prometheus
 from batchrun.runs.observers.prometheus import PrometheusFile, as_text
 from batchrun.runs.observers.view import View
-from batchrun.runs.run import run_job
 from batchrun.runs.summary import with_former_keys
-from batchrun.sandbox import Settings
-from tests.looking.conftest import TABLES, Finished
+from tests.looking.conftest import Finished, job_in
 
 SAMPLE = re.compile(r'(batchrun_\w+)\{((?:\w+="(?:[^"\\\n]|\\.)*",?)*)\} (\S+)')
 
@@ -37,11 +33,6 @@ def samples(text: str) -> dict[tuple[str, str], float]:
             assert match is not None, line
             found[match[1], match[2]] = float(match[3])
     return found
-
-
-def job_in(folder: Path, **tables: Any) -> dict[str, Any]:
-    given = {name: table for name, table in TABLES.items() if name != "input"}
-    return given | {"output": {"path": str(folder / "out.parquet")}} | tables
 
 
 def test_the_file_has_the_numbers_of_the_summary(tmp_path: Path) -> None:
@@ -80,22 +71,6 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.005)
-
-
-@pytest.fixture
-def view(tmp_path: Path) -> View:
-    """The view of a run that has just begun."""
-    seen: list[View] = []
-
-    def remember(view: View) -> Observer:
-        seen.append(view)
-        return Observer()
-
-    pl.DataFrame({"text": ["one"], "gold": ["yes"]}).write_parquet(tmp_path / "in.parquet")
-    job = make_job(job_in(tmp_path, input={"path": "in.parquet"}), tmp_path, sandbox=True)
-    with sandbox_for(job, Settings()) as server:
-        run_job(job, server, observers=[remember], quiet=True)
-    return seen[0]
 
 
 def test_a_write_that_fails_does_not_end_the_run(tmp_path: Path, view: View) -> None:

@@ -11,6 +11,7 @@ from batchrun.cli.pool_lines import pool_line
 from batchrun.cli.status_text import status_lines
 from batchrun.cli.summary_lines import end_lines
 from batchrun.errors import EXIT_BUDGET, EXIT_DONE, EXIT_FAULT, OutputError, UsageError
+from batchrun.exchange import Response
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
 from batchrun.journal import open_for_reading
@@ -147,7 +148,7 @@ class Deleting(Observer):
     def made(self, view: View) -> Observer:
         return self
 
-    def response_received(self, tokens: int) -> None:
+    def response_received(self, response: Response, tokens: int) -> None:
         self.path.unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchrun.client.request import Request
 from batchrun.errors import BatchrunError
-from batchrun.exchange import Waiting
+from batchrun.exchange import Response, Waiting
 from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned, Worker
 from batchrun.rows.result import FAILED, INVALID, RowResult
 
@@ -99,7 +99,7 @@ class Progress(Observer):
         self.retried += number > 1
         self.in_flight += 1
 
-    def response_received(self, tokens: int) -> None:
+    def response_received(self, response: Response, tokens: int) -> None:
         self.in_flight -= 1
         self.tokens += tokens
 

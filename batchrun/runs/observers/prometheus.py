@@ -11,8 +11,7 @@ from batchrun.clock import milliseconds
 from batchrun.errors import BatchrunError
 from batchrun.job.spec import Job
 from batchrun.rows.observer import Observer, RunStarted
-from batchrun.runs.observers.view import MakeObserver, View
-from batchrun.runs.paths import prometheus_file
+from batchrun.runs.observers.view import View
 from batchrun.tables.atomic import replace_file
 
 SECONDS_BETWEEN_WRITES = 15.0
@@ -62,12 +61,6 @@ class PrometheusFile(Observer):
         text = as_text(metrics(self._view, self._started_at, self._end), job_name(self._view.job))
         with suppress(OSError):
             replace_file(self._path, text.encode(), mode=0o644)
-
-
-def telemetry_observers(job: Job) -> list[MakeObserver]:
-    """Returns what the job's [telemetry] wants."""
-    path = prometheus_file(job)
-    return [] if path is None else [lambda view: PrometheusFile(view, path)]
 
 
 def job_name(job: Job) -> str:
