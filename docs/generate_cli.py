@@ -27,6 +27,7 @@ INTRODUCTION = """\
 | [settle](#batchrun-settle) | books uncertain spend as the provider's bill has it |
 | [pool](#batchrun-pool) | makes and shows [one budget for several jobs](guarantees.md#one-budget-for-several-jobs) |
 | [evaluate](#batchrun-evaluate), [compare](#batchrun-compare) | estimate the score of all rows from the answers so far; compare two jobs |
+| [race](#batchrun-race) | finds [the best of several jobs](evaluation.md#a-race) under one cap |
 | [review](#batchrun-review) | writes rows for a person to check, and says [how many labels are right](labels.md#review) |
 | [worker](#batchrun-worker) | sends requests for a run [on another machine](cluster.md) |
 | [sandbox](#batchrun-sandbox), [schema](#batchrun-schema) | serve the provider's API on this machine; print the schema of job files |

@@ -16,6 +16,7 @@ from batchrun.cli.init import init_command, schema_command
 from batchrun.cli.lines import say
 from batchrun.cli.plan import plan_command
 from batchrun.cli.pool import pool_command
+from batchrun.cli.race import race_command
 from batchrun.cli.report import report_command
 from batchrun.cli.review import review_command
 from batchrun.cli.run import run_command
@@ -68,6 +69,7 @@ for command in (
     export_command,
     evaluate_command,
     compare_command,
+    race_command,
     review_command,
     sandbox_command,
     worker_command,

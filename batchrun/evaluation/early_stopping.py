@@ -1,10 +1,13 @@
 """Stops an evaluation early: its confidence sequence in sending order, and the decisions from it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from batchrun.evaluation.frame import SamplingFrame
 from batchrun.evaluation.statistics.confidence_sequences import (
+    ALPHA,
     ConfidenceSequence,
     cluster_sequence,
     row_sequence,
@@ -13,18 +16,29 @@ from batchrun.job.evaluation import EarlyStop, Evaluation
 
 
 class StoppingRule:
-    """Takes scores of rows in sending order, one by one; a cluster counts once it is whole."""
+    """Takes scores of rows in sending order, one by one; a cluster counts once it is whole.
 
-    def __init__(self, frame: SamplingFrame, evaluation: Evaluation, binary: bool) -> None:
-        thresholds = thresholds_of(evaluation.stop)
+    `thresholds` are the job's unless others are given; `alpha` is the probability of ever being wrong.
+    """
+
+    def __init__(
+        self,
+        frame: SamplingFrame,
+        evaluation: Evaluation,
+        binary: bool,
+        thresholds: Sequence[float] | None = None,
+        alpha: float = ALPHA,
+    ) -> None:
+        if thresholds is None:
+            thresholds = thresholds_of(evaluation.stop)
         sizes = _cluster_sizes(frame) if evaluation.cluster else None
         if sizes is None or not sizes.size:
-            self.sequence = row_sequence(frame.population, binary, thresholds)
+            self.sequence = row_sequence(frame.population, binary, thresholds, alpha)
             self._sizes = None
         else:
             reference = thresholds[0] if thresholds else 0.5
             self.sequence = cluster_sequence(
-                frame.population, sizes.size, int(sizes.max()), thresholds, reference
+                frame.population, sizes.size, int(sizes.max()), thresholds, reference, alpha
             )
             self._sizes = iter(sizes.tolist())
         self._cluster: list[float | None] = []

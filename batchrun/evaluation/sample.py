@@ -76,15 +76,22 @@ class SampleTally:
     def _as_first_spelled(self, label: str) -> str:
         return self._spellings.setdefault(bare_label(label), label)
 
+    def sent(self) -> int:
+        """Returns the rows that were sent up to the first in sending order that was not."""
+        unsent = np.flatnonzero(self._slots()[self.frame.order] < 0)
+        return int(unsent[0]) if unsent.size else self.frame.order.size
+
+    def _slots(self) -> npt.NDArray[np.int64]:
+        """Returns the place of each row of the input among those that were sent, -1 for the others."""
+        slots = np.full(self.frame.order.size, -1, np.int64)
+        asked = np.frombuffer(self._asked, np.int64) if self._asked else np.empty(0, np.int64)
+        slots[asked] = np.arange(asked.size)
+        return slots
+
     def sample(self) -> Sample:
         """Returns the sample up to the first row in sending order that was not sent."""
-        frame = self.frame
-        slot = np.full(frame.order.size, -1, np.int64)
-        asked = np.frombuffer(self._asked, np.int64) if self._asked else np.empty(0, np.int64)
-        slot[asked] = np.arange(asked.size)
-        slots = slot[frame.order]
-        unasked = np.flatnonzero(slots < 0)
-        prefix = frame.order[: unasked[0] if unasked.size else slots.size]
+        frame, slot = self.frame, self._slots()
+        prefix = frame.order[: self.sent()]
         indexes = prefix[frame.scorable[prefix]]
         kept = slot[indexes]
         pairs = [self._pairs[place] for place in kept.tolist()] if self.classes else []

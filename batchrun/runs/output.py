@@ -177,7 +177,7 @@ def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
 class RowWriter:
     """Makes the output's rows, chunk by chunk, and keeps count of them."""
 
-    def __init__(self, dataset: Dataset, journal: Journal) -> None:
+    def __init__(self, dataset: Dataset, journal: Journal, tally: "SampleTally | None" = None) -> None:
         self.counts: Counter[str] = Counter(dict.fromkeys(("total", *STATUSES, "shared"), 0))
         self._dataset = dataset
         self._journal = journal
@@ -186,7 +186,9 @@ class RowWriter:
         self._votes_saved = 0
         self._cached = CacheTally()
         self._reasons: dict[str, dict[str, Any]] = {}
-        self.tally = None if dataset.metric is None else _open_tally(dataset, dataset.metric)
+        self.tally = tally
+        if tally is None and dataset.metric is not None:
+            self.tally = _open_tally(dataset, dataset.metric)
 
     def batch(self, chunk: Chunk) -> pa.RecordBatch:
         """The rows of the output."""

@@ -122,18 +122,25 @@ class ConfidenceSequence:
         )
 
 
-def row_sequence(rows: int, binary: bool, thresholds: Iterable[float] = ()) -> ConfidenceSequence:
+def row_sequence(
+    rows: int, binary: bool, thresholds: Iterable[float] = (), alpha: float = ALPHA
+) -> ConfidenceSequence:
     """For `rows` rows in random order. `binary` says that scores are 0 or 1, which takes microseconds a row.
 
     Other scores take some tens of them. Decisions about `thresholds` are exact; those about other
-    means, and the interval, are to within 0.0005.
+    means, and the interval, are to within 0.0005. `alpha` is the probability of ever being wrong.
     """
-    ends = _RatioEnds(rows) if binary else _BettingEnds(rows, thresholds)
+    ends = _RatioEnds(rows, alpha) if binary else _BettingEnds(rows, thresholds, alpha)
     return ConfidenceSequence(rows, ends, units=rows, largest=1, reference=0.0)
 
 
 def cluster_sequence(
-    rows: int, clusters: int, largest: int, thresholds: Iterable[float] = (), reference: float = 0.5
+    rows: int,
+    clusters: int,
+    largest: int,
+    thresholds: Iterable[float] = (),
+    reference: float = 0.5,
+    alpha: float = ALPHA,
 ) -> ConfidenceSequence:
     """For `rows` rows in whole clusters in random order, the largest of which has `largest` rows.
 
@@ -141,7 +148,7 @@ def cluster_sequence(
     and none is much larger than the others.
     """
     scale = rows / (clusters * largest)
-    ends = _BettingEnds(clusters, [_inner(threshold, reference, scale) for threshold in thresholds])
+    ends = _BettingEnds(clusters, [_inner(threshold, reference, scale) for threshold in thresholds], alpha)
     return ConfidenceSequence(rows, ends, clusters, largest, reference)
 
 
@@ -175,8 +182,9 @@ class _RatioEnds:
 
     method = "prior-posterior ratio"
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, alpha: float) -> None:
         self._units = units
+        self._enough = log(1 / alpha)
         self._seen = 0
         self._ones = [0, 0]
         self._least = 0
@@ -229,7 +237,7 @@ class _RatioEnds:
             return True
         marginal = lgamma(1 + ones) + lgamma(1 + seen - ones) - lgamma(2 + seen)
         likelihood = _log_choices(units - seen, k - ones) - _log_choices(units, k)
-        return marginal - likelihood >= log(1 / ALPHA)
+        return marginal - likelihood >= self._enough
 
 
 def _log_choices(n: int, k: int) -> float:
@@ -241,10 +249,10 @@ class _BettingEnds:
 
     method = "betting"
 
-    def __init__(self, units: int, thresholds: Iterable[float]) -> None:
+    def __init__(self, units: int, thresholds: Iterable[float], alpha: float) -> None:
         candidates = np.union1d(np.linspace(0, 1, _CANDIDATES), list(thresholds))
-        self._lower = _LowerEnd(units, candidates)
-        self._upper = _LowerEnd(units, 1 - candidates[::-1])
+        self._lower = _LowerEnd(units, candidates, alpha)
+        self._upper = _LowerEnd(units, 1 - candidates[::-1], alpha)
 
     @property
     def low(self) -> float:
@@ -285,8 +293,9 @@ class _LowerEnd:
     the scores so far, is cut to 0.75 / mu_t(m) (hedged capital, with the paper's predictable plug-in).
     """
 
-    def __init__(self, units: int, candidates: npt.NDArray[np.float64]) -> None:
+    def __init__(self, units: int, candidates: npt.NDArray[np.float64], alpha: float) -> None:
         self.ruled_out = -1.0
+        self._enough = log(2 / alpha)
         self._units = units
         self._candidates = candidates
         self._log_capital = np.zeros(candidates.size)
@@ -303,7 +312,7 @@ class _LowerEnd:
         rest = np.maximum((self._units * self._candidates - self._sum) / (self._units - self._seen), 0.0)
         self._seen += 1
         t = self._seen
-        boldest = sqrt(2 * log(2 / ALPHA) / (self._squares * log(t + 1)))
+        boldest = sqrt(2 * self._enough / (self._squares * log(t + 1)))
         bets = boldest / np.maximum(1.0, boldest * rest / _BOLDNESS)
         self._log_capital += np.log1p(bets * (score - rest))
         self._sum += score
@@ -317,7 +326,7 @@ class _LowerEnd:
             self._candidates, self._log_capital = self._candidates[:kept], self._log_capital[:kept]
 
     def _rule_out(self) -> None:
-        rich = np.flatnonzero(self._log_capital >= log(2 / ALPHA))
+        rich = np.flatnonzero(self._log_capital >= self._enough)
         if rich.size:
             last = int(rich[-1])
             self.ruled_out = float(self._candidates[last])
