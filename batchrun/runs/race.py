@@ -77,7 +77,7 @@ def race_jobs(
     A candidate that is worse than another one with 95 % certainty gets no more rows. `nano_usd` is a cap on
     the lives of all candidates' journals together, whatever has spent from them; each job's own caps hold,
     too. The answers are in the jobs' journals: the same call, and a run of a candidate, go on from there.
-    `tell` gets a line before each round. The report has `exit_code`, `reason` and `next_step` as a summary
+    `tell` gets a line after each round. The report has `exit_code`, `reason` and `next_step` as a summary
     does. Raises what `run_job` raises, and UsageError if the jobs don't evaluate the same rows.
     """
     from batchrun.evaluation.elimination import Elimination
@@ -90,9 +90,9 @@ def race_jobs(
     _look(race)
     with handling_signals(shutdown) as heard:
         while not race.is_over and race.stop is None:
-            tell(_round_line(race))
             _send_round(race, heard)
             _look(race)
+            tell(_round_line(race))
     return _report(race)
 
 

@@ -171,7 +171,7 @@ def test_a_signal_ends_the_race_with_its_code_and_the_same_race_goes_on(
     report = race(sandbox, *jobs, tell=tell, shutdown=shutdown)
     assert report["exit_code"] == 130
     assert "Interrupted by SIGINT" in report["reason"]
-    assert lines[-1].startswith("40 rows each: A 0.")
+    assert lines[2].startswith("60 rows each: A 0.")
     assert race(sandbox, *jobs)["exit_code"] == 0
     assert sandbox.bill()["total"]["requests"] == 2 * ROWS
 
