@@ -15,6 +15,8 @@ from batchrun.labels.parser import LabelParser
 RIGHT = "ok"
 NONE_FITS = "none"
 """Words allowed in `correct` besides labels, unless the job has such a label: then it is that label."""
+BY_HAND = "by hand"
+"""The reason of a row that a person has picked."""
 
 _AUDIT = re.compile(r"audit: ([0-9]+) of ([0-9]+), from ([0-9]+) labels")
 _MOST_TOLD = 5
@@ -79,7 +81,7 @@ def reviewed_row(row: str, why: str, key: str, cell: str, where: str) -> Reviewe
     drawn = _AUDIT.fullmatch(why)
     if not row.isdecimal() or int(row) < 1:
         raise InputError(f"{where}: {excerpt(row)!r} is not a row number; leave that column as it was.")
-    if drawn is None and why not in ("invalid", "low agreement"):
+    if drawn is None and why not in ("invalid", "low agreement", BY_HAND):
         raise InputError(
             f"{where}, row {row}: the column of reasons has {excerpt(why)!r}; leave it as it was."
         )

@@ -49,7 +49,7 @@ REVIEWED = pa.schema([("reviewed", pa.string()), ("looked_at", pa.bool_())])
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class Answered:
     """A row that has ended with an answer, the `position`th of its chunk."""
 
     chunk: Chunk
@@ -79,8 +79,7 @@ def write_review(job: Job, path: Path, *, rows: int, seed: int, again: bool, san
     if not again:
         refuse_existing(path)
     dataset, labelling = _open(job, sandbox)
-    shown = list(dataset.builder.columns) or dataset.table.schema.names
-    header = _header(dataset, labelling, shown)
+    shown, header = shown_columns(dataset), header_of(dataset)
     counts = Counter[bool]()
     with closing(open_journal_of(job)) as journal:
 
@@ -96,7 +95,7 @@ def write_review(job: Job, path: Path, *, rows: int, seed: int, again: bool, san
             )
         why = dict(zip([row.index for row in chosen], reasons(chosen, counts[True]), strict=True))
         found = (row for row in _answered(dataset, labelling, journal, shown) if row.index in why)
-        cells = (_cells(row, why[row.index], shown, labelling) for row in found)
+        cells = (cells_of(dataset, row, why[row.index]) for row in found)
         write_sheet(path, header, cells, replace=again)
     return {
         "file": str(path),
@@ -139,7 +138,7 @@ def _open(job: Job, sandbox: bool) -> tuple[Dataset, Labelling]:
 
 def _answered(
     dataset: Dataset, labelling: Labelling, journal: Journal, columns: Sequence[str]
-) -> Iterator[_Answered]:
+) -> Iterator[Answered]:
     for chunk in dataset.chunks(columns, journal):
         requests = chunk.sendable
         records = row_histories(requests, journal, labelling)
@@ -148,13 +147,20 @@ def _answered(
                 continue
             result = result_of(records.get(request.digest))
             if result.answered and result.label_result is not None:
-                yield _Answered(chunk, position, request.digest, result.text or "", result.label_result)
+                yield Answered(chunk, position, request.digest, result.text or "", result.label_result)
 
 
 # The file.
 
 
-def _header(dataset: Dataset, labelling: Labelling, shown: Sequence[str]) -> list[str]:
+def shown_columns(dataset: Dataset) -> list[str]:
+    """Returns the input's columns in the file: those of the prompt."""
+    return list(dataset.builder.columns) or dataset.table.schema.names
+
+
+def header_of(dataset: Dataset) -> list[str]:
+    """Returns the columns of the file. Raises OutputError where the input has one of them."""
+    labelling, shown = dataset.labelling, shown_columns(dataset)
     prefix = dataset.job.output.prefix
     votes = ("agreement",) if labelling.votes > 1 else ()
     behind = ("output", "label", "label_error", *votes, "correct", "key")
@@ -168,7 +174,9 @@ def _header(dataset: Dataset, labelling: Labelling, shown: Sequence[str]) -> lis
     return header
 
 
-def _cells(row: _Answered, why: str, shown: Sequence[str], labelling: Labelling) -> list[str]:
+def cells_of(dataset: Dataset, row: Answered, why: str) -> list[str]:
+    """Returns a row of the file. `why` is the reason for which it is there."""
+    labelling, shown = dataset.labelling, shown_columns(dataset)
     label_result = row.label_result
     (values,) = python_rows(row.chunk.batch.slice(row.position, 1).select(shown))
     agreement = "" if label_result.agreement is None else f"{label_result.agreement:.2f}"
@@ -246,7 +254,7 @@ def _look_up(
     return findings
 
 
-def _take(findings: _Findings, of_file: Reviewed, row: _Answered, labelling: Labelling) -> None:
+def _take(findings: _Findings, of_file: Reviewed, row: Answered, labelling: Labelling) -> None:
     label = row.label_result.label
     if of_file.key != key_of(row.digest, label):
         findings.changed.add(row.index)

@@ -17,6 +17,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FORMULA_STARTS = "=+@\t\r-"
 """First characters, also behind blanks, of a cell that a spreadsheet may run as a formula."""
 NEGATIVE_NUMBER = r"-[0-9]+(\.[0-9]+)?"
+_CUT = re.compile(r"\n\[[0-9]+ more characters\]$")
 _PLAIN_NUMBER = re.compile(NEGATIVE_NUMBER)
 
 
@@ -60,7 +61,7 @@ def _taken(path: Path) -> OutputError:
 
 def _harmless(cell: str) -> str:
     more = len(cell) - MOST_CHARACTERS
-    if more > 0:
+    if more > 0 and not _CUT.search(cell):
         cell = f"{cell[:MOST_CHARACTERS]}\n[{more} more characters]"
     runs = cell.lstrip(" ").startswith(_FORMULA) and not _PLAIN_NUMBER.fullmatch(cell)
     return f"'{cell}" if runs else cell
@@ -70,6 +71,16 @@ def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
     """Returns the rows that aren't empty, with `columns` as texts without surrounding blanks.
 
     Cells may be separated by commas, semicolons or tabs, as the spreadsheet chose. Raises InputError.
+    """
+    _, rows = read_whole_sheet(path, columns)
+    wanted = [{name: _plain(row[name].strip()) for name in columns} for row in rows]
+    return [row for row in wanted if any(row.values())]
+
+
+def read_whole_sheet(path: Path, columns: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Returns the header, which must have `columns`, and all rows as texts.
+
+    Raises InputError.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -83,14 +94,14 @@ def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
         rows = list(reader)
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}.") from None
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    header = list(reader.fieldnames or ())
+    missing = [name for name in columns if name not in header]
     if missing:
         names = ", ".join(repr(name) for name in missing)
         raise InputError(
             f"{path} lacks the columns {names}.\nIt must be a file that `batchrun review` wrote, as CSV."
         )
-    wanted = [{name: _plain(row[name]) for name in columns} for row in rows]
-    return [row for row in wanted if any(row.values())]
+    return header, [{name: _plain(row[name] or "") for name in header} for row in rows]
 
 
 def _delimiter(text: str, columns: Sequence[str]) -> str:
@@ -103,7 +114,6 @@ def _delimiter(text: str, columns: Sequence[str]) -> str:
     return max(",;\t", key=found)
 
 
-def _plain(cell: str | None) -> str:
+def _plain(text: str) -> str:
     """Returns the cell without the apostrophe against running it."""
-    text = (cell or "").strip()
     return text[1:] if text.startswith("'") and text[1:].lstrip(" ").startswith(_FORMULA) else text

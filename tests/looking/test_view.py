@@ -13,9 +13,11 @@ import pytest
 from batchrun.clock import milliseconds
 from batchrun.errors import JobError, UsageError
 from batchrun.journal.timeline import runs_of
+from batchrun.runs.by_hand import Remark
 from batchrun.runs.report.facts import facts_of
 from batchrun.runs.report.run_part import run_blocks
 from batchrun.runs.report.write import page_values
+from batchrun.runs.review import read_review, write_review
 from batchrun.runs.run_folder import open_journal_of
 from batchrun.runs.view import pages
 from batchrun.runs.view.jobs import find_jobs
@@ -268,13 +270,13 @@ def test_a_row_is_read_alone_as_show_prints_it(viewed: ViewedJob, finished: Fini
 
     for number in (1, 11, 21, ROWS):
         shown = json.loads(finished.command("show", "--row", str(number), "--json").stdout)
-        assert json.loads(json.dumps(viewed.row(number - 1))) == shown
+        assert json.loads(json.dumps(viewed.row(number - 1)[0])) == shown
     with pytest.raises(UsageError, match="no row 61"):
         viewed.row(ROWS)
 
 
 def test_a_row_s_page_has_whole_texts(viewed: ViewedJob) -> None:
-    values = pages.row_page_values(viewed.row(30), Choice(status="ok"), (29, None))
+    values = pages.row_page_values(*viewed.row(30), Choice(status="ok"), (29, None))
     assert values["row"]["prompt"][-1] == ("user", "long 30")
     assert (values["before"], values["after"], values["query"]) == (30, None, "status=ok")
 
@@ -282,11 +284,92 @@ def test_a_row_s_page_has_whole_texts(viewed: ViewedJob) -> None:
 def test_an_input_that_has_changed_is_opened_again(tmp_path: Path, sandbox: Sandbox) -> None:
     done = finish(tmp_path, sandbox)
     viewed = ViewedJob(done.job, tmp_path)
-    assert viewed.row(0)["status"] != "pending"
+    assert viewed.row(0)[0]["status"] != "pending"
     frame = pl.read_parquet(tmp_path / "in.parquet")
     pl.concat([frame, frame.head(1).with_columns(text=pl.lit("more"))]).write_parquet(tmp_path / "in.parquet")
-    added = viewed.row(ROWS)
+    added, _ = viewed.row(ROWS)
     assert (added["prompt"][-1], added["status"]) == (("user", "more"), "pending")
+
+
+def test_a_row_that_shares_an_answer_has_no_cost_of_its_own(viewed: ViewedJob) -> None:
+    read, _ = viewed.row(1)
+    own = pages.row_page_values(read, None, Choice())["row"]["facts"]
+    shared = pages.row_page_values(read, None, Choice(), shared=True)["row"]["facts"]
+    assert any("USD" in fact for fact in own)
+    assert not any("USD" in fact for fact in shared)
+    assert shared[0] == "shares an earlier row's answer"
+
+
+# What a person says of rows.
+
+
+def test_corrections_end_where_the_review_reads_them(tmp_path: Path, sandbox: Sandbox) -> None:
+    done = finish(tmp_path, sandbox)
+    viewed = ViewedJob(done.job, tmp_path)
+    viewed.say(0, Remark("no", "=says the opposite"))
+    viewed.say(1, Remark("ok"))
+    viewed.say(0, Remark("no", "=says it again"))
+    assert viewed.row(0)[1] == Remark("no", "=says it again")
+    assert viewed.row(2)[1] == Remark()
+    path = tmp_path / "out-review.csv"
+    assert path.read_text(encoding="utf-8-sig").count("by hand") == 2
+    report = read_review(done.job, path, corrected=tmp_path / "corrected.parquet", sandbox=True)
+    assert report["rows"] | {"right": 1, "corrected": 1, "total": 2} == report["rows"]
+    labels = pl.read_parquet(tmp_path / "corrected.parquet")["reviewed"].to_list()
+    assert labels[:2] == ["no", "yes"]
+
+
+def test_a_remark_keeps_the_audit_and_its_reason(tmp_path: Path, sandbox: Sandbox) -> None:
+    done = finish(tmp_path, sandbox)
+    path = tmp_path / "out-review.csv"
+    write_review(done.job, path, rows=12, seed=0, again=False, sandbox=True)
+    before = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    drawn = next(row for row in before if row["why"].startswith("audit"))
+    ViewedJob(done.job, tmp_path).say(int(drawn["row"]) - 1, Remark("ok", "looked at"))
+    after = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    changed = [row for row in after if row["note"]]
+    assert changed == [drawn | {"correct": "ok", "note": "looked at"}]
+    assert [{name: row[name] for name in before[0]} for row in after if not row["note"]] == [
+        row for row in before if row is not drawn
+    ]
+
+
+@pytest.mark.parametrize(
+    ("index", "said", "why"), [(0, "maybe", "not a valid label"), (10, "yes", "no label")]
+)
+def test_a_correction_that_is_no_label_is_refused(
+    viewed: ViewedJob, finished: Finished, index: int, said: str, why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        viewed.say(index, Remark(said))
+    assert not (finished.folder / "out-review.csv").exists()
+
+
+# Caps and limits of a run that is going on.
+
+
+def test_only_what_was_changed_in_the_form_is_set() -> None:
+    form = {
+        "was.budget.usd": "1",
+        "budget.usd": " 5 ",
+        "was.limits.concurrency": "8",
+        "limits.concurrency": "8",
+    }
+    assert pages.changed_settings(form) == ["budget.usd=5"]
+    assert pages.changed_settings({"stop": "true", "request.model": "x"}) == ["stop=true"]
+    assert pages.changed_settings({"was.limits.tokens_per_minute": "9", "limits.tokens_per_minute": ""}) == [
+        "limits.tokens_per_minute=null"
+    ]
+
+
+def test_the_form_has_the_caps_that_are_given_and_the_limits(finished: Finished) -> None:
+    settings = {each["key"]: each["value"] for each in pages.settings_of(finished.job)}
+    assert settings == {
+        "budget.usd": "1.0",
+        "limits.concurrency": "8",
+        "limits.requests_per_minute": "",
+        "limits.tokens_per_minute": "",
+    }
 
 
 # What takes a while.

@@ -4,9 +4,11 @@ import csv
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,17 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from batchrun.client.server import Server
+from batchrun.runs.run import run_job
 from batchrun.runs.view.app import POLICY, Pages, application
 from batchrun.runs.view.jobs import FoundJob, find_jobs
+from batchrun.sandbox import Settings, background
 from tests.looking.conftest import HOSTILE_ANSWER, HOSTILE_PROMPT, ROWS, Finished, write_job
 from tests.looking.test_report import Elements
 
 PORT = 8123
 HOST = f"127.0.0.1:{PORT}"
+OWN = {"origin": f"http://{HOST}"}
 
 
 def client_of(found: list[FoundJob], scratch: Path) -> TestClient:
@@ -114,8 +120,12 @@ def test_a_foreign_host_or_origin_is_refused(client: TestClient, headers: dict[s
 
 
 def test_a_change_needs_an_origin(client: TestClient) -> None:
-    assert client.post("/token/job/1/").status_code == 403
-    assert client.post("/token/job/1/", headers={"origin": f"http://{HOST}"}).status_code == 405
+    for path in ("set", "row/1"):
+        assert client.post(f"/token/job/1/{path}", data={"stop": "true"}).status_code == 403
+        foreign = {"origin": "http://example.org"}
+        assert client.post(f"/token/job/1/{path}", data={"stop": "true"}, headers=foreign).status_code == 403
+    assert client.post("/token/job/1/", headers=OWN).status_code == 405
+    assert client.post("/tokem/job/1/set", data={"stop": "true"}, headers=OWN).status_code == 404
 
 
 def test_the_name_localhost_is_as_good(client: TestClient) -> None:
@@ -187,6 +197,45 @@ def test_a_row_s_page_has_its_texts_its_attempts_and_the_rows_beside_it(client: 
     assert not {"prev", "next"} & set(links)
     links = [attributes.get("rel") for _, attributes in Elements(html(client, "job/1/row/11")).found]
     assert {"prev", "next"} <= set(links)
+
+
+def test_a_correction_is_saved_and_shown(finished: Finished, tmp_path: Path) -> None:
+    for name in ("job.toml", "in.parquet", "out.parquet"):
+        shutil.copy(finished.folder / name, tmp_path / name)
+    shutil.copytree(finished.folder / "out.run", tmp_path / "out.run")
+    client = client_of(find_jobs([tmp_path / "job.toml"]), tmp_path)
+    said = {"correct": "no", "note": '"><script>'}
+    answer = client.post("/token/job/1/row/2?status=ok", data=said, headers=OWN)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/token/job/1/row/2?status=ok")
+    page = html(client, "job/1/row/2")
+    assert 'value="no"' in page
+    assert "&quot;&gt;&lt;script&gt;" in page
+    answer = client.post("/token/job/1/row/2", data={"correct": "perhaps"}, headers=OWN)
+    assert (answer.status_code, "not a valid label" in answer.text) == (400, True)
+    assert client.post("/token/job/1/row/2", content=b"x" * 1_000_001, headers=OWN).status_code == 413
+    assert client.post("/token/job/1/row/2", content=b"\xff", headers=OWN).status_code == 400
+
+
+def test_a_run_takes_a_new_limit_and_a_stop_from_its_page(tmp_path: Path) -> None:
+    job = write_job(tmp_path, limits={"concurrency": 1}, evaluation=None)
+    summaries: list[dict[str, Any]] = []
+    with background(Settings(latency=0.5)) as slow:
+        server = Server(slow.base_url, "key", sandbox=True)
+        run = threading.Thread(target=lambda: summaries.append(dict(run_job(job, server, quiet=True))))
+        run.start()
+        client = client_of(find_jobs([tmp_path / "job.toml"]), tmp_path)
+        until = time.monotonic() + 30
+        while "A run is going on" not in client.get("/token/job/1/").text:
+            assert time.monotonic() < until
+        form = {"was.limits.concurrency": "1", "limits.concurrency": "2"}
+        answer = client.post("/token/job/1/set", data=form, headers=OWN)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/token/job/1/")
+        assert "limits.concurrency" in Elements(client.get("/token/job/1/live").text).text
+        assert client.post("/token/job/1/set", data={"stop": "true"}, headers=OWN).status_code == 303
+        run.join(30)
+        assert "Stopped by" in summaries[0]["reason"] or "stop" in summaries[0]["reason"].lower()
+    answer = client.post("/token/job/1/set", data={"stop": "true"}, headers=OWN)
+    assert (answer.status_code, "No run is going on" in answer.text) == (400, True)
 
 
 def test_the_command_prints_the_address_and_ends_with_ctrl_c(finished: Finished) -> None:

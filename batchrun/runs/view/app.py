@@ -6,15 +6,18 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchrun.errors import BatchrunError, UsageError
+from batchrun.errors import BatchrunError, LockedError, UsageError
+from batchrun.runs.by_hand import Remark
 from batchrun.runs.report.page import templates
 from batchrun.runs.view import pages, table
 from batchrun.runs.view.jobs import FoundJob
@@ -42,6 +45,9 @@ _FILES = {
 }
 
 
+MOST_BYTES_OF_A_FORM = 1_000_000
+
+
 class Pages:
     """The pages of some jobs under `root`, a path that holds the token. Starlette calls them in threads."""
 
@@ -60,7 +66,9 @@ class Pages:
             Route(f"{job}/live", self.live),
             Route(f"{job}/rows", self.rows),
             Route(f"{job}/rows.csv", self.download),
-            Route(f"{job}/row/{{row:int}}", self.row),
+            Route(f"{job}/row/{{row:int}}", self.row, methods=["GET"]),
+            Route(f"{job}/row/{{row:int}}", self.say, methods=["POST"]),
+            Route(f"{job}/set", self.set, methods=["POST"]),
             *(Route(f"{self.root}/{name}", _file) for name in _FILES),
         ]
 
@@ -130,13 +138,30 @@ class Pages:
         index = request.path_params["row"] - 1
         if index < 0:
             raise HTTPException(404)
-        read = job.row(index)
+        read, remark = job.row(index)
         file = job.rows()
         if file is None:
-            return self._page("row.html", job=named, **pages.row_page_values(read, table.Choice()))
+            values = pages.row_page_values(read, remark, table.Choice())
+            return self._page("row.html", job=named, review_file=job.review_file, **values)
         choice, _ = table.choice_of(file, request.query_params.multi_items())
         beside = table.neighbors(table.found_rows(file, choice), file.rows, index)
-        return self._page("row.html", job=named, **pages.row_page_values(read, choice, beside))
+        shared = table.is_shared(file, index)
+        values = pages.row_page_values(read, remark, choice, beside, shared=shared)
+        return self._page("row.html", job=named, review_file=job.review_file, **values)
+
+    async def say(self, request: Request) -> Response:
+        job, _ = self._job(request)
+        form = await _form(request)
+        remark = Remark(form.get("correct", "").strip(), form.get("note", "").strip())
+        await run_in_threadpool(job.say, request.path_params["row"] - 1, remark)
+        return RedirectResponse(f"{request.url.path}?{request.url.query}", 303)
+
+    async def set(self, request: Request) -> Response:
+        job, named = self._job(request)
+        assignments = pages.changed_settings(await _form(request))
+        if assignments:
+            await run_in_threadpool(job.change, assignments)
+        return RedirectResponse(f"{self.root}/job/{named['number']}/", 303)
 
     def _line(self, place: int) -> pages.Values:
         found, job = self._found[place], self._jobs[place]
@@ -169,7 +194,8 @@ class Pages:
 
     def on_error(self, request: Request, error: Exception) -> Response:
         """Shows an error of batchrun as a page."""
-        status = 400 if isinstance(error, UsageError) else 500
+        kinds = {UsageError: 400, LockedError: 409}
+        status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 500)
         return self._message("This can't be shown", str(error).splitlines(), None, status=status)
 
 
@@ -223,6 +249,19 @@ class Guard:
         if not secrets.compare_digest(token, self._root + b"/"):
             return 404, "Open the address that batchrun view has printed."
         return None
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Returns the fields of a form, as a browser sends it. Raises HTTPException for a body that is none."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES_OF_A_FORM:
+            raise HTTPException(413)
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise HTTPException(400) from None
 
 
 def _file(request: Request) -> Response:

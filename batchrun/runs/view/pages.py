@@ -7,7 +7,10 @@ from typing import Any
 
 from batchrun.clock import instant
 from batchrun.errors import BatchrunError
+from batchrun.job.adjusting import ADJUSTABLE, value_text
+from batchrun.job.spec import Job
 from batchrun.rows.result import STATUSES
+from batchrun.runs.by_hand import Remark
 from batchrun.runs.reading import ReadableRow, cell_text
 from batchrun.runs.report.blocks import seconds_text, usd
 from batchrun.runs.report.charts import bar, number
@@ -80,7 +83,13 @@ def _age(state: RunFacts, facts: Facts | None) -> Values:
     """Returns when all rows were last counted, where that isn't now."""
     running = state.status["running"]
     counted = None if facts is None else instant(facts.made_at)[11:19]
-    return {"running": running, "counted_at": counted, "counted": 0 if facts is None else facts.made_at}
+    settings = settings_of(state.shown_job or state.job)
+    return {
+        "settings": settings,
+        "running": running,
+        "counted_at": counted,
+        "counted": 0 if facts is None else facts.made_at,
+    }
 
 
 def rows_values(
@@ -197,11 +206,22 @@ def _short(text: str, most: int) -> str:
 
 
 def row_page_values(
-    row: ReadableRow, choice: Choice, beside: tuple[int | None, int | None] = (None, None)
+    row: ReadableRow,
+    remark: Remark | None,
+    choice: Choice,
+    beside: tuple[int | None, int | None] = (None, None),
+    *,
+    shared: bool = False,
 ) -> Values:
-    """Returns a row's page. `beside` are the indexes of the rows before and after it in the chosen order."""
+    """Returns a row's page. `beside` are the indexes of the rows before and after it in the chosen order.
+
+    `shared`: an earlier row bought the answer. `remark` is None for a row that nobody can correct.
+    """
     before, after = beside
+    if shared and row["answer"] is not None:
+        row = row | {"shared": True, "cost_usd": 0.0, "input_tokens": 0, "output_tokens": 0}
     return {
+        "remark": remark,
         "row": row_values("row", row, MOST_BYTES_OF_A_TEXT),
         "label": row["label"],
         "expected": row["expected"],
@@ -210,6 +230,30 @@ def row_page_values(
         "before": None if before is None else before + 1,
         "after": None if after is None else after + 1,
     }
+
+
+ALWAYS_SET = ("limits.concurrency", "limits.requests_per_minute", "limits.tokens_per_minute")
+
+
+def settings_of(job: Job) -> list[Values]:
+    """Returns the caps and limits that can be set in a run, with the values in force."""
+    values = {key: value_text(job, key) for key in ADJUSTABLE}
+    return [
+        {"key": key, "value": value or ""}
+        for key, value in values.items()
+        if value is not None or key in ALWAYS_SET
+    ]
+
+
+def changed_settings(form: Mapping[str, str]) -> list[str]:
+    """Returns the assignments in a form of settings: those that differ from `was.KEY`, and `stop=true`."""
+    stop = ["stop=true"] if form.get("stop") == "true" else []
+    changed = [
+        f"{key}={form[key].strip() or 'null'}"
+        for key in ADJUSTABLE
+        if key in form and form[key].strip() != form.get(f"was.{key}", "").strip()
+    ]
+    return [*changed, *stop]
 
 
 def status_counts(counts: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -205,6 +205,14 @@ def _spans(indexes: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
+def is_shared(file: RowsFile, index: int) -> bool:
+    """Returns whether a row shares an earlier row's answer, which paid for it."""
+    column = file.added("shared")
+    if column is None or index >= file.rows:
+        return False
+    return bool(_scan(file).select(column).slice(index, 1).collect().item())
+
+
 def neighbors(found: pl.Series | None, rows: int, index: int) -> tuple[int | None, int | None]:
     """Returns the indexes of the rows before and after a row in the chosen order."""
     if found is None:

@@ -37,6 +37,7 @@
     if (whole) swap(document.querySelector("header > nav"), page.querySelector("header > nav"));
     here.replaceChildren(...there.childNodes);
     for (const name of Object.keys(there.dataset)) here.dataset[name] = there.dataset[name];
+    document.getElementById("control").hidden = here.dataset.running !== "true";
   };
   const read = async (address) => {
     const answer = await fetch(address, { cache: "no-store" });

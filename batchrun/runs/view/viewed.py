@@ -2,22 +2,26 @@
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow.parquet as pq
 
 from batchrun.clock import instant, milliseconds
 from batchrun.errors import BatchrunError, InputError, UsageError
-from batchrun.job.spec import Job, output_path
+from batchrun.job.spec import Job, output_path, run_folder
 from batchrun.journal import Journal
 from batchrun.rows.dataset import Dataset, endpoint_identity, open_dataset
+from batchrun.runs.adjust.ask import adjust_run
+from batchrun.runs.by_hand import Remark, can_be_corrected, remark_on, write_remark
 from batchrun.runs.output import RowWriter, write_output
 from batchrun.runs.reading import ReadableRow, SeenRow, readable
 from batchrun.runs.report.facts import Facts, RunFacts, facts_of
-from batchrun.runs.run_folder import open_journal_of
+from batchrun.runs.review import review_path
+from batchrun.runs.run_folder import RunFolder, open_journal_of
 from batchrun.runs.view.kept import Kept
 from batchrun.runs.view.table import RowsFile
 from batchrun.runs.view.watch import Watch
@@ -25,6 +29,9 @@ from batchrun.runs.view.watch import Watch
 SECONDS_BETWEEN_LOOKS = 0.5
 PATIENCE = 1.0
 """Seconds that a page waits for what is being made."""
+
+
+Value = TypeVar("Value")
 
 
 class ViewedJob:
@@ -41,6 +48,7 @@ class ViewedJob:
         self._facts = Kept(self._make_facts)
         self._rows = Kept(self._make_rows)
         self._dataset: Dataset | None = None
+        self._saying = threading.Lock()
         self._copies: list[Path] = []
 
     def state(self) -> RunFacts | None:
@@ -73,21 +81,38 @@ class ViewedJob:
         return found
 
     @property
+    def review_file(self) -> str:
+        return review_path(self.job).name
+
+    @property
     def reads_rows(self) -> bool:
         """Returns whether a newer file of the rows is being made."""
         return self._rows.busy
 
-    def row(self, index: int) -> ReadableRow:
-        """Returns a row as the journal has it now. Raises UsageError for one that the input hasn't."""
-        self.state()  # tells which kind of runs is shown
-        known = self._dataset is not None
-        try:
-            return self._read_row(index)
-        except InputError:  # the input has changed since it was opened
-            if not known:
-                raise
-            self._dataset = None
-            return self._read_row(index)
+    def row(self, index: int) -> tuple[ReadableRow, Remark | None]:
+        """Returns a row as the journal has it now, and what a person said of it.
+
+        That is None for a row that a review can't have. Raises UsageError for one that the input hasn't.
+        """
+
+        def read(row: SeenRow, journal: Journal) -> tuple[ReadableRow, Remark | None]:
+            remark = remark_on(row.dataset, index) if can_be_corrected(row) else None
+            return readable(row, journal), remark
+
+        return self._with_row(index, read)
+
+    def say(self, index: int, remark: Remark) -> None:
+        """Writes what a person says of a row to the file of the review. Raises UsageError, StorageError."""
+        with self._saying:
+            self._with_row(index, lambda row, _: write_remark(row.dataset, row, remark))
+
+    def change(self, assignments: Sequence[str]) -> None:
+        """Sets caps and limits of the run that is going on, or stops it, as `batchrun set` does.
+
+        Raises UsageError if it refuses or there is none, LockedError if it takes nothing at the moment.
+        """
+        adjust_run(RunFolder(run_folder(self.job)), assignments)
+        self._looked_at = -SECONDS_BETWEEN_LOOKS
 
     def close(self) -> None:
         with self._lock:
@@ -96,7 +121,18 @@ class ViewedJob:
     def _make_facts(self) -> Facts:
         return facts_of(self.job, sandbox=self._watch.sandbox, by=self._by)
 
-    def _read_row(self, index: int) -> ReadableRow:
+    def _with_row(self, index: int, use: Callable[[SeenRow, Journal], Value]) -> Value:
+        self.state()  # tells which kind of runs is shown
+        known = self._dataset is not None
+        try:
+            return self._read_row(index, use)
+        except InputError:  # the input has changed since it was opened
+            if not known:
+                raise
+            self._dataset = None
+            return self._read_row(index, use)
+
+    def _read_row(self, index: int, use: Callable[[SeenRow, Journal], Value]) -> Value:
         if self._dataset is None or self._dataset.endpoint != self._endpoint:
             self._dataset = self._open_dataset()
         dataset = self._dataset
@@ -106,7 +142,7 @@ class ViewedJob:
                 raise UsageError(f"The input has no row {index + 1:,}.")
             position = index - chunk.first
             record, values = RowWriter(dataset, journal).records(chunk)[position]
-            return readable(SeenRow(dataset, chunk, position, record, values), journal)
+            return use(SeenRow(dataset, chunk, position, record, values), journal)
 
     @property
     def _endpoint(self) -> str:

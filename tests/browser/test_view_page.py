@@ -1,0 +1,159 @@
+"""The live page in a real browser, beside a run and after it: `make test-browser`, with Debian's chromium."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrun.sandbox import Sandbox, Settings, background
+from tests.browser.conftest import Watched
+from tests.looking.conftest import ROWS, finish, sandbox, write_job
+
+pytestmark = pytest.mark.browser
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+__all__ = ["sandbox"]
+WIDTHS = (1280, 390)
+PATHS = ("", "job/1/", "job/1/rows", "job/1/row/21")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Path:
+    """A folder with a finished job, whose texts are hostile, and one that was never run."""
+    folder = tmp_path_factory.mktemp("jobs")
+    finish(folder, sandbox)
+    text = (folder / "job.toml").read_text().replace("out.parquet", "never.parquet")
+    (folder / "never.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "batchrun", "view", str(folder), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def browser(address: str, chromium: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield Watched(context.new_page())
+    context.close()
+
+
+def test_pages_ask_for_their_own_files_alone_and_complain_of_nothing(address: str, watched: Watched) -> None:
+    for path in PATHS:
+        page = watched.open(address + path)
+        page.wait_for_selector("h1")
+        page.wait_for_timeout(1_200)  # one look of the script
+    assert watched.complaints == []
+    assert [url for url in watched.requests if not url.startswith(address)] == []
+
+
+def test_hostile_texts_are_shown_and_do_nothing(address: str, watched: Watched) -> None:
+    page = watched.open(f"{address}job/1/row/21")
+    assert "<script>alert(1)</script>" in page.locator("main").inner_text()
+    page = watched.open(f"{address}job/1/rows?text=%3Cscript")
+    assert "<script>alert(1)</script>" in page.locator("table.rows").inner_text()
+    assert page.locator("img, iframe, object").count() == 0
+    assert page.locator("h1").is_visible()
+    assert watched.complaints == []
+
+
+def test_rows_are_filtered_sorted_and_paged(address: str, watched: Watched) -> None:
+    page = watched.open(f"{address}job/1/rows")
+    page.wait_for_selector("table.rows")
+    assert page.locator("table.rows tbody tr").count() == 50
+    page.get_by_role("link", name="Next").click()
+    assert page.locator("table.rows tbody tr").count() == ROWS - 50
+    page.get_by_label("Status").select_option("failed")
+    page.get_by_role("button", name="Show").click()
+    assert page.locator("table.rows tbody th").all_inner_texts() == ["11"]
+    page.locator("table.rows tbody th a").click()
+    assert page.locator("h1").inner_text().startswith("Row 11")
+    page.get_by_role("link", name="All chosen rows").click()
+    assert "status=failed" in page.url
+    page.get_by_role("link", name="All rows").click()
+    page.get_by_role("link", name="cost", exact=True).click()
+    assert page.locator("th.cost_usd").get_attribute("aria-sort") == "ascending"
+    page.get_by_label("Column", exact=True).select_option("language")
+    page.get_by_label("Text of the cell").fill("de")
+    page.get_by_role("button", name="Show").click()
+    assert page.locator(".facts").inner_text().startswith("15 of 60 rows")
+    page.locator(".chips a").click()
+    assert page.locator(".facts").inner_text().startswith("60 rows")
+
+
+def test_a_job_is_reached_by_the_keyboard_alone(address: str, watched: Watched) -> None:
+    page = watched.open(address)
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent").endswith("job.toml"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#run")
+    assert re.search(r"/job/1/$", page.url)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_off_and_axe_finds_no_serious_violation(
+    width: int, theme: Any, address: str, browser: Any
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=theme,
+        bypass_csp=True,  # for axe alone
+    )
+    page = Watched(context.new_page()).page
+    for path in PATHS:
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        found = axe.Axe().run(page).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == [], path
+    context.close()
+
+
+def test_a_running_job_s_page_changes_by_itself(
+    chromium: Any, browser: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write_job(tmp_path, limits={"concurrency": 2})
+    with background(Settings(latency=0.4)) as slow:
+        run = [sys.executable, "-m", "batchrun", "run", "job.toml", "--quiet", "--base-url", slow.base_url]
+        look = [sys.executable, "-m", "batchrun", "view", "job.toml", "--no-browser"]
+        environment = {"ABLIT_KEY": "key", "PATH": ""}
+        with (
+            subprocess.Popen(look, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as viewing,
+            subprocess.Popen(run, cwd=tmp_path, env=environment) as running,
+        ):
+            assert viewing.stdout is not None
+            context = browser.new_context()
+            watched = Watched(context.new_page())
+            page = watched.open(viewing.stdout.readline().strip())
+            page.get_by_text("A run is going on.").wait_for(timeout=20_000)
+            first = page.locator(".tiles").inner_text()
+            page.wait_for_function("text => document.querySelector('.tiles').innerText !== text", arg=first)
+            page.locator("svg.chart").first.wait_for()
+            page.get_by_text("Every row has an answer").or_(page.get_by_text("have failed")).or_(
+                page.get_by_text("invalid", exact=False).first
+            ).first.wait_for(timeout=40_000)
+            running.wait(timeout=40)
+            page.locator("#read").wait_for(timeout=20_000)
+            assert watched.complaints == []
+            context.close()
+            viewing.send_signal(signal.SIGINT)
