@@ -397,11 +397,11 @@ def test_beside_a_run_a_value_takes_a_small_share_of_the_time() -> None:
 
     kept = Kept(make, clock=lambda: now[0])
     assert kept.refresh("a", running=True, patience=10) == 2
-    now[0] += 37
+    now[0] += 97
     assert kept.refresh("b", running=True, patience=10) == 2
     now[0] += 4
-    assert kept.refresh("b", running=True, patience=10) == 45
-    assert kept.refresh("c", running=False, patience=10) == 47
+    assert kept.refresh("b", running=True, patience=10) == 105
+    assert kept.refresh("c", running=False, patience=10) == 107
 
 
 def test_a_value_that_can_t_be_made_says_why_and_the_last_one_stays() -> None:

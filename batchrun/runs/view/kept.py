@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from batchrun.errors import BatchrunError
 
-MOST_SHARE_OF_TIME = 0.05
+MOST_SHARE_OF_TIME = 0.02
 """During a run, so that the run has the processor."""
 
 Value = TypeVar("Value")

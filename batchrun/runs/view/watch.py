@@ -1,5 +1,6 @@
 """The state of a job that may be running. Its journal stays open, and only what is new in it is read."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -167,8 +168,10 @@ def _timeline(
             1 + max((interval.number for interval in ended), default=0)
         )
     length = max(now - shown.started_at, 1)
-    # Intervals of the chart are whole numbers of the follower's.
-    together = -(-length // (timeline.MOST_INTERVALS * follower.width))
+    # Intervals of the chart are whole numbers of the follower's, and a second unless the run is short: a slow
+    # run has answers in few shorter ones.
+    least = max(length / timeline.MOST_INTERVALS, min(1_000, length / 20))
+    together = max(1, math.ceil(least / follower.width))
     begun = Counter[int]()
     for number, attempts in follower.begun().items():
         begun[number // together] += attempts
