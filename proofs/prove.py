@@ -19,9 +19,11 @@ from proofs.size import prove_size
 from proofs.suites import prove_commands, prove_properties, prove_slow
 from proofs.tables import prove_tables
 from proofs.wire import prove_wire
+from proofs.workers import prove_workers
 
 PROOFS: dict[str, Callable[[Say, int], list[Result]]] = {
     "kills": prove_kills,
+    "workers": lambda say, _kills: prove_workers(say),
     "budget": lambda say, _kills: prove_budget(say),
     "simulation": lambda say, _kills: prove_simulation(say),
     "properties": lambda say, _kills: prove_properties(say),

@@ -8,6 +8,9 @@ from itertools import pairwise
 from tests.kill.campaign import ENDS, Evidence, Observation
 from tests.kill.evidence import Attempt, Snapshot
 
+_KILLED = ("in_doubt", "worker_lost")
+"""Error codes of requests whose process was killed: the run's, or a worker's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -188,7 +191,7 @@ def _missing_answers(evidence: Evidence) -> tuple[int, int]:
     journal = evidence.observations[-1].journal
     journaled = _journaled_ids(journal)
     digest_of = {asked.body_sha256: asked.digest for asked in evidence.asked}
-    in_doubt = Counter(a.digest for a in journal.attempts.values() if a.error_code == "in_doubt")
+    in_doubt = Counter(a.digest for a in journal.attempts.values() if a.error_code in _KILLED)
     missing = Counter(
         digest_of[line.body_sha256]
         for line in evidence.bill

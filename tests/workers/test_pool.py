@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -132,6 +133,21 @@ async def test_a_worker_that_falls_silent_is_lost_and_its_requests_with_it(
         assert "silent" in heard.events[1]
     assert isinstance(outcome, Failure)
     assert outcome.billing is BillingStatus.UNKNOWN
+
+
+async def test_a_process_that_was_stopped_itself_blames_nobody_for_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frames, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(worker, "_SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(frames, "BEAT_SECONDS", 0.1)
+    door, heard = a_door(), Heard()
+    async with wire_server(FINE) as server, pool_at(server.url, door, heard) as senders, worker_of(door):
+        await senders.ready()
+        time.sleep(0.6)  # noqa: ASYNC251 - this stops both sides
+        await asyncio.sleep(0.25)
+        assert isinstance(await senders.send(REQUEST), Response)
+    assert heard.events == ["joined"]
 
 
 async def test_a_request_that_comes_too_late_is_given_back_unsent(monkeypatch: pytest.MonkeyPatch) -> None:

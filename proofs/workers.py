@@ -1,0 +1,49 @@
+"""Runs with three worker processes, of which random ones are killed, and the run too: the bill is the judge."""
+
+import tempfile
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from proofs.results import Result, Say, usd
+from tests.kill.audit import Audit, audit, total
+from tests.kill.campaign import run_campaign
+from tests.kill.workers import WhileWorkersDie, worker_plan
+
+KILLS = 60
+_CAPS = (10 * 10**9, 120 * 10**6)
+"""Ample, and one that is reached."""
+
+
+def prove_workers(say: Say) -> list[Result]:
+    """Campaigns with new seeds until there were `KILLS` kills of processes at least."""
+    audits: list[Audit] = []
+    of_workers = 0
+    for seed in count(1):
+        moment = WhileWorkersDie()
+        plan = worker_plan(moment, kills=5, seed=seed, cap_nano_usd=_CAPS[seed % 2])
+        if seed % 3 == 0:
+            plan = replace(plan, in_doubt="leave")
+        with tempfile.TemporaryDirectory() as folder:
+            audits.append(audit(run_campaign(plan, Path(folder))))
+        of_workers += moment.kills
+        found = total(audits)
+        say(f"{found.kills + of_workers} of {KILLS} kills, {len(found.broken)} promises broken")
+        for text in audits[-1].broken:
+            say(f"broken with {plan}: {text}")
+        if found.kills + of_workers >= KILLS:
+            break
+    return _results(found, of_workers)
+
+
+def _results(found: Audit, of_workers: int) -> list[Result]:
+    proof = "kill -9 of workers"
+    return [
+        Result(proof, "kills of workers, of runs", f"{of_workers:,}, {found.kills:,}"),
+        Result(proof, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
+        Result(proof, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
+        Result(proof, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
+        Result(proof, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
+        Result(proof, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
+        Result(proof, "promises broken", f"{len(found.broken):,}", "0", not found.broken),
+    ]
