@@ -1,4 +1,4 @@
-"""Runs with three worker processes, of which random ones are killed, and the run too: the bill is the judge."""
+"""Runs with three workers: random ones are killed, and the run too. The bill is the judge."""
 
 import tempfile
 from dataclasses import replace

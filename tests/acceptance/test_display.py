@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -141,6 +141,29 @@ def test_what_holds_the_run_back_is_named(journal: Journal, tmp_path: Path) -> N
     assert "the endpoint fails, gives up in 12:34" in shown.lines()[1]
     shown.progress.blocked_by = "budget.usd"
     assert "held back by budget.usd" in shown.lines()[1]
+
+
+@dataclass(frozen=True)
+class SomeWorker:
+    ended: int
+    name: str = "node/1"
+    in_flight: int = 8
+
+
+def test_workers_and_what_each_has_sent_are_shown(journal: Journal, tmp_path: Path) -> None:
+    shown = Shown(journal, tmp_path, workers={"kind": "local"})
+    assert "no worker is connected" in shown.lines()[1]
+    workers = [SomeWorker(1_200 + number) for number in range(5)]
+    shown.progress.worker_joined(workers[0])
+    assert "1 worker: 1,200 requests" in shown.lines()[1]
+    shown.progress.worker_joined(workers[1])
+    assert "2 workers: 1,200 + 1,201 requests" in shown.lines()[1]
+    for worker in workers[2:]:
+        shown.progress.worker_joined(worker)
+    assert "5 workers: 1,200 to 1,204 requests each" in shown.lines()[1]
+    shown.progress.worker_left(workers[4], "killed")
+    assert "4 workers: 1,200 + 1,201 + 1,202 + 1,203 requests" in shown.lines()[1]
+    assert "worker" not in Shown(journal, tmp_path).lines()[1]
 
 
 def in_trouble(journal: Journal, folder: Path) -> Shown:

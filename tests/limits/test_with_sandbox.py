@@ -20,6 +20,20 @@ def test_a_given_limit_is_kept_in_every_second(tmp_path: Path) -> None:
     assert 0.8 <= arrived.share_used(10_800) <= 1.05
 
 
+def test_a_given_limit_is_kept_over_all_workers(tmp_path: Path) -> None:
+    with background(Settings(rpm=21_600, limit_window=1.0, limit_headers=False, latency=0.05)) as sandbox:
+        run(
+            tmp_path,
+            sandbox,
+            540,
+            limits={"requests_per_minute": 10_800},
+            workers={"kind": "local", "count": 3},
+        )
+    arrived = arrivals(sandbox)
+    assert arrived.refused == 0
+    assert 0.8 <= arrived.share_used(10_800) <= 1.05
+
+
 @pytest.mark.slow  # measures seconds: nothing else may take the processor
 def test_a_given_limit_is_used_to_99_percent_without_a_429(tmp_path: Path) -> None:
     """For some seconds at 12,000 a minute."""

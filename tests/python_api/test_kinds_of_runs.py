@@ -80,3 +80,16 @@ def _forget_ends(folder: Path) -> None:
     with sqlite3.connect(folder / "journal.sqlite") as connection:
         connection.execute("UPDATE runs SET finished_at = NULL, exit_code = NULL, reason = NULL")
     connection.close()
+
+
+@pytest.mark.anyio
+async def test_workers_send_for_a_program_with_an_event_loop_of_its_own(
+    provider: Sandbox, tmp_path: Path
+) -> None:
+    before = len(provider.bill()["requests"])
+    settings = {"workers.kind": "local", "workers.count": 1}
+    job = paid(provider, rows=10)
+    result = await batchrun.arun(
+        job, input=reviews(), api_key="k", journal=tmp_path / "a.run", settings=settings
+    )
+    assert (result.exit_code, len(provider.bill()["requests"]) - before) == (0, 3)

@@ -153,10 +153,10 @@ def _workers(workers: Sequence[Worker]) -> str:
     if not workers:
         return "no worker is connected"
     ended = [worker.ended for worker in workers]
-    each = " + ".join(f"{number:,}" for number in ended)
+    each = f"{' + '.join(f'{number:,}' for number in ended)} requests"
     if len(ended) > _MOST_SHOWN:
-        each = f"{min(ended):,} to {max(ended):,} each"
-    return f"{len(workers)} worker{'' if len(workers) == 1 else 's'}: {each} requests"
+        each = f"{min(ended):,} to {max(ended):,} requests each"
+    return f"{len(workers)} worker{'' if len(workers) == 1 else 's'}: {each}"
 
 
 def _limit(view: View, speed: Speed) -> str:
