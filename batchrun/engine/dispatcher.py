@@ -72,7 +72,7 @@ class Dispatcher:
     """One run's requests, from the rows of the source to the rows' ends.
 
     `observer` gets their events. `enough` is called when rows have ended: the stop that it returns ends the
-    run.
+    run. `may_begin` says whether a new row may begin yet, besides the first one.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Dispatcher:
         limiter: Limiter,
         observer: Observer,
         enough: Callable[[], Stop | None] | None = None,
+        may_begin: Callable[[Row], bool] | None = None,
     ) -> None:
         self._rules = rules
         self._accounting = accounting
@@ -90,10 +91,9 @@ class Dispatcher:
         self._failures = FailureJudge(retry, self._control, leave_in_doubt=rules.leave_in_doubt)
         self._usefulness = Usefulness(rules.useless_rows)
         self._observer = observer
-        self._scheduler = Scheduler(rules.labelling, observer, self._usefulness)
+        self._scheduler = Scheduler(rules.labelling, observer, self._usefulness, may_begin)
         self._enough = enough
         self._forerunners = Forerunners()
-        # The observer hears which cap state 1 waits for, and what holds state 3 back.
         self._reports = WaitingReports(observer, self._failures, rules.outage_seconds)
 
         # A request that has left the scheduler is in exactly one of these five states, and passes through
@@ -120,7 +120,7 @@ class Dispatcher:
         self._sent = 0
         self._prefetch = PrefetchLimit(rules.concurrency)
 
-        # Why the run ends before its last row. There are three cases; the first reason of each counts:
+        # Why the run ends before its last row; the first reason of each kind counts:
         # - `_closed`: a cap has no room for another row. Rows that take several requests still get theirs.
         # - `_stop`: nothing more is prepared; the run waits for states 4 and 5, until `_drain_until` at most.
         # - `_error`: the same, for a fault to raise afterwards.

@@ -21,10 +21,18 @@ MOST_WAITING = 4_096
 class Scheduler:
     """The rows of a run, from the source to their end; `observer` gets their events.
 
-    A request that waits for a retry holds no sender.
+    A request that waits for a retry holds no sender. `may_begin` says whether a new row may begin; one may
+    always be in progress.
     """
 
-    def __init__(self, labelling: Labelling, observer: Observer, usefulness: Usefulness) -> None:
+    def __init__(
+        self,
+        labelling: Labelling,
+        observer: Observer,
+        usefulness: Usefulness,
+        may_begin: Callable[[Row], bool] | None = None,
+    ) -> None:
+        self._may_begin = may_begin
         self._open = ActiveRows(labelling)
         self._follows_up = labelling.follows_up
         self._votes = labelling.votes
@@ -63,12 +71,18 @@ class Scheduler:
 
         `new_rows_first` says whether a due retry waits as long as there are new rows.
         """
-        may_begin = (bool(self._rows) or not self._exhausted) and len(self._waiting) < MOST_WAITING
+        may_begin = not self.at_the_end and len(self._waiting) < MOST_WAITING and self._first_may_begin
         if self._waiting and self._waiting[0][0] <= now and not (may_begin and new_rows_first()):
             return heapq.heappop(self._waiting)[2]
-        while may_begin and self._rows and not self._following:
+        while may_begin and self._rows and not self._following and self._first_may_begin:
             self._begin(self._rows.popleft())
         return self._following.popleft() if self._following else None
+
+    @property
+    def _first_may_begin(self) -> bool:
+        if self._may_begin is None or not self._rows or not self._open:
+            return True
+        return self._may_begin(self._rows[0])
 
     def seconds_to_retry(self, now: float) -> float:
         """Returns the seconds until the first retry is due; infinite if none waits."""

@@ -65,8 +65,8 @@ class Session:
 
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
-    returns ends the run. `adjust` runs beside the sending and may change its caps and limits. `pool` grants
-    money if the budget has one.
+    returns ends the run; `may_begin` says whether a row may begin yet. `adjust` runs beside the sending and
+    may change its caps and limits. `pool` grants money if the budget has one.
     """
 
     run: int
@@ -79,6 +79,7 @@ class Session:
     observer: Observer = field(default_factory=Observer)
     row_counts: Callable[[], str] = lambda: "{}"
     enough: Callable[[], Stop | None] | None = None
+    may_begin: Callable[[Row], bool] | None = None
     adjust: Callable[[Controls], Coroutine[Any, Any, None]] | None = None
     open_sender: OpenSender = own_connections
     pool: MoneyPool | None = None
@@ -137,7 +138,12 @@ async def _run_engine(
                 session.pool,
             )
             dispatcher = Dispatcher(
-                session.rules, accounting, session.limiter, session.observer, session.enough
+                session.rules,
+                accounting,
+                session.limiter,
+                session.observer,
+                session.enough,
+                session.may_begin,
             )
             engine = Engine(dispatcher, sender, waits=True)
             controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)

@@ -1,6 +1,7 @@
 """Stops an evaluation early: its confidence sequence in sending order, and the decisions from it."""
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,14 @@ from batchrun.evaluation.statistics.confidence_sequences import (
 )
 from batchrun.job.evaluation import EarlyStop, Evaluation
 
+LEAST_AHEAD = 8
+
 
 class StoppingRule:
     """Takes scores of rows in sending order, one by one; a cluster counts once it is whole.
 
-    `thresholds` are the job's unless others are given; `alpha` is the probability of ever being wrong.
+    `rows` is the number of rows taken. `thresholds` are the job's unless others are given; `alpha` is the
+    probability of ever being wrong.
     """
 
     def __init__(
@@ -40,20 +44,71 @@ class StoppingRule:
             self.sequence = cluster_sequence(
                 frame.population, sizes.size, int(sizes.max()), thresholds, reference, alpha
             )
-            self._sizes = iter(sizes.tolist())
-        self._cluster: list[float | None] = []
-        self._size = 0
+            self._sizes = sizes
+        self.rows = 0
+        self.cluster: list[float | None] = []
+        self._clusters = 0
 
     def add(self, score: float | None) -> None:
+        self.rows += 1
         if self._sizes is None:
             self.sequence.add(score)
             return
-        if not self._cluster:
-            self._size = next(self._sizes)
-        self._cluster.append(score)
-        if len(self._cluster) == self._size:
-            self.sequence.add(*self._cluster)
-            self._cluster = []
+        self.cluster.append(score)
+        if len(self.cluster) == self._sizes[self._clusters]:
+            self.sequence.add(*self.cluster)
+            self.cluster = []
+            self._clusters += 1
+
+    def twin(self) -> "StoppingRule":
+        """Returns a copy that takes other scores from here on."""
+        twin = copy(self)
+        twin.sequence, twin.cluster = deepcopy(self.sequence), list(self.cluster)
+        return twin
+
+
+class LookAhead:
+    """Says how far the sending may be ahead of the rows that are scored: to the first row at which a decision
+    is possible, if all scores until then speak for it. Until then no row is sent in vain.
+
+    At least LEAST_AHEAD rows and an eighth of those scored may be in progress, so that the sending does not
+    come to a near halt where a decision is close for long. So a decision after n rows leaves at most
+    max(LEAST_AHEAD, n / 8) rows that it did not need.
+    """
+
+    def __init__(self, rule: StoppingRule, stop: EarlyStop, population: int) -> None:
+        self._rule = rule
+        self._stop = stop
+        self._population = population
+        self._until = 0
+        self._next_look = 0
+
+    def allows(self, position: int) -> bool:
+        """Returns whether the row at a position of the sending order, from 0, may be in progress."""
+        scored = self._rule.rows
+        self._until = max(self._until, scored + LEAST_AHEAD, scored + scored // 8)
+        if position >= self._until and scored >= self._next_look:
+            most = min(2 * (position - scored), self._population - scored)
+            ahead = rows_to_decision(self._rule, self._stop, most)
+            self._until = max(self._until, scored + ahead)
+            if ahead < most:  # else a look further ahead may find more
+                self._next_look = scored + 1 + ahead // 4  # a look takes as long as some rows
+        return position < self._until
+
+
+def rows_to_decision(rule: StoppingRule, stop: EarlyStop, most: int) -> int:
+    """Returns after how many more rows a decision is possible at the earliest, `most` if not before."""
+    wanted = [1.0] if stop.above is not None or stop.half_width is not None else []
+    wanted += [0.0] if stop.below is not None or stop.half_width is not None else []
+    earliest = most
+    for score in wanted:
+        twin = rule.twin()
+        for rows in range(1, earliest):
+            twin.add(score)
+            if decision(twin.sequence, stop) is not None:
+                earliest = rows
+                break
+    return earliest
 
 
 def thresholds_of(stop: EarlyStop | None) -> list[float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from batchrun.client.request import Request
 from batchrun.errors import EXIT_DONE
-from batchrun.evaluation.early_stopping import StoppingRule, decision
+from batchrun.evaluation.early_stopping import LookAhead, StoppingRule, decision
 from batchrun.evaluation.frame import SamplingFrame
 from batchrun.evaluation.report import score_name
 from batchrun.evaluation.statistics.confidence_sequences import InOrder
@@ -57,13 +57,27 @@ class EvaluationMonitor(Observer):
         self._spending = spending
         self._population = frame.population
         self._clusters = _first_clusters(frame) if evaluation.cluster else None
-        stops = evaluation.stop is not None and frame.population > 0
-        self._evidence = StoppingRule(frame, evaluation, metric.binary) if stops else None
+        self._evidence: StoppingRule | None = None
+        self._ahead: LookAhead | None = None
+        if evaluation.stop is not None and frame.population > 0:
+            self._evidence = StoppingRule(frame, evaluation, metric.binary)
+            self._ahead = LookAhead(self._evidence, evaluation.stop, frame.population)
         self._in_order = InOrder(self._count)
         self._positions = 0
         self._waiting: dict[bytes, list[tuple[int, Any]]] = defaultdict(list)
         self._unsendable: list[int] = []
         self._pilot: list[float] = []
+
+    @property
+    def decides(self) -> bool:
+        """Whether it may stop the run."""
+        return self._ahead is not None
+
+    def may_begin(self, row: Row) -> bool:
+        """Returns whether a row may begin, though it may turn out that the decision did not need it."""
+        with self._lock:
+            expected = self._waiting.get(row.request.row)
+            return self._ahead is None or not expected or self._ahead.allows(expected[0][0])
 
     def expect(self, candidates: Sequence[SampleCandidate]) -> list[Row]:
         """Takes the next rows in sending order; returns the rows to send."""

@@ -145,7 +145,12 @@ def _run_sample(
         _mean_cost(run.ledger, run.before.spend.committed.nano_usd, run.progress),
         session.rules.labelling,
     )
-    followed = replace(session, observer=combined([session.observer, monitor]), enough=lambda: monitor.enough)
+    followed = replace(
+        session,
+        observer=combined([session.observer, monitor]),
+        enough=lambda: monitor.enough,
+        may_begin=monitor.may_begin if monitor.decides else None,
+    )
     return run_engine(followed, run.journal, rows, shutdown)
 
 

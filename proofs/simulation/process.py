@@ -126,7 +126,9 @@ class Process:
             self._journal.latest_start(),
             self._world.clock.wall,
         )
-        return Dispatcher(session.rules, accounting, session.limiter, session.observer, session.enough)
+        return Dispatcher(
+            session.rules, accounting, session.limiter, session.observer, session.enough, session.may_begin
+        )
 
     def _note_intent(self, intent: Intent) -> None:
         self._world.note_intent(intent, balance_known=self._run.ledger.remaining_credits is not None)

@@ -161,6 +161,15 @@ def test_a_decision_stops_the_run_and_is_found_again_without_a_request(
     assert (again["exit_code"], again["evaluation"]["n"]) == (0, summary["evaluation"]["n"])
 
 
+def test_a_decision_leaves_few_rows_that_it_did_not_need(folder: Path, sandbox: Sandbox) -> None:
+    """As fast as this sandbox answers, all rows would be sent by the time of the decision."""
+    limits = {"concurrency": 256, "requests_per_minute": 10_000_000}
+    summary = run(job_in(folder, evaluation={"stop": {"above": 0.6}}, limits=limits), sandbox)
+    sent, needed = summary["requests"]["sent"], summary["evaluation"]["n"] + summary["evaluation"]["missing"]
+    assert summary["evaluation"]["decided"] == "above 0.6"
+    assert sent - needed <= max(8, needed // 8)
+
+
 def test_clusters_can_decide_too(folder: Path, sandbox: Sandbox) -> None:
     job = job_in(folder, evaluation={"stop": {"above": 0.3}, "cluster": "group"})
     summary = run(job, sandbox)
