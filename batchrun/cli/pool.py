@@ -8,7 +8,6 @@ import click
 from batchrun.cli.imports import heavy_imports
 from batchrun.cli.lines import say
 from batchrun.errors import UsageError
-from batchrun.job.budget import nano_usd
 
 
 @click.command("pool", short_help="One budget for several jobs: make it, set its caps, show it.")
@@ -50,6 +49,8 @@ def pool_command(file: Path, usd: str | None, usd_per_day: str | None, sandbox: 
 
 
 def _amount(option: str, text: str) -> int | None:
+    from batchrun.job.budget import nano_usd  # only here, since msgspec takes a fifth of `batchrun --help`
+
     if text == "none":
         return None
     try:

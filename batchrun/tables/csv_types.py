@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 from pyarrow import types
+
+from batchrun.tables.plain_values import plain_values
 
 NAMED = {
     "string": pa.string(),
@@ -61,6 +62,8 @@ def common_type(fitting: Sequence[frozenset[str]]) -> pa.DataType:
 def printed(column: pa.Array) -> pa.Array:
     """Returns the values of a CSV column as text, as in the file and in a CSV output."""
     if types.is_floating(column.type):
+        import polars as pl  # only here, since it takes 0.2 s
+
         return (
             pl.Series(column).cast(pl.String).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
         )
@@ -69,5 +72,4 @@ def printed(column: pa.Array) -> pa.Array:
 
 def printed_values(column: pa.Array) -> list[Any]:
     """Returns the values of a CSV column as Python texts, None where a value is null."""
-    values: list[Any] = pl.Series(printed(column)).to_list()
-    return values
+    return plain_values(printed(column))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 from pyarrow import types
 
@@ -98,6 +97,8 @@ def _map_values(column: pa.MapArray, valid: list[bool]) -> list[Any]:
 def _scalar_values(column: pa.Array) -> list[Any]:
     kind = column.type
     if types.is_float32(kind):  # its own shortest text, not the widened double's
+        import polars as pl  # only here, since it takes 0.2 s
+
         texts = pl.Series(column).cast(pl.String).to_list()
         return [None if text is None else float(text) for text in texts]
     values = column.to_pylist()

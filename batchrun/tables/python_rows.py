@@ -2,17 +2,12 @@
 
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 from pyarrow import types
 
 from batchrun.errors import InputError
 from batchrun.tables.exact_values import exact_values
-
-_PLAIN = {
-    *(pa.string(), pa.large_string(), pa.binary(), pa.bool_(), pa.float32(), pa.float64()),
-    *(pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
-}
+from batchrun.tables.plain_values import SCALARS, plain_values
 
 
 def python_rows(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
@@ -77,8 +72,7 @@ def _from_nanoseconds(name: str, column: pa.Array) -> list[Any]:
 def former_python_values(name: str, column: pa.Array) -> list[Any]:
     """Returns the values as templates formerly got them; see `rows.former`. Raises InputError."""
     if is_plain(column.type):
-        values: list[Any] = pl.Series(column).to_list()
-        return values
+        return plain_values(column)
     try:
         if types.is_timestamp(column.type) or types.is_duration(column.type):
             column = column.cast(_in_microseconds(column.type), safe=False)
@@ -102,7 +96,7 @@ def is_plain(value: pa.DataType) -> bool:
         return is_plain(value.value_type)
     if types.is_struct(value):
         return all(is_plain(field.type) for field in value)
-    return bool(value in _PLAIN)
+    return bool(value in SCALARS)
 
 
 def expected_value(cell: Any) -> Any:

@@ -34,7 +34,8 @@ def _is_held(kind: pa.DataType) -> bool:
         table = pa.table({"x": pa.nulls(1, kind)})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        pq.read_table(pa.BufferReader(sink.getvalue()))
+        # Not read_table, which imports pyarrow.dataset, at 0.07 s.
+        pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
     except (pa.ArrowException, OSError, TypeError, ValueError):
         return False
     return True

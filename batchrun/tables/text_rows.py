@@ -5,24 +5,29 @@ their digits and binary as base64. Nested values are JSON.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import polars as pl
 import pyarrow as pa
 from pyarrow import types
 
 from batchrun.tables.exact_values import exact_values
 from batchrun.tables.json_cells import JSON_TEXT
+from batchrun.tables.plain_values import plain_values
 from batchrun.tables.python_rows import is_plain, python_values
 from batchrun.tables.sheet import FORMULA_STARTS, NEGATIVE_NUMBER
 from batchrun.tables.storable import as_text
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _JSON = msgspec.json.Encoder(decimal_format="string")
 
 
 def csv_header(schema: pa.Schema) -> bytes:
     """Returns the header record of `schema`, with its line end."""
+    import polars as pl  # in the functions that need it, since it takes 0.2 s
+
     return _csv(pl.DataFrame(schema=dict.fromkeys(schema.names, pl.String)), include_header=True)
 
 
@@ -42,6 +47,8 @@ def csv_records(batch: pa.RecordBatch, harmless: frozenset[str] = frozenset()) -
 
     A cell of a `harmless` column that a spreadsheet would run as a formula has an apostrophe before it.
     """
+    import polars as pl
+
     columns = [
         _csv_column(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
@@ -49,14 +56,16 @@ def csv_records(batch: pa.RecordBatch, harmless: frozenset[str] = frozenset()) -
     return _csv(frame, include_header=False)
 
 
-def _unrun(column: pl.Series) -> pl.Series:
+def _unrun(column: "pl.Series") -> "pl.Series":
+    import polars as pl
+
     if column.dtype != pl.String:
         return column
     runs = column.str.contains(f"^ *[{FORMULA_STARTS}]") & ~column.str.contains(f"^{NEGATIVE_NUMBER}$")
     return pl.select(pl.when(runs).then("'" + column).otherwise(column).alias(column.name)).to_series()
 
 
-def _csv(frame: pl.DataFrame, *, include_header: bool) -> bytes:
+def _csv(frame: "pl.DataFrame", *, include_header: bool) -> bytes:
     return frame.write_csv(include_header=include_header, line_terminator="\r\n").encode()
 
 
@@ -72,13 +81,15 @@ def _json_values(field: pa.Field, column: pa.Array) -> list[Any]:
         texts: list[str | None] = column.to_pylist()
         return [None if text is None else msgspec.Raw(text.encode()) for text in texts]
     if _is_time_or_decimal(column.type):
-        return pl.Series(_time_texts(column)).to_list()
+        return plain_values(_time_texts(column))
     if is_plain(column.type) and not types.is_binary(column.type):
         return python_values(field.name, column)
     return exact_values(column)
 
 
-def _csv_column(name: str, column: pa.Array) -> pl.Series:
+def _csv_column(name: str, column: pa.Array) -> "pl.Series":
+    import polars as pl
+
     kind = column.type
     if _is_time_or_decimal(kind):
         return pl.Series(name, _time_texts(column))

@@ -5,15 +5,19 @@ import datetime as dt
 import gzip
 import lzma
 import os
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import types
 
 from batchrun.errors import InputError
+from batchrun.tables.plain_values import SCALARS, plain_values
 from batchrun.tables.reader import open_table, python_rows
 from tests.tables.tables import as_parquet_stores, every_type, open_to_all, read_all
 
@@ -285,3 +289,15 @@ def test_compressed_text_is_read(tmp_path: Path, ending: str, module: Any, name:
 def test_stdin_is_refused_with_a_word(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="stdin can't be the input"):
         open_table("-", tmp_path)
+
+
+@pytest.mark.parametrize("kind", sorted(SCALARS, key=str), ids=str)
+def test_a_few_values_are_the_same_without_polars(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_kind = {"string": ["ä", "", None], "binary": [b"\xff", b"", None], "bool": [True, None, False]}
+    name = str(kind).removeprefix("large_")
+    numbers = [None, 1.1, float("inf"), -0.0, 1e-40] if types.is_floating(kind) else [None, 0, 100, 1]
+    column = pa.array(by_kind.get(name, numbers), kind)
+    by_polars = pl.Series(column).to_list()
+    monkeypatch.delitem(sys.modules, "polars")
+    assert repr(plain_values(column)) == repr(by_polars)
+    assert "polars" not in sys.modules
