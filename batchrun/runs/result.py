@@ -61,6 +61,12 @@ class Result:
         end = f"exit code {self.exit_code}{where}"
         return f"<Result: {counts or 'none'} of {rows['total']:,} rows, {cost}, {end}>"
 
+    def _repr_html_(self) -> str:
+        """Returns the summary as a table, which notebooks show."""
+        from batchrun.runs.result_html import summary_html
+
+        return summary_html(self.summary)
+
     def report(self, path: str | PathLike[str], *, by: str | None = None) -> None:
         """Writes an HTML page about the job as it stands: run, answers, evaluation, rows to read.
 

@@ -1,4 +1,4 @@
-"""The live display of a run: three updated lines on a terminal; elsewhere one a minute and at the end."""
+"""The live display of a run: three updated lines on a terminal, a bar in a notebook; else one a minute."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ import click
 
 from batchrun.rows.observer import Observer, RunAdjusted, RunStarted
 from batchrun.runs.observers.adjusted_text import adjusted_text
+from batchrun.runs.observers.notebook import bar, in_notebook
 from batchrun.runs.observers.progress_lines import status_lines
 from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.view import View
@@ -21,14 +22,15 @@ REFRESHES_PER_SECOND = 2
 
 
 class Display(Observer):
-    """Shows a run's progress on stderr: on a terminal as three updated lines unless `by_lines`.
+    """Shows a run's progress: on a terminal as three updated lines unless `by_lines`, in a notebook as a bar.
 
     A terminal that closes meanwhile doesn't change how the run ends.
     """
 
     def __init__(self, view: View, *, by_lines: bool = False) -> None:
         self._view = view
-        self._show = _lines if by_lines or not sys.stderr.isatty() or _dumb() else _live
+        live = sys.stderr.isatty() and not _dumb()
+        self._show = bar if in_notebook() else _live if live and not by_lines else _lines
         self._shown = ExitStack()
 
     def run_started(self, event: RunStarted) -> None:
