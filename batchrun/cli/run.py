@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.option("--local", is_flag=True, help=LOCAL_HELP)
 @click.option(
     "--workers",
-    metavar="local:N|listen[:PORT]",
-    help="Send by N processes on this machine, or by workers that connect; see docs/cluster.md.",
+    metavar="local:N|ray[:N]|listen[:PORT]",
+    help="Send by N processes, here or on a Ray cluster, or by workers that connect; see docs/cluster.md.",
 )
 @click.option("--workers-tls", is_flag=True, help="Encrypt the connections of workers.")
 @click.option("--retry-failed", is_flag=True, help="Send rows again that failed permanently or are invalid.")

@@ -20,6 +20,7 @@ from batchrun.workers.access import (
 )
 from batchrun.workers.local import local_workers, without_key
 from batchrun.workers.pool import Door, Starter, open_pool
+from batchrun.workers.ray_cluster import connected_cluster, ray_workers
 
 
 def files_of_a_request(job: Job, server: Server) -> int:
@@ -34,40 +35,55 @@ def senders(
     """Yields what opens the run's sender: its endpoint, or workers that can connect from now on.
 
     The token file lies in the run's folder during the block. `warn` gets a line that says how workers are
-    started by hand. Raises UsageError if the job's address can't be listened at.
+    started by hand. Raises UsageError if the job's address can't be listened at, or its cluster isn't there.
     """
-    if job.workers is None:
+    workers = job.workers
+    if workers is None:
         yield own_connections
         return
-    door = _door(job.workers)
-    try:
-        write_private(folder.token, f"{door.token.text()}\n")
-        arguments = ["--connect", shown_address(*door.address), "--token-file", str(folder.token)]
-        if job.workers.kind == "local":
-            environment = without_key(os.environ, job.endpoint.api_key_env, server.api_key)
-            number = job.workers.count or DEFAULT_COUNT
-            start: Starter = partial(local_workers, number, arguments, environment, folder.workers_log)
-        else:
-            start = _started_by_hand
-            warn(f"waits for workers. On each machine: batchrun worker {' '.join(arguments)}")
-        yield lambda settings, observer: open_pool(door, start, settings, observer)
-    finally:
-        door.listener.close()
-        folder.token.unlink(missing_ok=True)
+    with _place(workers) as (host, port):
+        tls, fingerprint = new_certificate() if workers.tls else (None, None)
+        door = Door(listening_socket(host, port, tls=workers.tls), new_token(fingerprint), tls)
+        try:
+            write_private(folder.token, f"{door.token.text()}\n")
+            start = _starter(job, workers, server, folder, door, warn)
+            yield lambda settings, observer: open_pool(door, start, settings, observer)
+        finally:
+            door.listener.close()
+            folder.token.unlink(missing_ok=True)
 
 
-def _door(workers: Workers) -> Door:
-    host, port = _address(workers)
-    tls, fingerprint = new_certificate() if workers.tls else (None, None)
-    listener = listening_socket(host, port, tls=workers.tls)
-    return Door(listener, new_token(fingerprint), tls)
+@contextmanager
+def _place(workers: Workers) -> Iterator[tuple[str, int]]:
+    """Yields where the run listens: host and port. A Ray cluster is connected during the block."""
+    match workers.kind:
+        case "local":
+            yield "127.0.0.1", 0
+        case "listen":
+            host, port = split_address(workers.address or ":0")
+            yield host or own_address(), port
+        case "ray":
+            with connected_cluster(workers.address or "auto") as host:
+                yield host, 0
 
 
-def _address(workers: Workers) -> tuple[str, int]:
+def _starter(
+    job: Job,
+    workers: Workers,
+    server: Server,
+    folder: RunFolder,
+    door: Door,
+    warn: Callable[[str], object],
+) -> Starter:
+    if workers.kind == "ray":
+        return partial(ray_workers, workers.count, door.address, door.token)
+    arguments = ["--connect", shown_address(*door.address), "--token-file", str(folder.token)]
     if workers.kind == "local":
-        return "127.0.0.1", 0
-    host, port = split_address(workers.address or ":0")
-    return host or own_address(), port
+        environment = without_key(os.environ, job.endpoint.api_key_env, server.api_key)
+        number = workers.count or DEFAULT_COUNT
+        return partial(local_workers, number, arguments, environment, folder.workers_log)
+    warn(f"waits for workers. On each machine: batchrun worker {' '.join(arguments)}")
+    return _started_by_hand
 
 
 @asynccontextmanager

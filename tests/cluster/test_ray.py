@@ -1,0 +1,160 @@
+"""Runs on a Ray cluster: the bill and the journal agree, whatever dies."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.acceptance.command import Done, Place, ended, until
+from tests.acceptance.test_workers import (
+    NANO_USD,
+    TEXTS,
+    check_books,
+    check_rows,
+    is_running,
+    running,
+    workers_of,
+)
+
+if TYPE_CHECKING:
+    import subprocess
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(150),
+    pytest.mark.filterwarnings("ignore"),  # of Ray
+]
+SOME = 16
+"""Requests that have been sent when a test strikes."""
+
+
+def until_sending(place: Place, run: "subprocess.Popen[str]") -> None:
+    until(lambda: place.requests >= SOME or run.poll() is not None, 60)
+
+
+def finished_whole(place: Place, run: "subprocess.Popen[str]") -> Done:
+    """The end of a run that has to have an answer for each row."""
+    done = ended(run)
+    assert done.code == 0, done.err
+    check_books(place, done)
+    check_rows(place)
+    return done
+
+
+def finished_by_the_next_run(place: Place, *options: str) -> None:
+    check_books(place, Done(-signal.SIGKILL, "", ""))
+    done = place.run(options=options)
+    assert done.code == 0, done.err
+    check_books(place, done)
+    check_rows(place)
+
+
+def test_a_run_is_as_without_workers_and_ray_never_has_the_key(cluster: Any, place: Place) -> None:
+    place.texts(*TEXTS)
+    done = place.run(options=["--workers", "ray:3", "--json"])
+    assert done.summary["rows"]["ok"] == len(TEXTS)
+    assert place.requests == len(TEXTS)
+    assert len(workers_of(place)) == 3
+    check_rows(place)
+    assert not any(map(is_running, workers_of(place)))
+    session = Path(cluster.head_node.get_session_dir_path())
+    logs = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert logs
+    assert not [path for path in logs if place.key.encode() in path.read_bytes()]
+
+
+def test_a_killed_worker_is_started_again(cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        os.kill(workers_of(slow_place)[0], signal.SIGKILL)
+        finished_whole(slow_place, run)
+    assert len(workers_of(slow_place)) >= 2
+
+
+def test_a_frozen_worker_is_noticed_by_its_silence(cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        frozen = workers_of(slow_place)[0]
+        os.kill(frozen, signal.SIGSTOP)
+        finished_whole(slow_place, run)
+    assert "has been silent" in (slow_place.folder / "out.run" / "log.jsonl").read_text()
+    until(lambda: not is_running(frozen))
+
+
+def test_a_node_that_is_removed_costs_what_it_was_sending(new_cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        new_cluster.remove_node(next(iter(new_cluster.worker_nodes)), allow_graceful=False)
+        finished_whole(slow_place, run)
+
+
+def test_a_raylet_that_dies_takes_its_workers_only(new_cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        next(iter(new_cluster.worker_nodes)).kill_raylet()
+        finished_whole(slow_place, run)
+
+
+def test_workers_end_with_a_killed_driver_and_the_next_run_finishes(cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        workers = workers_of(slow_place)
+        run.kill()
+        run.wait()
+        until(lambda: not any(map(is_running, workers)))
+    sent = slow_place.requests
+    finished_by_the_next_run(slow_place, "--workers", "ray:2")
+    assert sent < slow_place.requests
+
+
+def test_the_next_run_finishes_what_a_dead_head_has_ended(new_cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        new_cluster.head_node.kill_gcs_server()
+        ended(run)
+    finished_by_the_next_run(slow_place)
+
+
+def test_a_cap_holds_over_the_cluster(cluster: Any, place: Place) -> None:
+    place.texts(*TEXTS)
+    done = place.run("budget.usd=0.006", options=["--workers", "ray:3"])
+    assert done.code == 4, done.err
+    assert 0 < place.requests < len(TEXTS)
+    assert place.column("text") == TEXTS
+    check_books(place, done, cap=6 * NANO_USD // 1_000)
+
+
+def test_a_signal_drains_what_the_cluster_is_sending(cluster: Any, slow_place: Place) -> None:
+    with running(slow_place, workers="ray:2") as run:
+        until_sending(slow_place, run)
+        run.send_signal(signal.SIGTERM)
+        done = ended(run)
+    assert done.code == 143, done.err
+    outcomes = slow_place.journal("SELECT outcome, count(*) FROM attempts GROUP BY 1")
+    assert outcomes == [("answered", slow_place.requests)]
+    check_books(slow_place, done)
+
+
+def test_a_limit_is_kept_over_all_workers(cluster: Any, place: Place) -> None:
+    """120 requests a minute, two of them at once: 12 rows take five seconds, and none is refused."""
+    place.texts(*TEXTS[:12])
+    place.sandbox.set("limits", {"rpm": 120})
+    try:
+        done = place.run("limits.requests_per_minute=120", options=["--workers", "ray:4", "--json"])
+    finally:
+        place.sandbox.set("limits", {"rpm": None})
+    assert done.code == 0, done.err
+    assert done.summary["requests"]["by_error"] == {}
+    assert done.summary["seconds"] >= 4.5
+
+
+def test_without_a_cluster_nothing_is_sent(place: Place) -> None:
+    pytest.importorskip("ray")
+    place.texts(*TEXTS)
+    options = ["--workers", "ray", "--set", "workers.address=127.0.0.1:1"]
+    done = place.run(options=options)
+    assert done.code == 2, done.err
+    assert "no Ray cluster" in done.err
+    assert place.requests == 0
