@@ -110,6 +110,12 @@ def test_a_cap_that_comes_first_is_where_the_time_goes_to(
     assert says in Shown(journal, tmp_path, budget=budget).lines()[0]
 
 
+def test_no_name_steers_the_terminal(journal: Journal, tmp_path: Path) -> None:
+    shown = Shown(journal, tmp_path, output={"path": "a\x1b[31m\u202e.csv"})
+    shown.progress.writing = True
+    assert shown.lines() == ["writing a [31m .csv ..."]
+
+
 @pytest.mark.parametrize("limits", [{"requests_per_minute": 600}, {"tokens_per_minute": 36_000}])
 def test_a_given_limit_bounds_the_rate_that_is_expected(
     journal: Journal, tmp_path: Path, limits: dict[str, object]

@@ -32,6 +32,10 @@ class Part:
 
 def status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
     """Returns the display's lines; `width` in columns, 0 for lines of any length and no bar."""
+    return list(map(single_line, _status_lines(view, meter, width)))
+
+
+def _status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
     progress = view.progress
     if progress.writing:
         immediate = "; Ctrl-C ends at once, and leaves it as it was" if progress.stopping_for else ""
@@ -48,7 +52,7 @@ def status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
         _rows_line(view, speed, now, width),
         fitted(_pace(view, speed, now), width),
         fitted(_money(view), width),
-        *([f"last error: {single_line(progress.last_error or '')}"] if _is_in_trouble(progress) else []),
+        *([f"last error: {progress.last_error}"] if _is_in_trouble(progress) else []),
     ]
 
 
