@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrun.client.builder import RequestBuilder
 from batchrun.client.request import Request
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
 from batchrun.journal.attempt_rows import INSERT
 from batchrun.journal.checksums import UNSEALED, sealed
-from batchrun.rows.dataset import Dataset, open_dataset
+from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 
 PRICES = ("item,price,flag,stars", "a,3.10,True,4", "b,12e3,False,2", "c,5.5,True,5")
 TEMPLATE = "{{ item }} {{ price }} {{ flag }}{% if stars > 3 %} good{% endif %}"
@@ -36,8 +37,19 @@ def opened(folder: Path, name: str, template: str, **tables: Any) -> Dataset:
 
 
 def digests(dataset: Dataset, journal: Journal | None = None) -> list[str]:
-    requests = [request for chunk in dataset.chunks([], journal) for request in chunk.requests]
-    return [request.digest.hex() for request in requests if isinstance(request, Request)]
+    """The digests of all rows with a request, which are the same with and without the digest cache."""
+    dataset.digest_cache.path.parent.mkdir(exist_ok=True)
+    found = [
+        [digest.hex() for chunk in rows.chunks([], journal) for digest in chunk.digests if digest]
+        for rows in (dataset, *[keeping_digests(dataset)] * 2)
+    ]
+    requests = [
+        [request for chunk in rows.chunks([], journal) for request in chunk.requests]
+        for rows in (dataset, keeping_digests(dataset))
+    ]
+    found += [[request.digest.hex() for request in part if isinstance(request, Request)] for part in requests]
+    assert all(part == found[0] for part in found)
+    return found[0]
 
 
 def journal_of(folder: Path, paid: Sequence[str], job: str = '{"input": {"path": "in.csv"}}') -> Journal:
@@ -169,3 +181,31 @@ def former_digest(text: str, cap: int = 5) -> str:
     body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": cap}
     encoded = json.dumps(body, separators=(",", ":")).encode()
     return blake2b(b"sandbox\n" + encoded, digest_size=16).hexdigest()
+
+
+def test_former_requests_are_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the journal has is looked up each time: a new answer decides between the same requests."""
+    (tmp_path / "in.csv").write_text("\n".join(PRICES))
+    rows = opened(tmp_path, "in.csv", TEMPLATE)
+    now = digests(rows)
+    rendered: list[Any] = []
+    plain = RequestBuilder.build
+
+    def build(self: RequestBuilder, row: Any) -> Any:
+        rendered.append(row)
+        return plain(self, row)
+
+    monkeypatch.setattr(RequestBuilder, "build", build)
+
+    def found(journal: Journal) -> list[str]:
+        chunks = keeping_digests(rows).chunks([], journal)
+        return [digest.hex() for chunk in chunks for digest in chunk.digests if digest]
+
+    with closing(journal_of(tmp_path, PAID[:2])) as journal:
+        assert found(journal) == [*PAID[:2], now[2]]
+        rendered.clear()
+        assert found(journal) == [*PAID[:2], now[2]]
+        numbers = (3, 1, bytes.fromhex(now[0]), 1, 1, 2, "answered", 0, 5, 0, 9)
+        journal.connection.execute(INSERT, sealed((*numbers, *(None,) * (UNSEALED - len(numbers))), b"{}"))
+        assert found(journal) == [now[0], PAID[1], now[2]]
+        assert rendered == []

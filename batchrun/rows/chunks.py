@@ -1,6 +1,6 @@
 """Some rows of the input at a time, with the request of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -11,6 +11,7 @@ from batchrun.client.request import Request
 from batchrun.rows.digest_cache import OpenDigestCache
 from batchrun.rows.duplicates import Occurrences
 from batchrun.rows.former import FormerRequests
+from batchrun.rows.rendered import Build, rendered_or_known
 from batchrun.tables.reader import Table
 
 
@@ -28,7 +29,7 @@ class Chunk:
     cells: pa.RecordBatch
     digests: Sequence[bytes | None]
     plain: bool
-    build: Callable[[], list[Request | InvalidRow]]
+    build: Build
 
     @cached_property
     def requests(self) -> list[Request | InvalidRow]:
@@ -48,7 +49,7 @@ class ChunkMaker:
     """Makes the chunks of one pass, in input order.
 
     A `former` request takes the place of each row's that the journal has only under that. `digests` spare
-    the rendering where neither it nor the number of occurrences changes a row's request.
+    the rendering where the number of occurrences doesn't change a row's request.
     """
 
     def __init__(
@@ -68,31 +69,14 @@ class ChunkMaker:
 
     def chunk(self, first: int, batch: pa.RecordBatch, names: Sequence[str]) -> Chunk:
         """Returns the rows of `batch`, which follows the last call's, with the columns `names`."""
-        shown = batch.select(names)
-        if self._digests is None:
-            requests = self._occurrences.separated(self._requests(batch))
-            if self._former is not None:
-                requests = self._former.where_known(batch, requests)
-            return Chunk(first, shown, batch, _digests(requests), _plain(requests), lambda: requests)
-        key = self._digests.key(batch.select(self._rendered_from))
-        known = self._digests.get(key)
-        if known is not None:
-            return Chunk(first, shown, batch, known, True, partial(self._requests, batch))
-        requests = self._requests(batch)
-        plain = _plain(requests)
-        if plain:
-            self._digests.put(key, [digest for digest in _digests(requests) if digest is not None])
-        return Chunk(first, shown, batch, _digests(requests), plain, lambda: requests)
+        cells = batch.select(self._rendered_from)
+        found = rendered_or_known(self._digests, cells, partial(self._requests, batch))
+        if self._former is not None:
+            found = self._former.where_known(batch, cells, found, self._digests)
+        return Chunk(first, batch.select(names), batch, found.digests, found.plain, found.build)
 
     def _requests(self, batch: pa.RecordBatch) -> list[Request | InvalidRow]:
         used = self._builder.columns
         rows = self._table.template_rows(batch, used)
-        return [self._builder.build(dict(zip(used, row, strict=True))) for row in rows]
-
-
-def _digests(requests: Sequence[Request | InvalidRow]) -> list[bytes | None]:
-    return [request.digest if isinstance(request, Request) else None for request in requests]
-
-
-def _plain(requests: Sequence[Request | InvalidRow]) -> bool:
-    return all(isinstance(request, Request) and request.cached is None for request in requests)
+        requests = [self._builder.build(dict(zip(used, row, strict=True))) for row in rows]
+        return self._occurrences.separated(requests)

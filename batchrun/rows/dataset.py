@@ -85,7 +85,7 @@ class Dataset:
         wanted = list(dict.fromkeys([*names, *self.table.sources([*used, *compared])]))
         former = self._former(journal)
         first = 0
-        with self._digests(former) as digests:
+        with self._digests() as digests:
             maker = ChunkMaker(self.table, self.builder, self._occurrences(), former, digests)
             for batch in self.table.batches(wanted, self.rows_in_a_chunk):
                 yield maker.chunk(first, batch, names)
@@ -115,9 +115,9 @@ class Dataset:
     def _occurrences(self) -> Occurrences:
         return Occurrences(self._separately, scratch_folder(self.job))
 
-    def _digests(self, former: FormerRequests | None) -> AbstractContextManager[OpenDigestCache | None]:
+    def _digests(self) -> AbstractContextManager[OpenDigestCache | None]:
         """Opens the digest cache where a row's cells alone determine its digest."""
-        usable = former is None and not self._separately and self.job.prompt.image is None
+        usable = not self._separately and self.job.prompt.image is None
         return self.digest_cache.opened() if usable else nullcontext()
 
     def _former(self, journal: Journal | None) -> FormerRequests | None:

@@ -80,11 +80,13 @@ class OpenDigestCache:
         self._written = 0
         self._keeping = cache.kept
 
-    def key(self, cells: "pa.RecordBatch") -> bytes:
-        """Returns the key of a chunk whose rows' requests are made of `cells`."""
+    def key(self, cells: "pa.RecordBatch", variant: bytes = b"") -> bytes:
+        """Returns the key of a chunk whose rows' requests are made of `cells`, in a `variant` of an earlier
+        version."""
         import pyarrow as pa  # only here, since `status` needs the file's name alone
 
         key = self._purpose.copy()
+        key.update(blake2b(variant, digest_size=_KEY_BYTES).digest())
         key.update(cells.num_rows.to_bytes(4))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, cells.schema) as stream:  # with the dictionaries of categories

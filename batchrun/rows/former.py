@@ -8,6 +8,7 @@ identity.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -17,7 +18,9 @@ from batchrun.client.templates import Rendering
 from batchrun.errors import JobError
 from batchrun.job.spec import Job
 from batchrun.journal import Journal
+from batchrun.rows.digest_cache import OpenDigestCache
 from batchrun.rows.duplicates import Occurrences
+from batchrun.rows.rendered import Rendered, rendered, rendered_or_known
 from batchrun.rows.scratch import scratch_folder
 from batchrun.tables.reader import Table
 
@@ -28,8 +31,9 @@ _LATEST = 2**63 - 1
 @dataclass(frozen=True)
 class _Version:
     """One way in which requests were made, by runs before `until`. `types` are those of a CSV's cells then,
-    None where they were the same as now."""
+    None where they were the same as now. `variant` names it in the digest cache."""
 
+    variant: bytes
     builder: RequestBuilder
     types: Mapping[str, pa.DataType] | None
     occurrences: Occurrences
@@ -52,30 +56,35 @@ class FormerRequests:
         self._separately = separately
 
     def where_known(
-        self, batch: pa.RecordBatch, requests: Sequence[Request | InvalidRow]
-    ) -> list[Request | InvalidRow]:
-        """Returns `requests`, with the former request of each row that the journal has only under that.
+        self, batch: pa.RecordBatch, cells: pa.RecordBatch, now: Rendered, cache: OpenDigestCache | None
+    ) -> Rendered:
+        """Returns the requests `now`, with a row's former request where the journal has only that.
 
-        `batch` has their rows, and follows the last call's batch. Raises JournalError.
+        `batch` has their rows, and follows the last call's batch; `cells` has what they are made of. Raises
+        JournalError.
         """
-        found = list(requests)
+        found, parts, chosen = list(now.digests), [now], [0] * len(now.digests)
         known = self._known(found, _LATEST)
         for version in self._versions:
-            if not self._separately and all(_digest(request) in known for request in found):
+            if not self._separately and all(digest in known for digest in found):
                 break
-            former = version.occurrences.separated(self._former(batch, version))
-            known_before = self._known(former, version.until)
-            found = [
-                before
-                if _digest(before) in known_before and (self._separately or _digest(now) not in known)
-                else now
-                for now, before in zip(found, former, strict=True)
-            ]
+            former = rendered_or_known(cache, cells, partial(self._former, batch, version), version.variant)
+            known_before = self._known(former.digests, version.until)
+            for row, before in enumerate(former.digests):
+                if before in known_before and (self._separately or found[row] not in known):
+                    found[row], chosen[row] = before, len(parts)
+            parts.append(former)
             known |= known_before
-        return found
+        if not any(chosen):
+            return now
+        chosen_parts = {part: parts[part] for part in chosen}
+        build = partial(_build, chosen_parts, chosen)
+        if cache is None:
+            return rendered(build())
+        return Rendered(found, all(part.plain for part in chosen_parts.values()), build)
 
-    def _known(self, requests: Sequence[Request | InvalidRow], run: int) -> set[bytes]:
-        digests = list({request.digest for request in requests if isinstance(request, Request)})
+    def _known(self, requests: Sequence[bytes | None], run: int) -> set[bytes]:
+        digests = list({digest for digest in requests if digest is not None})
         known: set[bytes] = set()
         for start in range(0, len(digests), _LOOKED_UP_AT_ONCE):
             part = digests[start : start + _LOOKED_UP_AT_ONCE]
@@ -88,11 +97,14 @@ class FormerRequests:
             rows = self._table.template_rows(batch, names)
         else:
             rows = self._table.former_rows(batch, names, version.types)
-        return [version.builder.build(dict(zip(names, row, strict=True))) for row in rows]
+        requests = [version.builder.build(dict(zip(names, row, strict=True))) for row in rows]
+        return version.occurrences.separated(requests)
 
 
-def _digest(request: Request | InvalidRow) -> bytes | None:
-    return request.digest if isinstance(request, Request) else None
+def _build(parts: Mapping[int, Rendered], chosen: Sequence[int]) -> list[Request | InvalidRow]:
+    """Returns for each row the request of the part that was chosen for it."""
+    built = {number: part.build() for number, part in parts.items()}
+    return [built[number][row] for row, number in enumerate(chosen)]
 
 
 def former_requests(
@@ -151,7 +163,9 @@ def _caps(kind: _Kind, journal: Journal, separately: bool, since_caps: int) -> l
 def _version(table: Table, job: Job, endpoint: str, kind: _Kind, cap: int | None) -> _Version:
     builder = _builder(table, job, endpoint, kind.rendering, cap)
     separated = Occurrences(job.output.duplicates == "separate", scratch_folder(job))
-    return _Version(builder, kind.types, separated, kind.until)
+    types = None if kind.types is None else sorted((name, str(type_)) for name, type_ in kind.types.items())
+    variant = repr((kind.rendering.name, cap, types)).encode()
+    return _Version(variant, builder, kind.types, separated, kind.until)
 
 
 def _builder(
