@@ -8,11 +8,13 @@ import msgspec
 from batchrun.amounts import NANO, usd_text
 from batchrun.cli.pool_lines import pool_line
 from batchrun.cli.summary_lines import caching_line
+from batchrun.runs.summary import reason_lines
 
 
 def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     """Yields the plan for people, line by line, without the first request."""
     yield _rows(plan["rows"])
+    yield from reason_lines(plan["reasons"])
     yield from _expected(plan["expected"], plan["rows"]["to_send"])
     yield _worst(plan["worst"], plan["rows"]["to_send"])
     yield _budget(plan)

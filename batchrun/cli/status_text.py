@@ -6,6 +6,7 @@ from typing import Any
 
 from batchrun.amounts import usd_figure
 from batchrun.cli.pool_lines import pool_line
+from batchrun.labels.counting import count_lines
 from batchrun.rows.observer import RunAdjusted
 from batchrun.runs.observers.adjusted_text import adjusted_text
 from batchrun.runs.summary import reason_lines
@@ -29,8 +30,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     ]
     if rows is not None:
         lines.insert(0, _rows_line(rows))
-    if status["reasons"]:
-        lines[1:1] = reason_lines(status["reasons"])
+    lines[1:1] = [*count_lines(status["labels"]), *reason_lines(status["reasons"])]
     if "pool" in status:
         lines.append(pool_line(status["pool"]))
     errors = status["requests"]["by_error"]

@@ -7,6 +7,7 @@ from batchrun.amounts import usd_figure
 from batchrun.cli.evaluation_lines import score_lines
 from batchrun.cli.lines import say
 from batchrun.cli.pool_lines import pool_line
+from batchrun.labels.counting import count_lines
 from batchrun.runs.summary import Summary, reason_lines
 
 
@@ -25,6 +26,7 @@ def end_lines(summary: Summary) -> list[str]:
         ]
         shared = f" ({rows['shared']:,} share another row's answer)" if rows["shared"] else ""
         lines.append(f"rows      {', '.join(counts) or 'none'} of {rows['total']:,}{shared}")
+    lines += count_lines(summary.get("labels", {}).get("counts", {}))
     lines.append(f"this run  {_amounts(this_run)} in {summary['seconds']:.1f} s")
     if summary["requests"]["sent"] != this_run["requests"]["sent"]:
         lines.append(f"in all    {_amounts(summary)}")

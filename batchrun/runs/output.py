@@ -15,8 +15,9 @@ from batchrun.errors import UsageError
 from batchrun.exchange import NO_CACHE, CacheLifetime
 from batchrun.job.spec import Job, output_path, public_job
 from batchrun.journal import Journal, Totals
+from batchrun.labels.counting import LabelCounts
 from batchrun.rows.chunks import Chunk
-from batchrun.rows.columns import ERROR_CODE, SHARED, STATUS, answered_columns, output_batch
+from batchrun.rows.columns import COLUMNS, ERROR_CODE, SHARED, STATUS, answered_columns, output_batch
 from batchrun.rows.dataset import Dataset, open_dataset
 from batchrun.rows.duplicates import SeenRequests
 from batchrun.rows.history import RowHistory, first_attempt, result_of, row_histories_by_digest
@@ -184,6 +185,7 @@ class RowWriter:
         self._lookup = PagedLookup(journal)
         self._seen = SeenRequests(scratch_folder(dataset.job))
         self._votes_saved = 0
+        self._labels = LabelCounts(dataset.job.labels)
         self._cached = CacheTally()
         self._reasons: dict[str, dict[str, Any]] = {}
         self.tally = tally
@@ -238,6 +240,7 @@ class RowWriter:
             rows.append((record, row))
             counts[row[STATUS]] += 1
             counts["shared"] += row[SHARED]
+            self._labels.add(row[len(COLUMNS) :])
             if row[STATUS] in (FAILED, INVALID):
                 self._count_reason(row[ERROR_CODE], chunk.first + len(rows), record)
             if not duplicate and not isinstance(record, InvalidRow):
@@ -260,7 +263,7 @@ class RowWriter:
         if (caching := self._cached.as_dict(prices_of(self._dataset))) is not None:
             findings["caching"] = caching
         if self._dataset.job.labels is not None:
-            findings["labels"] = {"votes_saved": self._votes_saved}
+            findings["labels"] = {"votes_saved": self._votes_saved, "counts": self._labels.by_column()}
         if self.tally is not None:
             from batchrun.evaluation.report import report_of
 

@@ -253,7 +253,7 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
     journal.finish_run(
         run.number,
         milliseconds(),
-        as_json(summary["rows"] | {"reasons": summary["reasons"]}),
+        as_json(_noted_rows(summary)),
         summary["exit_code"],
         summary["reason"],
     )
@@ -283,6 +283,12 @@ def _write_unless_unchanged(
         keep_record(
             record, OutputRecord(made.content, written.content, *ending, written.rows, written.findings)
         )
+
+
+def _noted_rows(summary: Summary) -> Summary:
+    """Returns what the journal keeps of the rows, for the status."""
+    counts = summary.get("labels", {}).get("counts", {})
+    return {**summary["rows"], "reasons": summary["reasons"], **({"labels": counts} if counts else {})}
 
 
 def _end_without_output(run: Run, ending: Ending) -> Summary:

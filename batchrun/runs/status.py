@@ -20,8 +20,8 @@ SECONDS_OF_RATE = 60
 
 def status_of(job: Job, *, sandbox: bool = False) -> dict[str, Any]:
     """Returns the status as JSON-able values: `running`, `requests` by outcome, `rows` by status, `reasons`
-    of failed and invalid rows, spend, the rate of the last minute, `seconds_to_go` at that rate, the
-    `last_run` with its `next_step`, and when spend was last `settled` by a bill.
+    of failed and invalid rows, counts of `labels`, spend, the rate of the last minute, `seconds_to_go` at
+    that rate, the `last_run` with its `next_step`, and when spend was last `settled` by a bill.
 
     Raises UsageError if nothing has been run yet.
 
@@ -50,7 +50,7 @@ def read_status(
     pool = pool_state(job, journal, sandbox=sandbox)
     adjustments = [] if last is None else made_in(journal, last["run"])
     rows = None if counts is None else msgspec.json.decode(counts)
-    reasons = {} if rows is None else rows.pop("reasons", {})
+    reasons, labels = ({} if rows is None else rows.pop(key, {}) for key in ("reasons", "labels"))
     if running:
         job = in_force(job, adjustments)
     spend = amounts_of(life, job.budget.nano_usd)
@@ -63,6 +63,7 @@ def read_status(
         "adjustments": adjustments,
         "rows": rows,
         "reasons": reasons,
+        "labels": labels,
         "answered": life.answered,
         "failed": life.failed,
         "uncertain": life.uncertain,

@@ -1,14 +1,17 @@
 """The preview after a run: rows that have ended, few columns, and the reason of what failed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from batchrun.cli.plan_lines import plan_lines
 from batchrun.cli.preview import BETWEEN_COLUMNS, NARROWEST, print_preview
 from batchrun.cli.status_text import status_lines
 from batchrun.cli.summary_lines import end_lines
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
+from batchrun.runs.plan.plan import plan_job
 from batchrun.runs.run import Server, run_job
 from batchrun.runs.status import status_of
 from batchrun.runs.summary import Summary
@@ -89,3 +92,34 @@ def test_reasons_are_shown_with_the_first_row_of_each_by_the_run_and_its_status(
         told,
         *unsent,
     ]
+    assert told in list(plan_lines(plan_job(job, sandbox=True)))
+
+
+def test_labels_are_counted_by_the_run_and_its_status(ran: tuple[Job, Summary]) -> None:
+    job, summary = ran
+    counts = summary["labels"]["counts"]
+    assert counts == {"label": {"yes": summary["rows"]["ok"]}}
+    told = f"labels    {summary['rows']['ok']} yes"
+    status = status_of(job, sandbox=True)
+    assert told in end_lines(summary)
+    assert told in status_lines(status)
+    assert (status["labels"], "labels" in status["rows"]) == (counts, False)
+
+
+def test_a_plan_says_why_plain_rows_failed_or_are_cut(tmp_path: Path) -> None:
+    texts = ["one", "[sandbox:flag hate] two", "three", "[sandbox:flag hate] two", "five"]
+    (tmp_path / "in.csv").write_text("\n".join(["text", *texts]) + "\n")
+    tables: dict[str, Any] = {
+        "input": {"path": "in.csv"},
+        "prompt": {"template": "{{ text }}"},
+        "request": {"model": "abliterated-model", "max_tokens": 1, "flagged_categories": ["hate"]},
+        "output": {"path": "out.parquet"},
+    }
+    job = make_job(tables, tmp_path, sandbox=True)
+    assert plan_job(job, sandbox=True)["reasons"] == {}
+    with background(Settings()) as sandbox:
+        run_job(job, Server(sandbox.base_url, "key", sandbox=True))
+    assert plan_job(job, sandbox=True)["reasons"] == {
+        "truncated": {"rows": 3, "example": 1},
+        "content_flagged": {"rows": 1, "example": 2},
+    }

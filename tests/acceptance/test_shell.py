@@ -33,7 +33,7 @@ def bash(script: str, folder: Path) -> str:
     ("words", "offers"),
     [
         ("batchrun ru", "run"),
-        ("batchrun s", "status show settle sandbox schema"),
+        ("batchrun s", "status show set settle sandbox schema"),
         ("batchrun run --log", "--log-file"),
         ("batchrun export job.toml --salv", "--salvage"),
     ],

@@ -16,7 +16,7 @@ from batchrun.rows.dataset import Dataset
 from batchrun.rows.duplicates import OccurrenceCounter
 from batchrun.rows.history import RowHistory, row_histories, with_caps_seen
 from batchrun.rows.labelling import Labelling
-from batchrun.rows.result import FAILED, PENDING
+from batchrun.rows.result import FAILED, INVALID, PENDING
 from batchrun.rows.scratch import scratch_folder
 from batchrun.rows.unsendable import UnsendableRows
 from batchrun.runs.caching import CacheTally
@@ -39,8 +39,9 @@ class Counts:
     `to_send` are rows; `in_progress` of them have sent requests already. `requests` is the number that they
     take for sure, with `input_guess` and `output_bound` tokens; `requests_at_most` cost `worst`. `worst_row`
     and `worst_request` are worst cases in nano-USD, `worst_first` is that of a row of several requests which
-    needs no repair. `spent` has the sums over the rows of a job with labels that have ended, `cached` what
-    the cache has done for rows that mark parts of their prompts.
+    needs no repair. `reasons` says why rows failed or are invalid, as a summary does. `spent` has the sums
+    over the rows of a job with labels that have ended, `cached` what the cache has done for rows that mark
+    parts of their prompts.
     """
 
     total: int = 0
@@ -57,12 +58,19 @@ class Counts:
     worst_request: int = 0
     worst_first: int = 0
     first: Request | None = None
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     spent: RowSpend = NO_SPEND
     cached: CacheTally = field(default_factory=CacheTally)
 
     @property
     def to_send(self) -> int:
         return self.by_status[PENDING]
+
+    def add_reason(self, code: str | None, row: int) -> None:
+        """Counts a row that failed or is invalid; None: it didn't, and isn't."""
+        if code is not None:
+            reason = self.reasons.setdefault(code, {"rows": 0, "example": row})
+            reason["rows"] += 1
 
     def add(
         self,
@@ -137,6 +145,7 @@ class RowCounter:
                 record = known.records.get(request.digest)
                 self._count_row(request, status, record, duplicate)
                 if not duplicate:
+                    self.counts.add_reason(known.reasons.get(request.digest), chunk.first + offset + 1)
                     self.counts.cached.add(request.cached, marked.get(request.digest))
                     if status == PENDING:
                         self.shown.add(chunk.first + offset, request)
@@ -202,16 +211,31 @@ class RowCounter:
 
     def _look_up(self, requests: Sequence[Request]) -> "_Known":
         if self.journal is None:
-            return _Known({}, {})
+            return _Known({}, {}, {})
         if self._by_records:
             records = row_histories(requests, self.journal, self._labelling)
-            return _Known({digest: record.result.status for digest, record in records.items()}, records)
+            return _Known(_statuses(records), records, _reasons(records))
         settled = self.journal.settled_digests(tuple({request.digest for request in requests}))
+        # Only the response says whether it is a whole answer, and the attempt why there is none.
+        ended = [one for one in requests if one.digest in settled]
+        records = row_histories(ended, self.journal, self._labelling)
         failed = dict.fromkeys((digest for digest, has_failed in settled.items() if has_failed), FAILED)
-        # Only the response says whether it is a whole answer.
-        answered = [one for one in requests if one.digest in settled and one.digest not in failed]
-        records = row_histories(answered, self.journal, self._labelling)
-        return _Known(failed | {digest: record.result.status for digest, record in records.items()}, {})
+        return _Known(_statuses(records) | failed, {}, _reasons(records))
+
+
+def _statuses(records: dict[bytes, RowHistory]) -> dict[bytes, str]:
+    return {digest: record.result.status for digest, record in records.items()}
+
+
+def _reasons(records: dict[bytes, RowHistory]) -> dict[bytes, str]:
+    """Returns the `error_code` of rows that failed or are invalid."""
+    flawed = {
+        digest: record for digest, record in records.items() if record.result.status in (FAILED, INVALID)
+    }
+    return {
+        digest: record.result.flaw or (record.history and record.history.error_code) or "unknown"
+        for digest, record in flawed.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +244,7 @@ class _Known:
 
     statuses: dict[bytes, str]
     records: dict[bytes, RowHistory]
+    reasons: dict[bytes, str]
 
 
 def _add_labelled(

@@ -195,6 +195,7 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
             "to_send": counts.to_send,
             "half_done": counts.in_progress,
         },
+        "reasons": counts.reasons,
         "expected": _expected(expected),
         "worst": {
             "requests": counts.requests_at_most,
