@@ -45,6 +45,7 @@ prove: setup
 	$(BIN)/python -m proofs.prove
 
 bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.workers
 	.venv-bench/bin/python -m benchmarks.bench
 
 setup: .venv/ready

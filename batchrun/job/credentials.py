@@ -34,6 +34,15 @@ def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> s
     return _checked(environ[name], f"the key in the environment variable {name}")
 
 
+def without_key(environ: Mapping[str, str], job: Job, key: str | None) -> dict[str, str]:
+    """Returns the variables of `environ` that don't hold the key, for processes that are to have none."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name != job.endpoint.api_key_env and (not key or key not in value)
+    }
+
+
 def _read_key(path: Path) -> str:
     try:
         with path.open("rb") as file:

@@ -16,6 +16,7 @@ import msgspec
 from batchrun.client.server import Server
 from batchrun.client.webhook import post_json
 from batchrun.errors import EXIT_DONE, BatchrunError, LockedError
+from batchrun.job.credentials import without_key
 from batchrun.job.spec import Job, run_folder
 from batchrun.runs.observers.prometheus import job_name
 from batchrun.runs.paths import check_side_files, report_file
@@ -130,12 +131,7 @@ def _text(name: str, summary: Summary) -> str:
 
 def _environment(job: Job, summary: Summary, key: str | None) -> Mapping[str, str]:
     """Returns this process's variables without the key, whichever holds it, plus a few of the run's own."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name != job.endpoint.api_key_env and (not key or key not in value)
-    }
-    return kept | {
+    return without_key(os.environ, job, key) | {
         "BATCHRUN_EXIT_CODE": str(summary["exit_code"]),
         "BATCHRUN_REASON": summary["reason"],
         "BATCHRUN_OUTPUT": summary.get("output") or "",

@@ -8,6 +8,7 @@ from functools import partial
 from batchrun.client.server import Server
 from batchrun.engine.session import OpenSender, own_connections
 from batchrun.errors import BatchrunError
+from batchrun.job.credentials import without_key
 from batchrun.job.spec import Job
 from batchrun.job.workers import DEFAULT_COUNT, Workers, split_address
 from batchrun.runs.run_folder import RunFolder, write_private
@@ -18,7 +19,7 @@ from batchrun.workers.access import (
     own_address,
     shown_address,
 )
-from batchrun.workers.local import local_workers, without_key
+from batchrun.workers.local import local_workers
 from batchrun.workers.pool import Door, Starter, open_pool
 from batchrun.workers.ray_cluster import connected_cluster, ray_workers
 
@@ -79,7 +80,7 @@ def _starter(
         return partial(ray_workers, workers.count, door.address, door.token)
     arguments = ["--connect", shown_address(*door.address), "--token-file", str(folder.token)]
     if workers.kind == "local":
-        environment = without_key(os.environ, job.endpoint.api_key_env, server.api_key)
+        environment = without_key(os.environ, job, server.api_key)
         number = workers.count or DEFAULT_COUNT
         return partial(local_workers, number, arguments, environment, folder.workers_log)
     warn(f"waits for workers. On each machine: batchrun worker {' '.join(arguments)}")

@@ -30,52 +30,59 @@ async def local_workers(
     What they print is appended to `log`. At the end they have a moment to end by themselves.
     """
     processes: set[subprocess.Popen[bytes]] = set()
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
 
-        async def keep_running() -> None:
-            while True:
-                process = _started(arguments, environment, output.fileno())
-                processes.add(process)
-                code = await _ended(process)
-                processes.discard(process)
-                failed(
-                    StorageError(
-                        f"A worker process ended with exit code {code}: {_last_words(log)}\n"
-                        f"Next: fix the cause ({log} may say more), then run the same command."
-                    )
-                )
-                await anyio.sleep(_SECONDS_BETWEEN_STARTS)
+    async def keep_running() -> None:
+        while True:
+            why = await _run_once(arguments, environment, log, processes)
+            failed(
+                StorageError(f"{why}\nNext: fix the cause ({log} may say more), then run the same command.")
+            )
+            await anyio.sleep(_SECONDS_BETWEEN_STARTS)
 
-        try:
-            async with anyio.create_task_group() as tasks:
-                for _ in range(number):
-                    tasks.start_soon(keep_running)
-                try:
-                    yield
-                finally:
-                    tasks.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_end, processes)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(keep_running)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_end, processes)
 
 
-def _started(arguments: list[str], environment: Mapping[str, str], output: int) -> "subprocess.Popen[bytes]":
-    # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", "batchrun", "worker", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        env=dict(environment),
-        start_new_session=True,
-    )
-
-
-async def _ended(process: "subprocess.Popen[bytes]") -> int:
+async def _run_once(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log: Path,
+    processes: "set[subprocess.Popen[bytes]]",
+) -> str:
+    """Runs a process to its end; returns why it has ended, or can't be started."""
+    try:
+        process = _started(arguments, environment, log)
+    except OSError as error:
+        return f"A worker process can't be started: {error.strerror}."
+    processes.add(process)
     # A limiter of its own: the default one's places are needed by the run's threads.
-    return await anyio.to_thread.run_sync(
+    code = await anyio.to_thread.run_sync(
         process.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
     )
+    processes.discard(process)
+    return f"A worker process ended with exit code {code}: {_last_words(log)}"
+
+
+def _started(arguments: list[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+        # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-m", "batchrun", "worker", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            start_new_session=True,
+        )
 
 
 def _last_words(log: Path) -> str:
@@ -92,12 +99,3 @@ def _end(processes: "set[subprocess.Popen[bytes]]") -> None:
             process.wait(max(0.0, until - time.monotonic()))
         process.kill()
         process.wait()
-
-
-def without_key(environment: Mapping[str, str], variable: str, key: str | None) -> dict[str, str]:
-    """Returns the variables of `environment` that don't hold the key."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name != variable and (not key or key not in value)
-    }
