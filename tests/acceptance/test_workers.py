@@ -1,5 +1,6 @@
 """Runs whose requests other processes send: the bill and the journal agree, whoever dies."""
 
+import csv
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from tests.acceptance.command import Done, Place, as_options, ended, until
 from tests.kill.audit import broken_at
 from tests.kill.campaign import Observation
 from tests.kill.evidence import snapshot
+from tests.sandbox.conftest import png
 
 if TYPE_CHECKING:
     import subprocess
@@ -105,6 +107,23 @@ def test_streams_and_votes_go_through_workers(place: Place) -> None:
     assert done.code in (0, 3), done.err
     assert place.requests == 15
     assert len(place.column("agreement")) == 5
+
+
+def test_images_and_an_evaluation_that_stops_early_go_through_workers(place: Place) -> None:
+    (place.folder / "a.png").write_bytes(png(4, 4))
+    rows = [("id", "text", "gold", "photo"), *((n, f"text {n}", "no", "a.png") for n in range(300))]
+    with (place.folder / "in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    done = place.run(
+        'prompt.image="photo"',
+        'evaluation={expected="gold", metric="exact", stop={half_width=0.25}}',
+        options=["--workers", "local:2", "--json"],
+    )
+    evaluation = done.summary["evaluation"]
+    assert 0 < evaluation["n"] < 300
+    assert place.requests >= evaluation["n"]
+    assert place.column("id") == list(range(300))
+    check_books(place, done)
 
 
 def test_a_killed_worker_costs_what_it_was_sending_and_no_row(slow_place: Place) -> None:

@@ -1,12 +1,16 @@
 """The pool as a sender: requests reach workers, outcomes come back, each request ends once."""
 
 import asyncio
+import json
 import socket
 import time
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
 
 import pytest
 
+from batchrun.client import reqwest, transport
 from batchrun.client.endpoint import Endpoint
 from batchrun.errors import UsageError
 from batchrun.exchange import BillingStatus, Failure, FailureAction, Response
@@ -14,11 +18,17 @@ from batchrun.version import __version__
 from batchrun.workers import frames, link, pool, worker
 from batchrun.workers.access import Token, new_token
 from batchrun.workers.worker import Ending
+from tests.endpoint.test_streaming import STREAM
 from tests.endpoint.wire_server import MESSAGE, REQUEST, Connection, always, response, wire_server
 from tests.workers.connected import Heard, a_door, pool_at, sent, until, worker_of
 
 pytestmark = pytest.mark.anyio
 FINE = always(response(MESSAGE))
+
+
+@pytest.fixture(params=["direct", "proxy"])
+def transport_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -41,6 +51,42 @@ async def test_a_worker_sends_with_the_settings_of_the_run_and_gives_the_respons
     assert (outcome.body, outcome.completion.text) == (MESSAGE, "positive")
     assert b"authorization: Bearer sk-test-key" in server.requests[0]
     assert server.requests[0].endswith(REQUEST)
+
+
+async def test_a_preset_s_headers_are_sent_over_either_transport(
+    monkeypatch: pytest.MonkeyPatch, transport_name: str
+) -> None:
+    if transport_name == "proxy":
+        without_proxy: Any = partial(_without_proxy, reqwest.ReqwestTransport)
+        monkeypatch.setattr(transport, "proxy_for", lambda *_: "http://127.0.0.1:1")
+        monkeypatch.setattr(reqwest, "ReqwestTransport", without_proxy)
+    door = a_door()
+    settings: dict[str, Any] = {"auth": "x-api-key", "headers": {"anthropic-version": "2023-06-01"}}
+    async with wire_server(FINE) as server, pool_at(server.url, door, **settings) as senders, worker_of(door):
+        await senders.ready()
+        assert isinstance(await senders.send(REQUEST), Response)
+    head = server.requests[0].lower()
+    assert b"x-api-key: sk-test-key" in head
+    assert b"anthropic-version: 2023-06-01" in head
+
+
+def _without_proxy(made: Any, *arguments: Any) -> Any:
+    return made(*arguments[:-1], None)
+
+
+async def test_a_stream_comes_back_as_one_message() -> None:
+    door = a_door()
+    events = response(STREAM, b"content-type: text/event-stream\r\n")
+    async with (
+        wire_server(always(events)) as server,
+        pool_at(server.url, door, stream=True) as senders,
+        worker_of(door),
+    ):
+        await senders.ready()
+        outcome = await senders.send(REQUEST)
+    assert isinstance(outcome, Response)
+    assert json.loads(outcome.body)["type"] == "message"
+    assert outcome.first_token_latency is not None
 
 
 async def test_many_requests_are_shared_between_the_workers() -> None:
