@@ -11,6 +11,7 @@ from batchrun.job.caps import SECONDS
 from batchrun.job.spec import Limits
 from batchrun.journal import JournalWriter
 from batchrun.journal.adjustments import Adjustment
+from batchrun.journal.samples import Sample
 from batchrun.stops import Stop, at_cap_of
 
 
@@ -52,9 +53,9 @@ class Controls:
         """Lets the run drain, as a first signal does."""
         self._engine.stop(stop, drain_seconds=DRAIN_SECONDS)
 
-    def note(self, adjustment: Adjustment) -> None:
+    def note(self, note: Adjustment | Sample) -> None:
         """Queues a record for the journal."""
-        self._writer.note(adjustment)
+        self._writer.note(note)
 
     async def stop_in_time(self) -> None:
         """Stops the run at its cap on seconds, if it has one by then."""

@@ -65,8 +65,8 @@ class Session:
 
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
-    returns ends the run; `may_begin` says whether a row may begin yet. `adjust` runs beside the sending and
-    may change its caps and limits. `pool` grants money if the budget has one.
+    returns ends the run; `may_begin` says whether a row may begin yet. The tasks `beside` run beside the
+    sending, and may change its caps and limits. `pool` grants money if the budget has one.
     """
 
     run: int
@@ -80,7 +80,7 @@ class Session:
     row_counts: Callable[[], str] = lambda: "{}"
     enough: Callable[[], Stop | None] | None = None
     may_begin: Callable[[Row], bool] | None = None
-    adjust: Callable[[Controls], Coroutine[Any, Any, None]] | None = None
+    beside: Sequence[Callable[[Controls], Coroutine[Any, Any, None]]] = ()
     open_sender: OpenSender = own_connections
     pool: MoneyPool | None = None
 
@@ -149,8 +149,8 @@ async def _run_engine(
             controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
             tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
             tasks.start_soon(controls.stop_in_time)
-            if session.adjust is not None:
-                tasks.start_soon(session.adjust, controls)
+            for task in session.beside:
+                tasks.start_soon(task, controls)
             try:
                 with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
                     ended = await engine.run(_in_thread(chunks))

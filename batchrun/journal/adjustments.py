@@ -24,8 +24,7 @@ class Adjustment(NamedTuple):
 
 def insert_adjustments(connection: sqlite3.Connection, adjustments: Iterable[Adjustment]) -> None:
     """Adds records inside the caller's transaction."""
-    if not _has_table(connection):
-        connection.execute(ADJUSTMENTS)
+    connection.execute(ADJUSTMENTS)
     connection.executemany("INSERT OR IGNORE INTO adjustments VALUES (?, ?, ?, ?, ?, ?)", adjustments)
 
 

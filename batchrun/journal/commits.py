@@ -10,6 +10,7 @@ from batchrun.journal.blocks import Block, block_of, open_blocks
 from batchrun.journal.checksums import sealed
 from batchrun.journal.connection import transaction, written_by_another
 from batchrun.journal.records import Attempt, AttemptRow, Intent
+from batchrun.journal.samples import Sample, insert_samples
 from batchrun.journal.schema import OVERRUN_CONTROL
 from batchrun.journal.totals import Sums, SumsByGroup, read_sums, sum_up, write_sums
 
@@ -22,7 +23,7 @@ class Close:
     """Ends the queue."""
 
 
-Record = Intent | Attempt | Withdrawal | Adjustment | Close
+Record = Intent | Attempt | Withdrawal | Adjustment | Sample | Close
 
 _INSERT_OVERRUN = f"""
 INSERT INTO overruns SELECT *, {OVERRUN_CONTROL} FROM (
@@ -62,6 +63,7 @@ class Commits:
         withdrawn = {int(record) for record in batch if type(record) is Withdrawal}
         intents = [record for record in batch if type(record) is Intent]
         adjustments = [record for record in batch if type(record) is Adjustment]
+        samples = [record for record in batch if type(record) is Sample]
         attempts = [_row(end, self._block_of[end.attempt].intents[end.attempt]) for end in ends]
         ended = [end.attempt for end in ends]
         sums = self._sums_with(attempts)
@@ -75,6 +77,8 @@ class Commits:
             new = self._write_block(intents, refused | withdrawn)
             if adjustments:
                 insert_adjustments(self._connection, adjustments)
+            if samples:
+                insert_samples(self._connection, samples)
             if row_counts is not None:
                 self._connection.execute(_NOTE_ROWS, row_counts)
         self._remember(sums, new, (*ended, *withdrawn))

@@ -101,7 +101,7 @@ CREATE VIEW responses AS                -- the answers as they came
 SELECT attempt, response_crc32 AS crc32, response AS body FROM attempts WHERE response NOTNULL;
 """
 
-ADJUSTMENTS = """CREATE TABLE adjustments (
+ADJUSTMENTS = """CREATE TABLE IF NOT EXISTS adjustments (
     id TEXT PRIMARY KEY,
     run INTEGER NOT NULL,
     at INTEGER NOT NULL,
@@ -109,8 +109,19 @@ ADJUSTMENTS = """CREATE TABLE adjustments (
     settings TEXT NOT NULL,             -- key: [old value, new value], as JSON
     refused TEXT                        -- why the run didn't take it
 )"""
-"""What was set while a run was going on. It is created with its first record, in journals of any age, and no
-amount rests on it."""
+"""What was set while a run was going on."""
+SAMPLES = """CREATE TABLE IF NOT EXISTS samples (
+    run INTEGER NOT NULL,
+    second INTEGER NOT NULL,            -- since the run's start
+    stride INTEGER NOT NULL,            -- seconds between two samples from here on
+    in_flight INTEGER NOT NULL,
+    nano_usd INTEGER NOT NULL,          -- settled, uncertain and reserved, over the journal's life
+    requests_per_minute REAL,           -- the limit; NULL without one
+    held_by TEXT,                       -- what held the next request back
+    PRIMARY KEY (run, second)
+)"""
+LATER = {"adjustments": ADJUSTMENTS, "samples": SAMPLES}
+"""Tables that are created with their first record, in journals of any age: no amount rests on them."""
 
 
 @cache
@@ -154,9 +165,15 @@ def has_our_tables(connection: sqlite3.Connection) -> bool:
     try:
         create(fresh)
         wanted, found = _definitions(fresh), _definitions(connection)
-        return wanted <= found and found - wanted <= {("table", "adjustments", "adjustments", ADJUSTMENTS)}
+        return wanted <= found and found - wanted <= _LATER
     finally:
         fresh.close()
+
+
+# SQLite keeps a table's definition without the condition.
+_LATER = {
+    ("table", name, name, definition.replace("IF NOT EXISTS ", "")) for name, definition in LATER.items()
+}
 
 
 def _definitions(connection: sqlite3.Connection) -> set[tuple[object, ...]]:

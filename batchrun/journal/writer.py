@@ -13,6 +13,7 @@ from batchrun.journal.commits import Close, Commits, Record, Withdrawal
 from batchrun.journal.connection import translate, translated_errors
 from batchrun.journal.journal import Journal
 from batchrun.journal.records import Attempt, Intent
+from batchrun.journal.samples import Sample
 
 _MOST_IN_A_COMMIT = 5_000
 _SECONDS_BETWEEN_COMMITS = 0.02
@@ -70,9 +71,9 @@ class JournalWriter:
         """Takes back an intent whose request was not sent and will not be."""
         self._queue.put(Withdrawal(attempt))
 
-    def note(self, adjustment: Adjustment) -> None:
-        """Queues what was set while the run was going on."""
-        self._queue.put(adjustment)
+    def note(self, note: Adjustment | Sample) -> None:
+        """Queues a record on which no amount rests."""
+        self._queue.put(note)
 
     def close(self) -> None:
         """Waits until every queued record is durable. Raises the error that stopped the thread, if any."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from batchrun.runs.adjust.take import taking
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
 from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.sampler import sample_now_and_then
 from batchrun.stops import Stop
 from batchrun.tables.locations import InputState
 
@@ -124,7 +126,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         job.budget.seconds,
         observer,
         lambda: as_json(run.progress.rows_so_far()),
-        adjust=taking(run, observer),
+        beside=(taking(run, observer), partial(sample_now_and_then, run.number, run.view)),
         open_sender=run.open_sender,
         pool=run.share,
     )

@@ -10,6 +10,7 @@ from batchrun.clock import milliseconds
 from batchrun.errors import UsageError
 from batchrun.job.spec import Job
 from batchrun.journal import Journal
+from batchrun.journal.samples import samples_of
 from batchrun.journal.timeline import (
     FailureKind,
     RunRecord,
@@ -24,6 +25,7 @@ from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.caching import prices_of
 from batchrun.runs.output import Findings, RowWriter
 from batchrun.runs.reading import ReadableRow, made_attempts, seen_rows
+from batchrun.runs.report.course import Course, course_of
 from batchrun.runs.report.tally import Tally, rows_to_read
 from batchrun.runs.report.timeline import Timeline, interval_width, timeline
 from batchrun.runs.run_folder import open_journal_of
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
 class RunFacts:
     """What the part "Run" says, which the journal alone knows. `findings` are those of a run's summary.
 
-    `timeline` and `shown_run` are of the last run with a request; `shown_job` has the caps and limits it had
-    in the end, `adjustments` what was set meanwhile, `rows_of_run` is how many rows it ended. `usd_at_worst`
-    is the mean worst case of a row's first request, 0 where it isn't known.
+    `timeline`, `course` and `shown_run` are of the last run with a request; `shown_job` has the caps and
+    limits it had in the end, `adjustments` what was set meanwhile, `rows_of_run` is how many rows it ended.
+    `usd_at_worst` is the mean worst case of a row's first request, 0 where it isn't known.
     """
 
     job: Job
@@ -56,6 +58,7 @@ class RunFacts:
     shown_job: Job | None = None
     adjustments: Sequence[dict[str, Any]] = ()
     timeline: Timeline | None = None
+    course: Course | None = None
     rows_of_run: int | None = None
     usd_at_worst: float = 0.0
 
@@ -148,6 +151,7 @@ def _with_timeline(facts: Facts, journal: Journal) -> Facts:
         shown_run=last,
         shown_job=in_force(facts.job, made),
         timeline=series,
+        course=course_of(samples_of(journal, last.run), series.ends),
         adjustments=made,
         rows_of_run=None if of_run is None else of_run.rows,
     )

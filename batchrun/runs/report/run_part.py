@@ -1,6 +1,7 @@
 """The part "Run": how it ended, rows by status, spend and pace over time, failures of attempts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchrun.clock import instant
@@ -77,31 +78,71 @@ def _charts(facts: RunFacts) -> Iterator[Block]:
     name = f"{unit} of run {run.run}"
     yield _spend(facts, series, xs, name)
     yield _pace(facts, series, xs, name)
+    yield _in_flight(facts, series, xs, name)
+    if facts.course is not None and facts.course.held:
+        yield bars(
+            "What held the next request back",
+            ["cause", "share of the time"],
+            [(cause, share, [percent(share)]) for cause, share in facts.course.held.items()],
+        )
+
+
+def _in_flight(facts: RunFacts, series: Timeline, xs: list[float], name: str) -> Block:
     axes = Axes((0, xs[-1]), (0, up_to(series.in_flight, 1)), name)
     most = (facts.shown_job or facts.job).limits.concurrency
     levels = [Level("concurrency", "c-cap", most)] if most <= axes.y[1] else []
-    flying = Series("in flight", "c-4", [*map(float, series.in_flight)])
-    note = "From the moment at which a request is in the journal, so some of them still wait for their turn."
-    yield chart("Requests in flight", xs, [flying], axes, levels, note)
+    lines = [Series("reserved for", "c-4", [*map(float, series.in_flight)])]
+    if facts.course is not None:
+        lines.append(Series("on the wire", "c-3", facts.course.on_wire))
+    note = "Reserved for: in the journal, so that some of them still wait for their turn."
+    return chart("Requests in flight", xs, lines, axes, levels, note)
 
 
 def _spend(facts: RunFacts, series: Timeline, xs: list[float], name: str) -> Block:
     settled = series.settled
     committed = [a + b for a, b in zip(settled, series.uncertain, strict=True)]
-    worst = facts.usd_at_worst
-    reserved = [sum_ + flying * worst for sum_, flying in zip(committed, series.in_flight, strict=True)]
     lines = [Series("settled", "c-1", settled, [0.0] * len(xs))]
     if series.uncertain[-1]:
         lines.append(Series("+ uncertain", "c-2", committed, settled))
-    if worst:
-        lines.append(Series("+ reserved (estimated)", "c-5", reserved, dashed=True))
-    caps = [Level("cap", "c-cap", cap) for cap in _caps(facts) if cap <= FAR * max(*reserved, 1e-9)]
-    top = up_to([*reserved, *(cap.value for cap in caps)])
+    reserved = _reserved(facts, series, committed)
+    if reserved is not None:
+        lines.append(reserved)
+    highest = max([*committed, *(value for each in lines for value in each.values if value is not None)])
+    caps = [Level("cap", "c-cap", cap) for cap in _caps(facts) if cap <= FAR * max(highest, 1e-9)]
     notes = [_forecast(facts)]
-    if worst:
+    if reserved is not None and reserved.dashed:
         notes.append("Reserved: requests in flight times the mean worst case of a request.")
-    axes = Axes((0, xs[-1]), (0, top), name)
+    lines, xs = _with_forecast(facts, series, lines, xs, committed[-1])
+    ends = [value for each in lines for value in each.values if value is not None]
+    axes = Axes((0, xs[-1]), (0, up_to([highest, *ends, *(cap.value for cap in caps)])), name)
     return chart("Spend, USD", xs, lines, axes, caps, " ".join(filter(None, notes)) or None)
+
+
+def _with_forecast(
+    facts: RunFacts, series: Timeline, lines: list[Series], xs: list[float], spent: float
+) -> tuple[list[Series], list[float]]:
+    """Adds a line to where the spend is heading: to the last row, or for as long again as the run took."""
+    left = _left(facts)
+    if left is None or not left.seconds:
+        return lines, xs
+    share = min(1.0, series.ends[-1] / left.seconds)
+    end = xs[-1] * (1 + share * left.seconds / series.ends[-1])
+    longer = [
+        replace(each, values=[*each.values, None], base=None if each.base is None else [*each.base, 0.0])
+        for each in lines
+    ]
+    values = [*[None] * (len(xs) - 1), spent, spent + share * left.usd]
+    return [*longer, Series("forecast", "c-6", values, dashed=True)], [*xs, end]
+
+
+def _reserved(facts: RunFacts, series: Timeline, committed: list[float]) -> Series | None:
+    """Returns the spend with what was reserved: by the run's samples, else by an estimate."""
+    if facts.course is not None:
+        return Series("+ reserved", "c-5", facts.course.committed)
+    if not (worst := facts.usd_at_worst):
+        return None
+    values = [spent + flying * worst for spent, flying in zip(committed, series.in_flight, strict=True)]
+    return Series("+ reserved (estimated)", "c-5", values, dashed=True)
 
 
 def _caps(facts: RunFacts) -> Iterator[float]:
@@ -115,31 +156,52 @@ def _caps(facts: RunFacts) -> Iterator[float]:
         yield before + float(budget.usd_per_run)
 
 
-def _forecast(facts: RunFacts) -> str | None:
-    """Returns what the pending rows would cost and take, from the rows and the pace so far."""
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What the `rows` that are pending would cost and take; `seconds` None where no pace is known."""
+
+    rows: int
+    usd: float
+    seconds: float | None
+
+
+def _left(facts: RunFacts) -> _Left | None:
+    """Reckons with the mean cost of the rows that have ended, and with this run's pace."""
     pending, run = facts.rows["pending"], facts.shown_run
     ended = facts.rows["total"] - pending
     spent = facts.status["usd"]["settled"] + facts.status["usd"]["uncertain"]
     if not pending or not ended or not spent or run is None or facts.timeline is None:
         return None
-    about = usd(spent / ended * pending)
-    cost = f"The {number(pending)} pending rows would cost about {about} at the mean so far"
-    if not facts.rows_of_run:
+    seconds = pending * facts.timeline.ends[-1] / facts.rows_of_run if facts.rows_of_run else None
+    return _Left(pending, spent / ended * pending, seconds)
+
+
+def _forecast(facts: RunFacts) -> str | None:
+    left = _left(facts)
+    if left is None:
+        return None
+    cost = f"The {number(left.rows)} pending rows would cost about {usd(left.usd)} at the mean so far"
+    if left.seconds is None:
         return f"{cost}."
-    unit, scaled = time_scale(seconds := pending * facts.timeline.ends[-1] / facts.rows_of_run)
-    return f"{cost}, and take about {number(significant(scaled(seconds), 2))} {unit} at this run's pace."
+    unit, scaled = time_scale(left.seconds)
+    return f"{cost}, and take about {number(significant(scaled(left.seconds), 2))} {unit} at this run's pace."
 
 
 def _pace(facts: RunFacts, series: Timeline, xs: list[float], name: str) -> Block:
     lines = [Series("answers/s", "c-3", series.answered)]
     if any(series.refused):
         lines.append(Series("refused/s (429)", "c-6", series.refused))
-    limit = (facts.shown_job or facts.job).limits.requests_per_minute
     highest = up_to([*series.answered, *series.refused])
-    levels = (
-        [Level("limit", "c-cap", limit / 60)] if limit is not None and limit / 60 <= FAR * highest else []
-    )
-    top = up_to([highest / 1.05, *(level.value for level in levels)])
+    levels = []
+    limits = [] if facts.course is None else facts.course.limit
+    known = [limit for limit in limits if limit is not None]
+    given = (facts.shown_job or facts.job).limits.requests_per_minute
+    if known and max(known) <= FAR * highest:
+        lines.append(Series("limit", "c-cap", limits, dashed=True))
+    elif not known and given is not None and given / 60 <= FAR * highest:
+        levels = [Level("limit", "c-cap", given / 60)]
+    shown = [value for each in lines for value in each.values if value is not None]
+    top = up_to([highest / 1.05, *shown, *(level.value for level in levels)])
     return chart("Answers and refusals per second", xs, lines, Axes((0, xs[-1]), (0, top), name), levels)
 
 

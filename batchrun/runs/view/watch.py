@@ -10,10 +10,12 @@ from batchrun.clock import milliseconds
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal
 from batchrun.journal.follow import LEAST_MILLISECONDS, MOST_INTERVALS, Follower
+from batchrun.journal.samples import samples_of
 from batchrun.journal.timeline import FailureKind, RunRecord, failure_kinds, runs_of
 from batchrun.rows.result import STATUSES
 from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.report import timeline
+from batchrun.runs.report.course import course_of
 from batchrun.runs.report.facts import RunFacts
 from batchrun.runs.run_folder import RunFolder, open_journal_of
 from batchrun.runs.status import read_status
@@ -124,6 +126,7 @@ def _facts(job: Job, opened: _Opened, sandbox: bool) -> RunFacts:
     shown = next(run for run in runs if run.run == follower.run)
     made = made_in(journal, follower.run)
     now = milliseconds()
+    series = _timeline(follower, runs, shown, now if status["running"] else None)
     return RunFacts(
         job=job,
         sandbox=sandbox,
@@ -137,7 +140,8 @@ def _facts(job: Job, opened: _Opened, sandbox: bool) -> RunFacts:
         shown_run=shown,
         shown_job=in_force(job, made),
         adjustments=made,
-        timeline=_timeline(follower, runs, shown, now if status["running"] else None),
+        timeline=series,
+        course=None if series is None else course_of(samples_of(journal, shown.run), series.ends),
         rows_of_run=shown.answered + sum(kind.final for kind in follower.failures()),
         usd_at_worst=opened.usd_at_worst,
     )
