@@ -12,6 +12,7 @@ import pytest
 
 from batchrun.clock import milliseconds
 from batchrun.errors import JobError, UsageError
+from batchrun.job.file import load_job
 from batchrun.journal.timeline import runs_of
 from batchrun.runs.by_hand import Remark
 from batchrun.runs.report.facts import facts_of
@@ -41,8 +42,8 @@ from tests.looking.test_report import block, texts
 
 
 @pytest.fixture(scope="module")
-def viewed(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> ViewedJob:
-    return ViewedJob(finished.job, tmp_path_factory.mktemp("scratch"))
+def viewed(finished: Finished) -> ViewedJob:
+    return ViewedJob(finished.job)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_journal_that_nobody_writes_is_not_read_again(finished: Finished) -> N
 
 
 def test_a_job_without_a_run_has_nothing_to_show(tmp_path: Path) -> None:
-    viewed = ViewedJob(write_job(tmp_path), tmp_path)
+    viewed = ViewedJob(write_job(tmp_path))
     assert viewed.state() is None
     assert viewed.facts() == (None, None)
     with pytest.raises(UsageError, match="Nothing has been run yet"):
@@ -119,14 +120,14 @@ def test_the_jobs_of_a_folder_are_its_job_files(finished: Finished, tmp_path: Pa
     write_job(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     (tmp_path / "broken.toml").write_text((tmp_path / "job.toml").read_text() + "[budegt]\nusd = 1\n")
-    broken, job = find_jobs([tmp_path])
+    broken, job = find_jobs([tmp_path], load_job)
     assert (broken.job, job.error) == (None, None)
     assert "budget" in (broken.error or "")
     with pytest.raises(JobError):
-        find_jobs([tmp_path / "broken.toml"])
+        find_jobs([tmp_path / "broken.toml"], load_job)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no job file"):
-        find_jobs([tmp_path / "empty"])
+        find_jobs([tmp_path / "empty"], load_job)
 
 
 def test_a_job_s_line_has_rows_spend_and_how_it_ended(finished: Finished) -> None:
@@ -149,14 +150,16 @@ def test_a_finished_run_s_output_is_read_in_place(file: RowsFile, finished: Fini
 
 def test_an_output_that_is_gone_is_made_again_apart(tmp_path: Path, sandbox: Sandbox) -> None:
     done = finish(tmp_path, sandbox)
-    (tmp_path / "scratch").mkdir()
+    viewed = ViewedJob(done.job)
     output = tmp_path / "out.parquet"
     before = pl.read_parquet(output)
     output.unlink()
-    file = made(ViewedJob(done.job, tmp_path / "scratch"))
-    assert file.path.parent == tmp_path / "scratch"
+    file = made(viewed)
+    assert file.path.parent.parent == tmp_path
     assert pl.read_parquet(file.path).equals(before)
     assert not output.exists()
+    viewed.close()
+    assert not file.path.parent.exists()
 
 
 def test_rows_are_chosen_by_status_reason_label_text_and_any_column(file: RowsFile) -> None:
@@ -187,19 +190,25 @@ def test_pages_together_are_all_rows_in_the_chosen_order(file: RowsFile) -> None
         read = [
             index
             for page in (1, 2, 3)
-            for index in rows_of_page(file, found, page, pages.columns_of_page(file))
+            for index in rows_of_page(file, choice, page, pages.columns_of_page(file))
         ]
         assert read == (indexes(file) if found is None else found.to_list())
-    assert len(rows_of_page(file, None, 1, ["id"])) == ROWS_OF_A_PAGE
-    assert rows_of_page(file, None, 2, ["id"])[55] == {"id": "id-55"}
+    assert len(rows_of_page(file, Choice(), 1, ["id"])) == ROWS_OF_A_PAGE
+    assert rows_of_page(file, Choice(), 2, ["id"])[55] == {"id": "id-55"}
 
 
-def test_rows_far_apart_are_read_by_themselves(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"n": range(30_000), "status": ["ok"] * 30_000})
+def test_every_row_of_a_large_table_is_on_one_page_in_its_order(tmp_path: Path) -> None:
+    numbers = [n * 7_919 % 30_000 for n in range(30_000)]  # neighbors in the order lie far apart
+    frame = pl.DataFrame({"n": numbers, "status": ["ok"] * 30_000})
     frame.write_parquet(tmp_path / "rows.parquet", row_group_size=1_000)
     file = RowsFile(tmp_path / "rows.parquet", 0, 30_000, ("n", "status"), ("n",), ("n",))
-    wanted = pl.Series([29_999, 3, 15_000, 4])
-    assert rows_of_page(file, wanted, 1, ["n"]) == {index: {"n": index} for index in wanted}
+    choice = Choice(sort="n")
+    for page in (1, 2, 11, 599, 600):
+        read = rows_of_page(file, choice, page, ["n"])
+        first = (page - 1) * ROWS_OF_A_PAGE
+        assert [row["n"] for row in read.values()] == list(range(first, first + ROWS_OF_A_PAGE))
+        assert all(numbers[index] == row["n"] for index, row in read.items())
+    assert rows_of_page(file, choice, 601, ["n"]) == {}
 
 
 def test_a_choice_is_in_the_url_and_comes_back_from_it(file: RowsFile) -> None:
@@ -227,8 +236,7 @@ def test_the_rows_beside_one_are_those_of_the_chosen_order() -> None:
 
 
 def test_a_table_s_line_is_short_and_marks_what_differs(file: RowsFile) -> None:
-    found = found_rows(file, Choice())
-    rows = rows_of_page(file, found, 1, pages.columns_of_page(file))
+    rows = rows_of_page(file, Choice(), 1, pages.columns_of_page(file))
     counts = {"status": values_of(file, "status"), "reason": (), "label": values_of(file, "label")}
     values = pages.rows_values(file, Choice(), 1, ROWS, rows, counts)
     lines = {line["number"]: line for line in values["rows"]}
@@ -283,7 +291,7 @@ def test_a_row_s_page_has_whole_texts(viewed: ViewedJob) -> None:
 
 def test_an_input_that_has_changed_is_opened_again(tmp_path: Path, sandbox: Sandbox) -> None:
     done = finish(tmp_path, sandbox)
-    viewed = ViewedJob(done.job, tmp_path)
+    viewed = ViewedJob(done.job)
     assert viewed.row(0)[0]["status"] != "pending"
     frame = pl.read_parquet(tmp_path / "in.parquet")
     pl.concat([frame, frame.head(1).with_columns(text=pl.lit("more"))]).write_parquet(tmp_path / "in.parquet")
@@ -305,7 +313,7 @@ def test_a_row_that_shares_an_answer_has_no_cost_of_its_own(viewed: ViewedJob) -
 
 def test_corrections_end_where_the_review_reads_them(tmp_path: Path, sandbox: Sandbox) -> None:
     done = finish(tmp_path, sandbox)
-    viewed = ViewedJob(done.job, tmp_path)
+    viewed = ViewedJob(done.job)
     viewed.say(0, Remark("no", "=says the opposite"))
     viewed.say(1, Remark("ok"))
     viewed.say(0, Remark("no", "=says it again"))
@@ -325,7 +333,7 @@ def test_a_remark_keeps_the_audit_and_its_reason(tmp_path: Path, sandbox: Sandbo
     write_review(done.job, path, rows=12, seed=0, again=False, sandbox=True)
     before = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     drawn = next(row for row in before if row["why"].startswith("audit"))
-    ViewedJob(done.job, tmp_path).say(int(drawn["row"]) - 1, Remark("ok", "looked at"))
+    ViewedJob(done.job).say(int(drawn["row"]) - 1, Remark("ok", "looked at"))
     after = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     changed = [row for row in after if row["note"]]
     assert changed == [drawn | {"correct": "ok", "note": "looked at"}]

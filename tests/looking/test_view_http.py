@@ -18,6 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from batchrun.client.server import Server
+from batchrun.job.file import load_job
 from batchrun.runs.run import run_job
 from batchrun.runs.view.app import POLICY, Pages, application
 from batchrun.runs.view.jobs import FoundJob, find_jobs
@@ -30,8 +31,8 @@ HOST = f"127.0.0.1:{PORT}"
 OWN = {"origin": f"http://{HOST}"}
 
 
-def client_of(found: list[FoundJob], scratch: Path) -> TestClient:
-    shown = Pages(found, scratch, "token", sandbox=False)
+def client_of(found: list[FoundJob]) -> TestClient:
+    shown = Pages(found, "token", sandbox=False)
     return TestClient(application(shown, PORT), base_url=f"http://{HOST}", follow_redirects=False)
 
 
@@ -39,8 +40,12 @@ def client_of(found: list[FoundJob], scratch: Path) -> TestClient:
 def client(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     folder = tmp_path_factory.mktemp("others")
     write_job(folder)
-    found = [*find_jobs([finished.folder]), *find_jobs([folder]), FoundJob("broken.toml", None, "why <b>")]
-    return client_of(found, tmp_path_factory.mktemp("scratch"))
+    found = [
+        *find_jobs([finished.folder], load_job),
+        *find_jobs([folder], load_job),
+        FoundJob("broken.toml", None, "why <b>"),
+    ]
+    return client_of(found)
 
 
 def html(client: TestClient, path: str, status: int = 200) -> str:
@@ -141,7 +146,7 @@ def test_the_table_of_jobs_names_each_with_its_state_or_fault(client: TestClient
 
 
 def test_one_job_is_shown_at_once(finished: Finished, tmp_path: Path) -> None:
-    client = client_of(find_jobs([finished.folder / "job.toml"]), tmp_path)
+    client = client_of(find_jobs([finished.folder / "job.toml"], load_job))
     assert client.get("/token/").headers["location"] == "/token/job/1/"
 
 
@@ -203,7 +208,7 @@ def test_a_correction_is_saved_and_shown(finished: Finished, tmp_path: Path) -> 
     for name in ("job.toml", "in.parquet", "out.parquet"):
         shutil.copy(finished.folder / name, tmp_path / name)
     shutil.copytree(finished.folder / "out.run", tmp_path / "out.run")
-    client = client_of(find_jobs([tmp_path / "job.toml"]), tmp_path)
+    client = client_of(find_jobs([tmp_path / "job.toml"], load_job))
     said = {"correct": "no", "note": '"><script>'}
     answer = client.post("/token/job/1/row/2?status=ok", data=said, headers=OWN)
     assert (answer.status_code, answer.headers["location"]) == (303, "/token/job/1/row/2?status=ok")
@@ -223,7 +228,7 @@ def test_a_run_takes_a_new_limit_and_a_stop_from_its_page(tmp_path: Path) -> Non
         server = Server(slow.base_url, "key", sandbox=True)
         run = threading.Thread(target=lambda: summaries.append(dict(run_job(job, server, quiet=True))))
         run.start()
-        client = client_of(find_jobs([tmp_path / "job.toml"]), tmp_path)
+        client = client_of(find_jobs([tmp_path / "job.toml"], load_job))
         until = time.monotonic() + 30
         while "A run is going on" not in client.get("/token/job/1/").text:
             assert time.monotonic() < until

@@ -51,12 +51,10 @@ MOST_BYTES_OF_A_FORM = 1_000_000
 class Pages:
     """The pages of some jobs under `root`, a path that holds the token. Starlette calls them in threads."""
 
-    def __init__(self, found: Sequence[FoundJob], scratch: Path, token: str, *, sandbox: bool) -> None:
+    def __init__(self, found: Sequence[FoundJob], token: str, *, sandbox: bool) -> None:
         self.root = f"/{token}"
         self._found = found
-        self._jobs = [
-            None if each.job is None else ViewedJob(each.job, scratch, sandbox=sandbox) for each in found
-        ]
+        self._jobs = [None if each.job is None else ViewedJob(each.job, sandbox=sandbox) for each in found]
 
     def routes(self) -> list[Route]:
         job = f"{self.root}/job/{{job:int}}"
@@ -101,7 +99,7 @@ class Pages:
         if state is None:
             raise HTTPException(404)
         by = request.query_params.get("by") or None
-        facts, _ = job.facts(by)
+        facts, _ = job.facts(by, patience=0)
         return self._page("job.html", job=named, by=by, **pages.live_values(state, facts))
 
     def rows(self, request: Request) -> Response:
@@ -112,7 +110,7 @@ class Pages:
             return self._message("Rows", lines, named, reload=True)
         choice, page = table.choice_of(file, request.query_params.multi_items())
         found = table.found_rows(file, choice)
-        read = table.rows_of_page(file, found, page, pages.columns_of_page(file))
+        read = table.rows_of_page(file, choice, page, pages.columns_of_page(file))
         choices = {
             "status": pages.status_counts(table.values_of(file, "status")),
             "reason": table.values_of(file, "error_code"),
@@ -179,7 +177,7 @@ class Pages:
         return job, {"number": number, "name": self._found[number - 1].name}
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
-        return HTMLResponse(_templates().render_template(name, root=self.root, **values), status)
+        return HTMLResponse(render(name, root=self.root, **values), status)
 
     def _message(
         self,
@@ -219,13 +217,10 @@ class Guard:
     def __init__(self, app: ASGIApp, root: str, port: int) -> None:
         self._app = app
         self._root = root.encode()
-        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
+        names = (b"127.0.0.1", b"localhost")
+        self._hosts = {b"%s:%d" % (name, port) for name in names} | (set(names) if port == 80 else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
@@ -278,6 +273,11 @@ def _text(package: str, name: str) -> str:
 def _template(name: str) -> str:
     here = files("batchrun.runs.view").joinpath(name)
     return _text("batchrun.runs.view" if here.is_file() else "batchrun.runs.report", name)
+
+
+def render(name: str, **values: Any) -> str:
+    """Returns a page from its template and plain values."""
+    return str(_templates().render_template(name, **values))
 
 
 @cache

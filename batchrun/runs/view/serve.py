@@ -4,12 +4,10 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 
@@ -35,13 +33,14 @@ def serve(
     Raises UsageError where the port is taken.
     """
     os.nice(LEAST_PRIORITY)
-    with _listening(port) as listener, _scratch() as scratch:
+    with _listening(port) as listener:
         port = listener.getsockname()[1]
-        shown = Pages(found, Path(scratch), new_token(), sandbox=sandbox)
+        shown = Pages(found, new_token(), sandbox=sandbox)
         server = _Server(
             uvicorn.Config(
                 application(shown, port),
-                log_level="critical",
+                ws="none",
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 lifespan="off",
@@ -80,11 +79,6 @@ def _listening(port: int) -> socket.socket:
             f"Port {port} can't be used: {error.strerror}. Name another one, or leave --port out."
         ) from None
     return listener
-
-
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Returns a folder for copies of rows, for this user alone. One may be written while it is removed."""
-    return tempfile.TemporaryDirectory(prefix="batchrun-view-", ignore_cleanup_errors=True)
 
 
 def _has_display() -> bool:

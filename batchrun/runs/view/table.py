@@ -16,6 +16,7 @@ from batchrun.errors import UsageError
 from batchrun.tables.text_rows import csv_header, csv_records
 
 ROWS_OF_A_PAGE = 50
+PAGES_AT_ONCE = 4
 MOST_LABELS = 50
 _FAR = 4_096
 """Rows of a page that are further apart are read by themselves."""
@@ -170,19 +171,28 @@ def values_of(file: RowsFile, name: str) -> tuple[tuple[str, int], ...]:
 
 
 def rows_of_page(
-    file: RowsFile, found: pl.Series | None, page: int, columns: Sequence[str]
-) -> dict[int, dict[str, Any]]:
+    file: RowsFile, choice: Choice, page: int, columns: Sequence[str]
+) -> dict[int, Mapping[str, Any]]:
     """Returns the rows of a page, counted from 1, by their index. Texts are cut to what a line can show."""
-    first = (page - 1) * ROWS_OF_A_PAGE
+    block, place = divmod(page - 1, PAGES_AT_ONCE)
+    first = place * ROWS_OF_A_PAGE
+    rows = _rows_of_pages(file, choice, block, tuple(dict.fromkeys(columns)))
+    return dict(list(rows.items())[first : first + ROWS_OF_A_PAGE])
+
+
+@lru_cache(maxsize=16)
+def _rows_of_pages(
+    file: RowsFile, choice: Choice, block: int, columns: tuple[str, ...]
+) -> dict[int, Mapping[str, Any]]:
+    """Returns the rows of some pages: in an order of their own they lie anywhere in the file, and most of its
+    row groups have to be read, for one page as for four."""
+    found, most = found_rows(file, choice), PAGES_AT_ONCE * ROWS_OF_A_PAGE
     if found is None:
-        indexes = list(range(first, min(first + ROWS_OF_A_PAGE, file.rows)))
+        indexes = list(range(block * most, min((block + 1) * most, file.rows)))
     else:
-        indexes = found.slice(first, ROWS_OF_A_PAGE).to_list()
+        indexes = found.slice(block * most, most).to_list()
     schema = _schema(file)
-    cut = [
-        pl.col(name).str.slice(0, 400) if schema[name] == pl.String else pl.col(name)
-        for name in dict.fromkeys(columns)
-    ]
+    cut = [pl.col(name).str.slice(0, 400) if schema[name] == pl.String else pl.col(name) for name in columns]
     scan, spans = _scan(file).select(cut), list(_spans(sorted(indexes)))
     parts = pl.collect_all([scan.slice(span[0], span[-1] - span[0] + 1) for span in spans])
     read = {

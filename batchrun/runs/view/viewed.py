@@ -1,5 +1,6 @@
 """A job as the page shows it: its state, which is looked at anew, and what takes longer, which is kept."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from batchrun.errors import BatchrunError, InputError, UsageError
 from batchrun.job.spec import Job, output_path, run_folder
 from batchrun.journal import Journal
 from batchrun.rows.dataset import Dataset, endpoint_identity, open_dataset
+from batchrun.rows.scratch import scratch_folder
 from batchrun.runs.adjust.ask import adjust_run
 from batchrun.runs.by_hand import Remark, can_be_corrected, remark_on, write_remark
 from batchrun.runs.output import RowWriter, write_output
@@ -35,11 +37,11 @@ Value = TypeVar("Value")
 
 
 class ViewedJob:
-    """A job that is looked at. `scratch` is a folder for a copy of its rows."""
+    """A job that is looked at. Where it needs a copy of its rows, that lies beside the output."""
 
-    def __init__(self, job: Job, scratch: Path, *, sandbox: bool = False) -> None:
+    def __init__(self, job: Job, *, sandbox: bool = False) -> None:
         self.job = job
-        self._scratch = scratch
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._watch = Watch(job, sandbox=sandbox)
         self._lock = threading.Lock()
         self._looked_at = -SECONDS_BETWEEN_LOOKS
@@ -59,14 +61,16 @@ class ViewedJob:
                 self._looked_at = time.monotonic()
             return self._state
 
-    def facts(self, by: str | None = None) -> tuple[Facts | None, BatchrunError | None]:
+    def facts(
+        self, by: str | None = None, patience: float = PATIENCE
+    ) -> tuple[Facts | None, BatchrunError | None]:
         """Returns all that the report says, as new as the time that it takes allows, or why there is none."""
         state = self.state()
         if state is None:
             return None, None
         running = state.status["running"] and by == self._by
         self._by = by
-        found = self._facts.refresh((self._watch.stamp(), by), running=running, patience=PATIENCE)
+        found = self._facts.refresh((self._watch.stamp(), by), running=running, patience=patience)
         return found, self._facts.error
 
     def rows(self) -> RowsFile | None:
@@ -117,6 +121,8 @@ class ViewedJob:
     def close(self) -> None:
         with self._lock:
             self._watch.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _make_facts(self) -> Facts:
         return facts_of(self.job, sandbox=self._watch.sandbox, by=self._by)
@@ -173,12 +179,23 @@ class ViewedJob:
         )
 
     def _next_copy(self) -> Path:
-        """Returns a new path in the scratch folder, and removes the copy before the last one."""
-        self._copies.append(self._scratch / f"{id(self)}-{milliseconds()}.parquet")
+        """Returns a new path in the folder of temporary files, and removes the copy before the last one."""
+        if self._scratch is None:
+            self._scratch = _private_folder(scratch_folder(self.job))
+        self._copies.append(Path(self._scratch.name) / f"{milliseconds()}.parquet")
         for old in self._copies[:-2]:
             old.unlink(missing_ok=True)
         self._copies = self._copies[-2:]
         return self._copies[-1]
+
+
+def _private_folder(beside: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Returns a folder for this user alone. At its end, a copy may still be on its way."""
+    prefix = ".batchrun-view-"
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=beside, ignore_cleanup_errors=True)
+    except OSError:  # an output that this user may only read
+        return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
 
 
 def _is_of_last_run(path: Path, dataset: Dataset, journal: Journal, *, sandbox: bool) -> bool:
