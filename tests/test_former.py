@@ -17,8 +17,8 @@ from batchrun.client.builder import RequestBuilder
 from batchrun.client.request import Request
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
-from batchrun.journal.attempt_rows import INSERT
 from batchrun.journal.checksums import UNSEALED, sealed
+from batchrun.journal.digest_index import insert_indexed
 from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 
 PRICES = ("item,price,flag,stars", "a,3.10,True,4", "b,12e3,False,2", "c,5.5,True,5")
@@ -58,7 +58,8 @@ def journal_of(folder: Path, paid: Sequence[str], job: str = '{"input": {"path":
     run = journal.start_run("0.1.0", 1, True, "sandbox", "f", job)
     for attempt, digest in enumerate(paid, start=1):
         numbers = (attempt, run, bytes.fromhex(digest), 1, 1, 2, "answered", 0, 5, 0, 9)
-        journal.connection.execute(INSERT, sealed((*numbers, *(None,) * (UNSEALED - len(numbers))), b"{}"))
+        row = sealed((*numbers, *(None,) * (UNSEALED - len(numbers))), b"{}")
+        insert_indexed(journal.connection, [row])
     return journal
 
 
@@ -206,6 +207,7 @@ def test_former_requests_are_rendered_once(tmp_path: Path, monkeypatch: pytest.M
         rendered.clear()
         assert found(journal) == [*PAID[:2], now[2]]
         numbers = (3, 1, bytes.fromhex(now[0]), 1, 1, 2, "answered", 0, 5, 0, 9)
-        journal.connection.execute(INSERT, sealed((*numbers, *(None,) * (UNSEALED - len(numbers))), b"{}"))
+        row = sealed((*numbers, *(None,) * (UNSEALED - len(numbers))), b"{}")
+        insert_indexed(journal.connection, [row])
         assert found(journal) == [now[0], PAID[1], now[2]]
         assert rendered == []

@@ -11,8 +11,8 @@ import pytest
 
 from batchrun.errors import JournalError
 from batchrun.journal import Journal, Outcome, answers, create_or_open
-from batchrun.journal.attempt_rows import INSERT
 from batchrun.journal.checksums import sealed
+from batchrun.journal.digest_index import insert_indexed
 from batchrun.rows import dataset as datasets
 from batchrun.rows import lookup
 from batchrun.rows.columns import output_batch
@@ -64,7 +64,7 @@ def add_answer(journal: Journal, digest: bytes, body: bytes | None = None, run: 
     attempt = journal.next_attempt()
     amounts = (300, 1, 40, 30, 10, 99, 1.5, None, 200, None, None)
     values = (attempt, run, digest, 1, 5, 6, str(Outcome.ANSWERED), 0, *amounts)
-    journal.connection.execute(INSERT, sealed(values, body or message_of(attempt)))
+    insert_indexed(journal.connection, [sealed(values, body or message_of(attempt))])
 
 
 def message(text: str, stop_reason: str = "end_turn", **usage: int) -> bytes:

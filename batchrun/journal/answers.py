@@ -30,10 +30,8 @@ def repeated_requests(journal: Journal, most: int) -> frozenset[bytes] | None:
     """
     if journal.format < FORMAT:
         return None
-    query = "SELECT digest FROM attempts GROUP BY digest HAVING count(*) > 1 LIMIT ?"
     with translated_errors(journal.path):
-        found = [digest for (digest,) in journal.connection.execute(query, (most + 1,))]
-    return None if len(found) > most else frozenset(found)
+        return journal.digests.repeated(most)
 
 
 def answers_after(journal: Journal, attempt: int, most: int, repeated: frozenset[bytes]) -> AnswerPage:

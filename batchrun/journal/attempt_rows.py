@@ -10,8 +10,8 @@ from batchrun.journal.connection import damaged
 from batchrun.journal.records import AttemptRow, Intent, Outcome
 
 COLUMNS = ", ".join(AttemptRow._fields)
-INSERT = f"INSERT INTO attempts ({COLUMNS}) VALUES ({', '.join('?' * len(AttemptRow._fields))})"
-_REPLACE = INSERT.replace("INSERT", "REPLACE", 1)
+_INSERT = f"INSERT INTO attempts ({COLUMNS}) VALUES ({', '.join('?' * len(AttemptRow._fields))})"
+_REPLACE = _INSERT.replace("INSERT", "REPLACE", 1)
 _NUMBERS = ", ".join(AttemptRow._fields[:-1])
 FAILURES = f"outcome <> '{Outcome.ANSWERED}'"
 
@@ -60,6 +60,11 @@ def rebooked(row: AttemptRow, nano_usd: int, note: str) -> AttemptRow:
 
 def _sealed_again(row: AttemptRow) -> AttemptRow:
     return sealed(row[:UNSEALED], row.response)
+
+
+def insert_attempts(connection: sqlite3.Connection, rows: Iterable[AttemptRow]) -> None:
+    # Plain tuples: sqlite3 binds the values of any other sequence one call at a time.
+    connection.executemany(_INSERT, map(tuple, rows))
 
 
 def replace_attempts(connection: sqlite3.Connection, rows: Iterable[AttemptRow]) -> None:

@@ -27,9 +27,9 @@ _COLUMNS = ", ".join(AttemptMade.__struct_fields__)
 
 def attempts_of(journal: Journal, digests: Sequence[bytes]) -> list[AttemptMade]:
     """Returns the attempts of some requests, at most 32,766, in sending order. Raises JournalError."""
-    marks = ",".join("?" * len(digests))
     with translated_errors(journal.path):
+        where, values = journal.digests.condition(digests)
         found = journal.connection.execute(
-            f"SELECT {_COLUMNS} FROM attempts WHERE digest IN ({marks}) ORDER BY attempt", tuple(digests)
+            f"SELECT {_COLUMNS} FROM attempts WHERE {where} ORDER BY attempt", values
         ).fetchall()
     return [AttemptMade(*row) for row in found]

@@ -4,6 +4,7 @@ from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.journal.attempt_rows import read_attempts, read_numbers
 from batchrun.journal.blocks import open_blocks
 from batchrun.journal.connection import damaged, transaction, translated_errors
+from batchrun.journal.digest_index import check_index, unindexed_records
 from batchrun.journal.journal import Journal
 from batchrun.journal.schema import FORMAT, OVERRUN_CONTROL, RUN_CONTROL, has_our_tables
 from batchrun.journal.totals import read_sums, sum_up
@@ -38,6 +39,7 @@ def check_whole(journal: Journal) -> None:
         check_quickly(journal)
         sums = sum_up(read_numbers(journal.connection, journal.path))
         if journal.format == FORMAT:
+            check_index(journal.connection, journal.path)
             stored = read_sums(journal.connection, journal.path)
             if {group: part.stored() for group, part in sums.items()} != {
                 group: part.stored() for group, part in stored.items()
@@ -65,6 +67,8 @@ def check_quickly(journal: Journal) -> None:
                 raise damaged(path, f"a record of {table} doesn't match its sum")
         open_blocks(connection, path)
         read_sums(connection, path)
+        for _ in unindexed_records(connection, path):
+            pass
 
 
 def _checked_at(journal: Journal) -> int:

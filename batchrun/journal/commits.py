@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from batchrun.journal.adjustments import Adjustment, insert_adjustments
-from batchrun.journal.attempt_rows import INSERT
+from batchrun.journal.attempt_rows import insert_attempts
 from batchrun.journal.blocks import Block, block_of, open_blocks
 from batchrun.journal.checksums import sealed
 from batchrun.journal.connection import transaction, written_by_another
+from batchrun.journal.digest_index import DigestIndex, condition_of, list_unindexed
 from batchrun.journal.records import Attempt, AttemptRow, Intent
 from batchrun.journal.samples import Sample, insert_samples
 from batchrun.journal.schema import OVERRUN_CONTROL
@@ -53,6 +54,7 @@ class Commits:
         self._block_of = {attempt: block for block in blocks for attempt in block.intents}
         self._sums: SumsByGroup = {}
         self._newest = self._newest_written()
+        self._digests = DigestIndex(connection, path)
 
     def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None = None) -> frozenset[int]:
         """Writes one transaction. Ends precede intents, so that an intent sees the earlier responses.
@@ -67,13 +69,15 @@ class Commits:
         attempts = [_row(end, self._block_of[end.attempt].intents[end.attempt]) for end in ends]
         ended = [end.attempt for end in ends]
         sums = self._sums_with(attempts)
+        known = self._attempts_for(intents, attempts)
         with transaction(self._connection):
             self._check_alone()
-            self._connection.executemany(INSERT, attempts)
+            insert_attempts(self._connection, attempts)
+            list_unindexed(self._connection, attempts)
             self._write_overruns(ends)
             write_sums(self._connection, sums)
             self._update_blocks(ended, withdrawn)
-            refused = self._unneeded(intents)
+            refused = self._unneeded(intents, known)
             new = self._write_block(intents, refused | withdrawn)
             if adjustments:
                 insert_adjustments(self._connection, adjustments)
@@ -83,6 +87,11 @@ class Commits:
                 self._connection.execute(_NOTE_ROWS, row_counts)
         self._remember(sums, new, (*ended, *withdrawn))
         return refused
+
+    def index_digests(self, at_least: int = 1) -> None:
+        """Indexes the attempts that are not indexed yet, unless they are fewer than `at_least`."""
+        if self._digests.unindexed() >= at_least:
+            self._digests.index()
 
     def _check_alone(self) -> None:
         """Raises StorageError where another program has written attempts of its own."""
@@ -124,16 +133,27 @@ class Commits:
                 }
                 self._connection.execute(_REWRITE_BLOCK, block_of(Block(first, left)))
 
-    def _unneeded(self, intents: Sequence[Intent]) -> frozenset[int]:
-        """Returns the intents whose requests have a response, or have failed permanently in the same run."""
+    def _attempts_for(self, intents: Sequence[Intent], ending: Sequence[AttemptRow]) -> list[int]:
+        """Returns the ended attempts of the intents' requests, also those that end in this transaction."""
         if not intents:
+            return []
+        wanted = {intent.digest for intent in intents}
+        ended = (row.attempt for row in ending if row.digest in wanted)
+        return [*self._digests.attempts(tuple(wanted)), *ended]
+
+    def _unneeded(self, intents: Sequence[Intent], attempts: Sequence[int]) -> frozenset[int]:
+        """Returns the intents whose requests have a response, or have failed permanently in the same run.
+
+        `attempts` are the ended ones of these requests.
+        """
+        if not attempts:
             return frozenset()
-        marks = ",".join("?" * len(intents))
+        where, values = condition_of(attempts)
         settled = set(
             self._connection.execute(
                 f"SELECT digest, CASE outcome WHEN 'answered' THEN NULL ELSE run END FROM attempts"
-                f" WHERE digest IN ({marks}) AND (outcome = 'answered' OR final)",
-                [intent.digest for intent in intents],
+                f" WHERE {where} AND (outcome = 'answered' OR final)",
+                values,
             )
         )
         if not settled:

@@ -36,7 +36,7 @@ _UNKNOWN = -1
 
 
 def show_as_current(connection: sqlite3.Connection, former: int) -> None:
-    """Lets queries for the current format's `runs`, `attempts` and `overruns` read the former tables."""
+    """Lets queries for the current format's tables with runs and attempts read the former ones."""
     _add_functions(connection)
     for table, query in _queries(former).items():
         connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
@@ -58,6 +58,8 @@ def _queries(former: int) -> dict[str, str]:
     numbers = ", ".join(f"a.{name}" for name in NUMBERS)
     sampling = "sampling" if former > 1 else "NULL AS sampling"
     return {
+        "attempts_by_digest": "SELECT digest, attempt FROM main.attempts",
+        "unindexed": "SELECT 0 AS number, '' AS attempts, x'' AS digests, 0 AS crc32 WHERE false",
         "runs": (
             f"SELECT run, version, started_at, finished_at, sandbox, endpoint, fingerprint, job, {sampling},"
             " rows, exit_code, reason, control FROM main.runs"

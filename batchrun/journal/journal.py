@@ -9,7 +9,6 @@ from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.errors import MovedError, StorageError
 from batchrun.journal.attempt_rows import (
     FAILURES,
-    INSERT,
     abandoned,
     read_attempts,
     read_numbers,
@@ -20,6 +19,7 @@ from batchrun.journal.balance import lowest_balance, most_billed, uncertain_cred
 from batchrun.journal.blocks import open_intents
 from batchrun.journal.checksums import NUMBERS, check_numbers
 from batchrun.journal.connection import transaction, translated_errors
+from batchrun.journal.digest_index import DigestIndex, insert_indexed
 from batchrun.journal.former_formats import former_intents
 from batchrun.journal.place import Place, keep_copy
 from batchrun.journal.records import AttemptRow, Intent, Outcome, RequestHistory, Totals
@@ -49,6 +49,7 @@ class Journal:
         self.connection = connection
         self.format = stored_format
         self._place = Place(path)
+        self.digests = DigestIndex(connection, path)
 
     def close(self) -> None:
         self.connection.close()
@@ -118,7 +119,7 @@ class Journal:
         with translated_errors(self.path), transaction(self.connection):
             open_ones = open_intents(self.connection, self.path)
             rows = [abandoned(intent, finished_at, final=final) for intent in open_ones]
-            self.connection.executemany(INSERT, rows)
+            insert_indexed(self.connection, rows)
             add_to_sums(self.connection, self.path, rows)
             self.connection.execute("DELETE FROM intent_blocks")
         return len(rows)
@@ -186,8 +187,7 @@ class Journal:
         settled: dict[bytes, bool] = {}
         if not digests:
             return settled
-        for attempt in self._numbers(f"digest IN ({_marks(digests)}) ORDER BY attempt", digests):
-            _, run, digest, outcome, final = attempt
+        for _, run, digest, outcome, final in self._numbers(digests):
             if outcome == Outcome.ANSWERED:
                 settled[digest] = False
             elif settled.get(digest) is not False:
@@ -199,11 +199,7 @@ class Journal:
 
     def attempted_before(self, run: int, digests: Sequence[bytes]) -> set[bytes]:
         """Returns the requests that runs before `run` have attempted, with any outcome."""
-        if not digests:
-            return set()
-        with translated_errors(self.path):
-            condition = f"digest IN ({_marks(digests)}) AND run < ?"
-            return {attempt[2] for attempt in self._numbers(condition, (*digests, run))}
+        return {digest for _, earlier, digest, _, _ in self._numbers(digests) if earlier < run}
 
     def first_run_with_key(self, key: str) -> int | None:
         """Returns the number of the first run whose job knows `key`, such as `input.types`.
@@ -273,12 +269,9 @@ class Journal:
         Raises JournalError where a response no longer matches its checksum.
         """
         histories: dict[bytes, RequestHistory] = {}
-        if not digests:
-            return histories
-        # In the index's order, so that responses need no sorting.
-        condition = f"digest IN ({_marks(digests)}) ORDER BY digest, attempt"
         with translated_errors(self.path):
-            for row in read_attempts(self.connection, self.path, condition, digests):
+            where, values = self.digests.condition(digests)
+            for row in read_attempts(self.connection, self.path, f"{where} ORDER BY attempt", values):
                 histories.setdefault(row.digest, RequestHistory()).add(row)
         return histories
 
@@ -378,10 +371,14 @@ class Journal:
             read_attempts(self.connection, self.path, condition, [str(outcome) for outcome in outcomes])
         )
 
-    def _numbers(self, where: str, values: Sequence[object]) -> Iterator[tuple[int, int, bytes, str, int]]:
-        """Yields attempt, run, digest, outcome and final, after a look at the checksum of the numbers."""
-        query = f"SELECT {', '.join(NUMBERS)}, control FROM attempts WHERE {where}"
+    def _numbers(self, digests: Sequence[bytes]) -> Iterator[tuple[int, int, bytes, str, int]]:
+        """Yields attempt, run, digest, outcome and final, in sending order, of the attempts of some requests.
+
+        It compares the checksums of the numbers.
+        """
         with translated_errors(self.path):
+            where, values = self.digests.condition(digests)
+            query = f"SELECT {', '.join(NUMBERS)}, control FROM attempts WHERE {where} ORDER BY attempt"
             for row in self.connection.execute(query, values):
                 check_numbers(self.path, row[:-1], row[-1])
                 yield row[0], row[1], row[2], row[6], row[7]

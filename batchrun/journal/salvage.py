@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.errors import JournalError, StorageError
-from batchrun.journal.attempt_rows import INSERT, read_attempts
+from batchrun.journal.attempt_rows import insert_attempts, read_attempts
 from batchrun.journal.blocks import intents_of, open_intents, write_blocks
 from batchrun.journal.checksums import NUMBERS, UNSEALED, has_whole_numbers, is_whole, sealed
 from batchrun.journal.connection import connect, transaction, translated_errors
+from batchrun.journal.digest_index import index_all
 from batchrun.journal.former_formats import TABLES, former_intents, show_as_current
 from batchrun.journal.journal import Journal
 from batchrun.journal.opening import create_or_open, open_for_reading
@@ -152,6 +153,7 @@ def _copy_records(sources: Sequence[sqlite3.Connection], added: Sequence[Journal
             _add_records(journal, into)
         target.execute("DELETE FROM totals")
         write_sums(target, sum_up(read_attempts(target, into.path)))
+        index_all(target)
     return Salvaged(answers, attempts, len(without_answer), len(lost))
 
 
@@ -193,7 +195,7 @@ def _count_lost_amounts(sources: Sequence[sqlite3.Connection], into: Journal, la
             at = day * MILLISECONDS_PER_DAY
             error = "The records of these requests were lost with a damaged journal."
             values = (number, run, bytes(16), 1, at, at, str(Outcome.UNCERTAIN), 0, *missing, *(None,) * 6)
-            into.connection.execute(INSERT, sealed((*values, "record_lost", error), None))
+            insert_attempts(into.connection, [sealed((*values, "record_lost", error), None)])
 
 
 def _stored_spend(sources: Sequence[sqlite3.Connection]) -> dict[tuple[int, int], tuple[int, int, int]]:

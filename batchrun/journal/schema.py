@@ -52,7 +52,17 @@ CREATE TABLE attempts (                 -- requests whose end is known, or given
     response_crc32 INTEGER NOT NULL,    -- continues it over the response
     response BLOB                       -- as it came
 );
-CREATE INDEX attempts_by_digest ON attempts (digest);
+CREATE TABLE attempts_by_digest (       -- the index by digest, of all attempts but the unindexed ones
+    digest BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    PRIMARY KEY (digest, attempt)
+) WITHOUT ROWID;
+CREATE TABLE unindexed (                -- the attempts that a commit ended, until they are indexed
+    number INTEGER PRIMARY KEY,
+    attempts TEXT NOT NULL,             -- a JSON array
+    digests BLOB NOT NULL,              -- their digests, 16 bytes each
+    crc32 INTEGER NOT NULL
+);
 CREATE INDEX attempts_without_answer ON attempts (outcome) WHERE outcome <> 'answered';
 CREATE TABLE intent_blocks (            -- the intents of one commit, until the last of them has ended
     first INTEGER PRIMARY KEY,          -- their first attempt

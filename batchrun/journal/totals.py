@@ -4,8 +4,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
@@ -46,20 +47,27 @@ class Sums(msgspec.Struct):
     least_balance: int | None = None
     least_balance_at: int | None = None
 
-    def add(self, attempt: AttemptRow) -> None:
-        """Adds an attempt, a record of the table."""
-        self.requests += 1
-        self.retried += attempt.number > 1
-        self.final += attempt.final
-        self.nano_usd += attempt.nano_usd or 0
-        self.credits += attempt.credits
-        self.tokens += attempt.tokens
-        self.input_tokens += attempt.input_tokens or 0
-        self.output_tokens += attempt.output_tokens or 0
-        if attempt.tokens:
-            self._see_rate(attempt.credits, attempt.tokens)
-        if attempt.remaining_credits is not None:
-            self._see_balance(attempt.remaining_credits, attempt.finished_at)
+    @classmethod
+    def over(cls, attempts: Sequence[AttemptRow]) -> "Sums":
+        """Returns the sums over some attempts: column by column, which takes a third of the time."""
+        of: Any = AttemptRow._make(zip(*attempts, strict=True))  # each field has a column's values
+        sums = cls(
+            len(attempts),
+            sum(number > 1 for number in of.number),
+            sum(of.final),
+            sum(filter(None, of.nano_usd)),
+            sum(of.credits),
+            sum(of.tokens),
+            sum(filter(None, of.input_tokens)),
+            sum(filter(None, of.output_tokens)),
+        )
+        for credits_booked, tokens in set(zip(of.credits, of.tokens, strict=True)):
+            if tokens:
+                sums._see_rate(credits_booked, tokens)
+        for balance, at in zip(of.remaining_credits, of.finished_at, strict=True):
+            if balance is not None:
+                sums._see_balance(balance, at)
+        return sums
 
     def plus(self, other: "Sums") -> "Sums":
         """Returns the sums over both groups."""
@@ -91,31 +99,24 @@ class Sums(msgspec.Struct):
 
 SumsByGroup = dict[Group, Sums]
 _MOST = 2**63 - 1
+_SUMMED_AT_ONCE = 1_000
 _VALUES = len(Group._fields) + len(Sums.__struct_fields__)
 _UPSERT = f"INSERT OR REPLACE INTO totals VALUES ({', '.join('?' * (_VALUES + 1))})"
-
-
-def group_of(attempt: AttemptRow) -> Group:
-    """Returns the group of a record of the table `attempts`."""
-    return Group(
-        attempt.run, attempt.started_at // MILLISECONDS_PER_DAY, attempt.outcome, attempt.error_code or ""
-    )
 
 
 def sum_up(attempts: Iterable[AttemptRow]) -> SumsByGroup:
     """Returns the sums over records of the table `attempts`."""
     sums: SumsByGroup = {}
-    for attempt in attempts:
-        add_up(sums, attempt)
+    waiting = iter(attempts)
+    while page := list(islice(waiting, _SUMMED_AT_ONCE)):
+        groups: dict[tuple[int, int, str, str], list[AttemptRow]] = {}
+        for row in page:
+            key = (row.run, row.started_at // MILLISECONDS_PER_DAY, row.outcome, row.error_code or "")
+            groups.setdefault(key, []).append(row)
+        for key, rows in groups.items():
+            group, added = Group(*key), Sums.over(rows)
+            sums[group] = sums[group].plus(added) if group in sums else added
     return sums
-
-
-def add_up(sums: SumsByGroup, attempt: AttemptRow) -> None:
-    """Adds an attempt to the sums of its group."""
-    group = group_of(attempt)
-    if group not in sums:
-        sums[group] = Sums()
-    sums[group].add(attempt)
 
 
 def read_sums(connection: sqlite3.Connection, path: Path, group: Group | None = None) -> SumsByGroup:

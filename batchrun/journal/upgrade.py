@@ -8,13 +8,13 @@ from pathlib import Path
 
 from batchrun.errors import StorageError
 from batchrun.journal.adjustments import insert_adjustments, read_adjustments
-from batchrun.journal.attempt_rows import INSERT, read_attempts
+from batchrun.journal.attempt_rows import insert_attempts, read_attempts, read_numbers
 from batchrun.journal.blocks import write_blocks
 from batchrun.journal.connection import connect, damaged, transaction
+from batchrun.journal.digest_index import index_all
 from batchrun.journal.former_formats import TABLES, former_intents, show_as_current
-from batchrun.journal.records import AttemptRow
 from batchrun.journal.schema import columns, create
-from batchrun.journal.totals import SumsByGroup, add_up, write_sums
+from batchrun.journal.totals import sum_up, write_sums
 from batchrun.journal.write_ahead_log import log_of
 
 _TIMES_ITS_SIZE = 4
@@ -77,12 +77,6 @@ def _check_room(path: Path) -> None:
 
 def _write_upgraded(path: Path, former: int, target: sqlite3.Connection) -> None:
     """Writes the records of the journal at `path` into an empty journal of the current format."""
-    sums: SumsByGroup = {}
-
-    def counted(row: AttemptRow) -> AttemptRow:
-        add_up(sums, row)
-        return row
-
     create(target)
     with closing(connect(path, "ro")) as source, transaction(target):
         show_as_current(source, former)
@@ -91,11 +85,12 @@ def _write_upgraded(path: Path, former: int, target: sqlite3.Connection) -> None
             marks = ", ".join("?" * len(names))
             records = source.execute(f"SELECT {', '.join(names)} FROM {table}")
             target.executemany(f"INSERT INTO {table} VALUES ({marks})", records)
-        target.executemany(INSERT, map(counted, read_attempts(source, path)))
+        insert_attempts(target, read_attempts(source, path))
         if adjustments := read_adjustments(source):
             insert_adjustments(target, adjustments)
         write_blocks(target, former_intents(source))
-        write_sums(target, sums)
+        write_sums(target, sum_up(read_numbers(target, path)))
+        index_all(target)
 
 
 def _copy(connection: sqlite3.Connection, copy: Path) -> None:

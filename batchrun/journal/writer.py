@@ -11,6 +11,7 @@ from batchrun.errors import MovedError, StorageError
 from batchrun.journal.adjustments import Adjustment
 from batchrun.journal.commits import Close, Commits, Record, Withdrawal
 from batchrun.journal.connection import translate, translated_errors
+from batchrun.journal.digest_index import MOST_UNINDEXED
 from batchrun.journal.journal import Journal
 from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.samples import Sample
@@ -56,6 +57,7 @@ class JournalWriter:
         self._queue: queue.SimpleQueue[Record] = queue.SimpleQueue()
         self._error: Exception | None = None
         self._last_commit = -math.inf
+        self._may_index = True
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -109,6 +111,17 @@ class JournalWriter:
                 intents = sum(type(record) is Intent for record in batch)
                 if intents:
                     self._committed(intents, refused)
+                self._index(MOST_UNINDEXED if open_for_more else 1)
+
+    def _index(self, at_least: int) -> None:
+        """Indexes digests, which is never needed: not in the room that is kept for the requests in flight."""
+        try:
+            if self._may_index:
+                self._commits.index_digests(at_least)
+        except sqlite3.Error as error:
+            self._may_index = False
+            if not isinstance(translate(self._journal.path, error), StorageError):
+                raise
 
     def _look_at_place(self) -> None:
         """Checks the journal's place before `committed` releases the intents of this commit."""
@@ -129,6 +142,7 @@ class JournalWriter:
             translated = translate(self._journal.path, error)
             if not isinstance(translated, StorageError) or not self._make_room():
                 raise
+        self._may_index = False
         refused = self._commit(batch)
         self._nearly_full(translated)
         return refused

@@ -7,6 +7,9 @@ from batchrun.engine.accounting import Accounting
 from batchrun.journal import Attempt, Intent, Journal
 from batchrun.journal.commits import Commits, Record, Withdrawal
 
+_MOST_UNINDEXED = 20
+"""Far fewer than in a run, so that they are indexed several times in each world."""
+
 
 class Writer:
     """Stands in for the journal's thread: takes records, and commits as many as the seed says.
@@ -40,7 +43,9 @@ class Writer:
     def commit(self, journal: Journal, batch: Sequence[Record]) -> frozenset[int]:
         if self._commits is None:
             self._commits = Commits(journal.connection, journal.path)
-        return self._commits.write(batch)
+        refused = self._commits.write(batch)
+        self._commits.index_digests(_MOST_UNINDEXED)
+        return refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from batchrun.journal import Journal, create_or_open
-from batchrun.journal.attempt_rows import INSERT, abandoned
+from batchrun.journal.attempt_rows import abandoned
 from batchrun.journal.blocks import write_blocks
 from batchrun.journal.connection import transaction
+from batchrun.journal.digest_index import insert_indexed
 from batchrun.journal.follow import MOST_INTERVALS, Follower
 from batchrun.journal.records import AttemptRow, Intent
 from batchrun.journal.timeline import FailureKind
@@ -35,7 +36,7 @@ def begin(journal: Journal, *intents: Intent) -> None:
 def end(journal: Journal, begun: Intent, at: int) -> AttemptRow:
     """Ends an intent without an answer: the record that a run writes for one that it gave up."""
     row = abandoned(begun, START + at, final=True)
-    journal.connection.execute(INSERT, row)
+    insert_indexed(journal.connection, [row])
     return row
 
 
