@@ -61,7 +61,7 @@ def _table(found: dict[int, list[Cost]]) -> str:
     ]
     for workers, costs in found.items():
         own, elsewhere, rate = (median(values) for values in zip(*costs, strict=True))
-        lines.append(f"| {workers or 'none'} | {own:.0f} | {elsewhere:.0f} | {rate:,.0f} |")
+        lines.append(f"| {workers or 'none'} | {own:.0f} | {max(0.0, elsewhere):.0f} | {rate:,.0f} |")
     return "\n".join(lines)
 
 

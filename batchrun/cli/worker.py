@@ -19,6 +19,7 @@ from batchrun.cli.lines import say
     "--wait",
     default=60.0,
     show_default=True,
+    type=click.FloatRange(0),
     metavar="SECONDS",
     help="Wait so long for the run to begin.",
 )
