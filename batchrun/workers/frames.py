@@ -35,11 +35,13 @@ SILENT_SECONDS = 10.0
 """A side that has been silent for longer is lost. A request that arrives later than that is given back."""
 
 LARGEST_HELLO = 4_096
-LARGEST_REQUESTS = 2**28
-"""Bytes of a frame that a worker takes. A request's body alone may be a little smaller."""
+LARGEST_BODY = 2**28
+"""Bytes of a request's body."""
 BATCH_BYTES = 2**18
 """A frame with several requests or responses ends with the one that passes this."""
 _SLACK = 2**20
+LARGEST_REQUESTS = LARGEST_BODY + BATCH_BYTES + _SLACK
+"""Bytes of a frame that a worker takes."""
 
 _HEADER = struct.Struct("<IB")
 
@@ -85,9 +87,9 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 def largest_responses(settings: EndpointSettings) -> int:
     """Returns the bytes that a frame of responses may have: a batch, and one of any size.
 
-    A response has its text twice: in its body, and decoded.
+    A response has its texts twice: in its body, and decoded, where a byte that is no UTF-8 has become three.
     """
-    return min(2**32 - 1, 2 * settings.max_answer_bytes + BATCH_BYTES + _SLACK)
+    return min(2**32 - 1, 4 * settings.max_answer_bytes + BATCH_BYTES + _SLACK)
 
 
 class FrameReader:

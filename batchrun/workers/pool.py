@@ -94,7 +94,7 @@ class Pool:
 
         Raises WorkerFaultError. The outcome of a request whose `send` was cancelled is unknown.
         """
-        if len(body) > frames.LARGEST_REQUESTS - frames.BATCH_BYTES:
+        if len(body) > frames.LARGEST_BODY:
             return _TOO_LARGE
         link = self._least_busy()
         return _NO_WORKER if link is None else await link.send(body, begun)

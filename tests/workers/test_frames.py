@@ -112,3 +112,18 @@ def test_frames_held_up_together_are_old_each_by_itself() -> None:
     for second in range(200):
         offset.age(float(second), float(second))
     assert [offset.age(200.0 + n, 500.0) for n in range(3)] == pytest.approx([300.0, 299.0, 298.0])
+
+
+def test_the_largest_response_fits_into_a_frame_behind_others() -> None:
+    settings = EndpointSettings("https://a", max_answer_bytes=10_000)
+    body = b'{"text": "' + b"\xff" * 9_988 + b'"}'
+    largest = Response(body, 1, 1, completion=Completion("\N{REPLACEMENT CHARACTER}" * 9_988))
+    small = Response(b"x" * 100, 1, 1, completion=Completion("x" * 90))
+    before = [(number, small) for number in range(frames.BATCH_BYTES // 200)]
+    assert len(frames.encode([*before, (2**62, largest)])) <= frames.largest_responses(settings)
+
+
+def test_the_largest_body_fits_into_a_frame_behind_others() -> None:
+    before = [(number, True, b"x" * 40) for number in range(frames.BATCH_BYTES // 40)]
+    others = len(frames.encode((1.0, [*before, (2**62, True, b"")])))
+    assert others + frames.LARGEST_BODY <= frames.LARGEST_REQUESTS
