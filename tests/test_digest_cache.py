@@ -188,8 +188,12 @@ def test_a_disk_without_room_costs_the_cache_alone(
     assert not (tmp_path / "out.run" / FILE_NAME).exists()
 
 
-def test_a_resumed_run_renders_no_answered_row(tmp_path: Path, rendered: list[Any]) -> None:
+@pytest.mark.parametrize("labels", [{}, {"labels": {"pattern": "(?s).*", "repair": 1}}])
+def test_a_resumed_run_renders_no_answered_row(
+    tmp_path: Path, rendered: list[Any], labels: dict[str, Any]
+) -> None:
     job = {
+        **labels,
         "prompt": {"template": "Say {{ text | upper }}"},
         "request": {"model": "abliterated-model", "max_tokens": 1_000},
         "output": {"path": str(tmp_path / "out.parquet")},

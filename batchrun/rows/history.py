@@ -70,11 +70,7 @@ def row_histories_by_digest(
     find = partial(look_up, journal)
     histories, caps = (find_first or find)(wanted), journal.max_tokens_of_run()
     completions = _completions(histories, caps)
-    decided = {
-        digest: RowHistory(histories[digest], row_result(completion))
-        for digest, completion in completions.items()
-        if labelling.suffices(completion)
-    }
+    decided = _decided(histories, completions, labelling)
     if len(decided) == len(wanted):
         return decided
     # Requests that differ in max_tokens alone have one digest: the highest says where the row stands.
@@ -92,6 +88,24 @@ def row_histories_by_digest(
             if not found.keys().isdisjoint(state.asked):
                 states[digest] = labelling.state(first[digest], completions.get, labels)
     return decided | {digest: _record(state, histories, completions) for digest, state in states.items()}
+
+
+def _decided(
+    histories: Mapping[bytes, RequestHistory], completions: Mapping[bytes, Completion], labelling: Labelling
+) -> dict[bytes, RowHistory]:
+    """Returns the records of rows that their first response has ended, whatever their request was."""
+    if not labelling.labelled:
+        return {
+            digest: RowHistory(histories[digest], row_result(completion))
+            for digest, completion in completions.items()
+            if labelling.suffices(completion)
+        }
+    states = {digest: labelling.state_of_label(digest, known) for digest, known in completions.items()}
+    return {
+        digest: _record(state, histories, completions)
+        for digest, state in states.items()
+        if state is not None
+    }
 
 
 def with_caps_seen(labelling: Labelling, journal: Journal) -> Labelling:
@@ -119,7 +133,7 @@ def _completions(
 
 
 def _record(
-    state: RowState, histories: dict[bytes, RequestHistory], completions: dict[bytes, Completion]
+    state: RowState, histories: Mapping[bytes, RequestHistory], completions: Mapping[bytes, Completion]
 ) -> RowHistory:
     parts = [histories[digest] for digest in state.asked if digest in histories]
     known = tuple((digest, completions[digest]) for digest in state.asked if digest in completions)

@@ -160,6 +160,20 @@ class Labelling:
         now = self._state(request, known, labels)
         return replace(now, asked=tuple(dict.fromkeys((*now.asked, *before.asked))))
 
+    def state_of_label(self, digest: bytes, completion: Completion) -> RowState | None:
+        """Returns what `state` does for a row whose first response is its label; None for any other.
+
+        It needs the first request's `digest` alone, so nothing has to be rendered.
+        """
+        if self.votes > 1 or completion.text is None:
+            return None
+        label = self._read(completion, completion.text)
+        if not isinstance(label, Label):
+            return None
+        votes = [Vote(label, digest, answered=True)]
+        step = self._decide(votes)
+        return None if isinstance(step, Ask) else RowState(self._result(step, votes), (), (digest,))
+
     def _before(self, known: Known) -> Known:
         def known_before(digest: bytes) -> Completion | None:
             completion = known(digest)

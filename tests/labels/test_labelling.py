@@ -246,3 +246,19 @@ def test_a_cut_answer_without_a_label_is_raised_before_it_is_repaired() -> None:
     assert (
         rules.state(row, {ROW.digest: Completion("yes", "max_tokens", cap=10)}.get).label_result is not None
     )
+
+
+@given(
+    st.sampled_from([*ANSWERS, "Yes.", "no, cut"]),
+    st.sampled_from([None, "end_turn", "max_tokens", "refusal"]),
+    st.integers(0, 2),
+    st.integers(1, 3),
+    st.integers(0, 2),
+)
+def test_a_first_response_that_is_the_label_needs_no_request(
+    answer: str | None, stop_reason: str | None, repair: int, votes: int, asks_again_before: int
+) -> None:
+    rules, completion = labelling(repair, votes, asks_again_before), Completion(answer, stop_reason, run=1)
+    state = rules.state(ROW, {ROW.digest: completion}.get)
+    labelled = state.label_result is not None and state.label_result.label is not None
+    assert rules.state_of_label(ROW.digest, completion) == (state if labelled else None)
