@@ -14,6 +14,7 @@ from batchrun.errors import JobError
 from batchrun.job.error_messages import STRUCTS
 from batchrun.job.file import job_schema, load_job
 from batchrun.job.scaffold import expected_column, starter_job, starter_output, text_column
+from batchrun.runs.plan.plan import plan_job
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -167,6 +168,24 @@ def test_a_starter_names_the_classes_and_a_prefix(tmp_path: Path) -> None:
     assert job.output.prefix == "batchrun_"
     assert job.evaluation is not None
     assert job.evaluation.expected == "kind.of.shelf"
+
+
+def test_every_column_is_named_as_an_expression_that_works(tmp_path: Path) -> None:
+    columns = ["id", "gold label", "true", "kind.of.shelf", "2nd", "café"]
+    (tmp_path / "a.csv").write_text(",".join(columns) + "\n" + ",".join(f"cell {n}" for n in range(6)) + "\n")
+    text = starter_job(columns, "a.csv")
+    assert text.startswith("#:schema batchrun.schema.json\n")
+    (named,) = [
+        line.partition("Columns to use: ")[2] for line in text.splitlines() if "Columns to use" in line
+    ]
+    expressions = named.split(", ")
+    assert len(expressions) == len(columns)
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    template = " | ".join(f"{{{{ {expression} }}}}" for expression in expressions)
+    job = load_job(path, [f"prompt.template={template}"])
+    first = plan_job(job)["first_request"]
+    assert first["messages"][0]["content"] == " | ".join(f"cell {n}" for n in range(6))
 
 
 def test_no_usable_column() -> None:
