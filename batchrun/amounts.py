@@ -12,7 +12,7 @@ class Amount(msgspec.Struct, frozen=True, gc=False):
     """Spend in every unit that a budget can cap.
 
     `nano_usd` is 10^-9 USD, `credits` the provider's credits, `tokens` input and output together,
-    `rows` the rows answered.
+    `rows` the rows sent for.
     """
 
     nano_usd: int = 0

@@ -60,9 +60,13 @@ class _Race:
         return [place for place in range(len(self.candidates)) if place not in worse]
 
     @property
+    def sent(self) -> int:
+        """Returns the rows that each candidate that is left has been sent."""
+        return min((self.entries[place].tally.sent() for place in self.left), default=0)
+
+    @property
     def is_over(self) -> bool:
-        sent = [self.entries[place].tally.sent() for place in self.left]
-        return len(sent) < 2 or min(sent) == self.frame.order.size
+        return len(self.left) < 2 or self.sent == self.frame.order.size
 
 
 def race_jobs(
@@ -90,9 +94,12 @@ def race_jobs(
     _look(race)
     with handling_signals(shutdown) as heard:
         while not race.is_over and race.stop is None:
+            before = race.sent
             _send_round(race, heard)
             _look(race)
             tell(_round_line(race))
+            if race.stop is None and race.sent == before and not race.is_over:
+                raise RuntimeError("a round has sent nothing")  # it would go on for ever
     return _report(race)
 
 
@@ -205,10 +212,9 @@ def _target(race: _Race) -> int:
     The last rounds have half of the rows that the rest of the cap buys, since a row needs its worst case to
     begin: so all of them have nearly the same rows in the end.
     """
-    entries = [race.entries[place] for place in race.left]
-    sent = min(entry.tally.sent() for entry in entries)
+    sent, samples = race.sent, [race.entries[place].sample for place in race.left]
     rows = max(LEAST_ROWS, sent // 4)
-    a_row_of_each = sum(float(entry.sample.costs.mean()) for entry in entries) if sent else 0.0
+    a_row_of_each = sum(float(each.costs.mean()) for each in samples if each.costs.size)
     if a_row_of_each:
         bought = (race.nano_usd - sum(map(_spent, race.candidates))) / a_row_of_each
         rows = min(rows, max(1, int(bought / 2)))
@@ -266,10 +272,9 @@ def _spent(candidate: Candidate) -> int:
 
 def _round_line(race: _Race) -> str:
     left = [race.entries[place] for place in race.left]
-    sent = min(entry.tally.sent() for entry in left)
     spent = sum(map(_spent, race.candidates))
     scores = ", ".join(f"{entry.name} {_mean(entry)}" for entry in left)
-    return f"{sent:,} rows each: {scores}; {usd_text(spent)} of {usd_text(race.nano_usd)} spent"
+    return f"{race.sent:,} rows each: {scores}; {usd_text(spent)} of {usd_text(race.nano_usd)} spent"
 
 
 def _mean(entry: "Entry") -> str:

@@ -150,6 +150,17 @@ def test_answers_that_a_run_has_bought_before_count_for_the_race_and_its_cap(
     assert sandbox.bill()["total"]["requests"] == ROWS + report["candidates"][1]["rows"]
 
 
+def test_rows_without_an_expected_answer_are_sent_and_decide_nothing(folder: Path, sandbox: Sandbox) -> None:
+    table = pl.read_parquet(folder / "in.parquet").with_row_index()
+    known = pl.when(pl.col("index") % 4 == 0).then(pl.col("gold"))
+    table.with_columns(gold=known).drop("index").write_parquet(folder / "in.parquet")
+    report = race(sandbox, job_of(folder, "A"), job_of(folder, "C"))
+    assert (report["exit_code"], report["best"], report["of"]) == (0, "A", ROWS // 4)
+    rows = sum(each["rows"] for each in report["candidates"])
+    assert rows < sandbox.bill()["total"]["requests"] / 2
+    assert report["candidates"][0]["missing"] == 0
+
+
 def test_once_all_rows_are_sent_nothing_is_left_to_find_out(folder: Path, sandbox: Sandbox) -> None:
     report = race(sandbox, job_of(folder, "A"), job_of(folder, "A2", "A"))
     assert (report["exit_code"], report["reason"], report["best"]) == (0, "All rows were sent.", None)
