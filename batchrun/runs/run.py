@@ -90,7 +90,7 @@ def run_job(
     """Sends every row that has no answer yet and writes the output; returns the summary.
 
     A `table` replaces the job's input. A file `temporary_output` is written instead of the job's output; the
-    summary doesn't name it. With a `part`, only its pending rows are sent, and no output is written.
+    summary doesn't name it. With a `part`, this process sends its pending rows, and writes no output.
     `topped_up` says that the account's last known balance, which `budget.keep_credits` uses, is no longer
     true. `observers` make the observers of the run, besides the log in its folder. `shutdown` lets other
     threads stop the run; signals stop it in the main thread. `warn` gets lines for the user; a `quiet` run
@@ -100,6 +100,8 @@ def run_job(
     and StorageError for faults. Every other end is in the summary's `exit_code`.
     """
     started_at = milliseconds()
+    if part is not None:  # a few rows aren't worth the start of workers
+        job = msgspec.structs.replace(job, workers=None)
     dataset = _checked_input(job, server, table, temporary_output or output_path(job))
     concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))

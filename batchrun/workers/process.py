@@ -100,3 +100,4 @@ class _Process:
 
     def _note(self, link: CoordinatorLink) -> None:
         self._link = link
+        self._say(f"connected to {shown_address(*self._address)}")

@@ -234,6 +234,13 @@ def test_a_run_that_no_worker_comes_to_sends_nothing(place: Place) -> None:
     assert place.journal("SELECT count(*) FROM attempts") == [(0,)]
 
 
+def test_a_check_of_a_job_with_workers_waits_for_none(place: Place) -> None:
+    place.texts(*TEXTS)
+    done = place.command("check", "job.toml", "--set", LISTENING)
+    assert done.code == 0, done.err
+    assert place.requests == 1
+
+
 def test_a_wrong_token_and_a_missing_run_are_named(place: Place) -> None:
     with running(place, LISTENING, workers="listen") as run:
         address = address_of(run)
