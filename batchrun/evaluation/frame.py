@@ -39,6 +39,10 @@ class SamplingFrame:
         return int(self.scorable.sum())
 
 
+NO_FRAME = SamplingFrame(np.empty(0, np.int64), np.empty(0, np.bool_), NO_GROUPS)
+"""Of rows that are no sample."""
+
+
 def evaluation_of(dataset: Dataset) -> Evaluation:
     """Returns the job's evaluation, for callers that know that it has one."""
     if dataset.job.evaluation is None:

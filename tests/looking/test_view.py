@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,37 @@ def test_rows_are_chosen_by_status_reason_label_text_and_any_column(file: RowsFi
     assert 10 in indexes(file, where=(("cost_usd", "0.0"),))
     assert 10 in indexes(file, where=(("output", ""),))
     assert indexes(file, label="never") == []
+
+
+def test_cells_of_other_types_are_compared_as_a_person_types_them(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "n": [1, 2, None],
+            "x": [0.00001, 2.5, -1.0],
+            "yes": [True, False, None],
+            "at": [datetime(2026, 11, 29, hour, tzinfo=UTC) for hour in (1, 2, 3)],
+            "list": [[1], [2], []],
+            "kind": pl.Series(["a", "b", "a"], dtype=pl.Categorical),
+        }
+    )
+    frame.write_parquet(tmp_path / "rows.parquet")
+    file = RowsFile(tmp_path / "rows.parquet", 0, 3, tuple(frame.columns), tuple(frame.columns), ())
+    for column, text, found in [
+        ("n", "2", [1]),
+        ("n", "2.0", [1]),
+        ("n", "", [2]),
+        ("n", "two", []),
+        ("x", "1e-5", [0]),
+        ("x", "0.00001", [0]),
+        ("yes", "true", [0]),
+        ("at", "2026-11-29", [0, 1, 2]),
+        ("at", "2026-11-29 02", [1]),
+        ("kind", "a", [0, 2]),
+    ]:
+        assert indexes(file, where=((column, text),)) == found, (column, text)
+    for query in ("column=list&value=1", "sort=list"):
+        with pytest.raises(UsageError, match="can't be compared"):
+            choice_of(file, parsed(query))
 
 
 def test_rows_are_sorted_with_empty_cells_last(file: RowsFile) -> None:
@@ -410,6 +442,16 @@ def test_beside_a_run_a_value_takes_a_small_share_of_the_time() -> None:
     now[0] += 4
     assert kept.refresh("b", running=True, patience=10) == 105
     assert kept.refresh("c", running=False, patience=10) == 107
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_batchrun_is_said_and_ends_the_waiting() -> None:
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    kept = Kept(fail)
+    assert kept.refresh("a", running=False, patience=10) is None
+    assert "ZeroDivisionError" in str(kept.error)
 
 
 def test_a_value_that_can_t_be_made_says_why_and_the_last_one_stays() -> None:

@@ -43,8 +43,6 @@ _FILES = {
     "view.js": ("batchrun.runs.view", "text/javascript"),
     "icon.svg": ("batchrun.runs.view", "image/svg+xml"),
 }
-
-
 MOST_BYTES_OF_A_FORM = 1_000_000
 
 
@@ -194,7 +192,9 @@ class Pages:
         """Shows an error of batchrun as a page."""
         kinds = {UsageError: 400, LockedError: 409}
         status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 500)
-        return self._message("This can't be shown", str(error).splitlines(), None, status=status)
+        title = "This can't be shown" if request.method == "GET" else "Nothing was changed"
+        named = self._job(request)[1] if "job" in request.path_params else None
+        return self._message(title, str(error).splitlines(), named, status=status)
 
 
 def application(pages_of_jobs: Pages, port: int) -> ASGIApp:

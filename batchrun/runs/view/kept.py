@@ -51,6 +51,11 @@ class Kept(Generic[Value]):
             self.value, self.error = self._make(), None
         except BatchrunError as error:
             self.error = error
+        except Exception as fault:
+            self.error = BatchrunError(
+                f"batchrun itself failed ({type(fault).__name__}). The terminal has more."
+            )
+            raise
         finally:
             self._stamp, self._ended = stamp, self._clock()
             self._took = self._ended - began

@@ -1,6 +1,7 @@
 """All rows of a job as a table: chosen, sorted and cut into pages, from its output or from a copy of that."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -89,6 +90,7 @@ def choice_of(file: RowsFile, pairs: Sequence[tuple[str, str]]) -> tuple[Choice,
     for name in (*(column for column, _ in where), *([sort] if sort else [])):
         if name not in file.columns:
             raise UsageError(no_such_column("This page", name, file.columns, of="the output"))
+        _refuse_incomparable(name, _schema(file)[name])
     texts = {name: given.get(name, "").strip() for name in ("status", "reason", "label", "text")}
     page = given.get("page", "1")
     choice = Choice(
@@ -145,10 +147,30 @@ def _searched(file: RowsFile) -> Iterator[str]:
 
 
 def _has_text(cell: pl.Expr, kind: pl.DataType, text: str) -> pl.Expr:
-    if kind.is_nested() or kind == pl.Binary:
-        raise UsageError(f"A column of type {kind} can't be compared with a text. Choose another column.")
-    as_text = cell if kind == pl.String else cell.cast(pl.String)
-    return (as_text == text) | (cell.is_null() if text == "" else pl.lit(False))
+    """Returns whether a cell is what a person has typed: a number by its value, a time by its beginning."""
+    if kind == pl.String:
+        return (cell == text) | (cell.is_null() if text == "" else pl.lit(False))
+    if text == "":
+        return cell.is_null()
+    if kind.is_numeric():
+        number = _number(text)
+        return pl.lit(False) if number is None else cell == number
+    as_text = cell.cast(pl.String)
+    return as_text.str.starts_with(text) if kind.is_temporal() else as_text == text
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        with suppress(ValueError, OverflowError):
+            return kind(text)
+    return None
+
+
+def _refuse_incomparable(name: str, kind: pl.DataType) -> None:
+    if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Null):
+        raise UsageError(
+            f"The column {name!r} can't be compared: its type is {kind}. Next: choose another one."
+        )
 
 
 def _scan(file: RowsFile) -> pl.LazyFrame:

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from batchrun.clock import instant, milliseconds
 from batchrun.errors import BatchrunError, InputError, UsageError
+from batchrun.evaluation.frame import NO_FRAME
+from batchrun.evaluation.sample import SampleTally
 from batchrun.job.spec import Job, output_path, run_folder
 from batchrun.journal import Journal
 from batchrun.rows.dataset import Dataset, endpoint_identity, open_dataset
@@ -31,7 +33,6 @@ from batchrun.runs.view.watch import Watch
 SECONDS_BETWEEN_LOOKS = 0.5
 PATIENCE = 1.0
 """Seconds that a page waits for what is being made."""
-
 
 Value = TypeVar("Value")
 
@@ -147,7 +148,7 @@ class ViewedJob:
             if chunk is None:
                 raise UsageError(f"The input has no row {index + 1:,}.")
             position = index - chunk.first
-            record, values = RowWriter(dataset, journal).records(chunk)[position]
+            record, values = RowWriter(dataset, journal, _no_sample(dataset)).records(chunk)[position]
             return use(SeenRow(dataset, chunk, position, record, values), journal)
 
     @property
@@ -187,6 +188,11 @@ class ViewedJob:
             old.unlink(missing_ok=True)
         self._copies = self._copies[-2:]
         return self._copies[-1]
+
+
+def _no_sample(dataset: Dataset) -> SampleTally | None:
+    """Returns what scores a row by itself: all rows in sending order would have to be read for a sample."""
+    return None if dataset.metric is None else SampleTally(NO_FRAME, dataset.metric, classes=False)
 
 
 def _private_folder(beside: Path) -> "tempfile.TemporaryDirectory[str]":
