@@ -166,7 +166,7 @@ def test_an_output_that_is_gone_is_made_again_apart(tmp_path: Path, sandbox: San
 def test_rows_are_chosen_by_status_reason_label_text_and_any_column(file: RowsFile) -> None:
     assert indexes(file) == [*range(ROWS)]
     assert indexes(file, status="failed") == [10]
-    assert indexes(file, status="invalid", reason="no_label") == indexes(file, reason="no_label")
+    assert indexes(file, status="invalid", reason="invalid_label") == [20, 30]
     assert indexes(file, label="yes", disagree=True) == [row for row in WRONG if row not in (10, 20, 30)]
     assert indexes(file, text="TEXT 7") == [7]
     assert indexes(file, text=HOSTILE_PROMPT[:12]) == [20]
@@ -276,6 +276,7 @@ def test_a_table_s_line_is_short_and_marks_what_differs(file: RowsFile) -> None:
     assert not lines[2]["differs"]
     assert lines[11]["status"] == "failed"
     assert all(len(line["line"]) <= pages.MOST_OF_A_LINE for line in lines.values())
+    assert values_of(file, "error_code") == (("invalid_label", 2), ("content_flagged", 1))
     assert (values["previous"], values["next"]) == (None, "page=2")
     assert {"value": "yes", "text": f"yes ({ROWS - 3})"} in values["choices"]["label"]
 

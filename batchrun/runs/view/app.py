@@ -138,12 +138,12 @@ class Pages:
         file = job.rows()
         if file is None:
             values = pages.row_page_values(read, remark, table.Choice())
-            return self._page("row.html", job=named, review_file=job.review_file, **values)
+            return self._page("row.html", job=named, **job.review, **values)
         choice, _ = table.choice_of(file, request.query_params.multi_items())
         beside = table.neighbors(table.found_rows(file, choice), file.rows, index)
         shared = table.is_shared(file, index)
         values = pages.row_page_values(read, remark, choice, beside, shared=shared)
-        return self._page("row.html", job=named, review_file=job.review_file, **values)
+        return self._page("row.html", job=named, **job.review, **values)
 
     async def say(self, request: Request) -> Response:
         job, _ = self._job(request)

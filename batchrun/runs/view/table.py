@@ -188,7 +188,13 @@ def values_of(file: RowsFile, name: str) -> tuple[tuple[str, int], ...]:
     column = file.added(name)
     if column is None or _schema(file)[column] != pl.String:
         return ()
-    counts = _scan(file).group_by(column).len().drop_nulls().sort("len", column, descending=[True, False])
+    counts = (
+        _scan(file)
+        .filter(pl.col(column) != "")
+        .group_by(column)
+        .len()
+        .sort("len", column, descending=[True, False])
+    )
     return tuple(counts.head(MOST_LABELS).collect().iter_rows())
 
 

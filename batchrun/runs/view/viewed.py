@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from batchrun.clock import instant, milliseconds
 from batchrun.errors import BatchrunError, InputError, UsageError
+from batchrun.evaluation.corrections import NONE_FITS, RIGHT
 from batchrun.evaluation.frame import NO_FRAME
 from batchrun.evaluation.sample import SampleTally
 from batchrun.job.spec import Job, output_path, run_folder
@@ -86,8 +87,10 @@ class ViewedJob:
         return found
 
     @property
-    def review_file(self) -> str:
-        return review_path(self.job).name
+    def review(self) -> dict[str, Any]:
+        """Where remarks go, and what a correction may be."""
+        choices: Sequence[str] = (self.job.labels and self.job.labels.choices) or ()
+        return {"review_file": review_path(self.job).name, "words": [*choices, RIGHT, NONE_FITS]}
 
     @property
     def reads_rows(self) -> bool:
