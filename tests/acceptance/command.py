@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -212,6 +213,16 @@ def ended(process: "subprocess.Popen[str]") -> Done:
     finally:
         process.kill()
     return Done(process.returncode, out, err)
+
+
+@contextmanager
+def paused(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """The process goes on after the block, however long the block takes."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def until(holds: Callable[[], bool], seconds: float = 15) -> None:

@@ -1,6 +1,6 @@
 """A second process beside a run whose lock file was deleted, by the real command."""
 
-from tests.acceptance.command import Place, as_options, ended, until
+from tests.acceptance.command import Place, as_options, ended, paused, until
 
 ROWS = 24
 
@@ -11,7 +11,8 @@ def test_a_second_run_ends_with_75_and_the_first_one_goes_on(slow_place: Place) 
     with place.start("run", "job.toml", *as_options(["limits.concurrency=8"])) as process:
         until(lambda: place.requests >= 6)
         next((place.folder / "out.run").glob("*lock*")).unlink()
-        second = place.run("limits.concurrency=8")
+        with paused(process):
+            second = place.run("limits.concurrency=8")
         assert second.code == 75, second.err
         assert "Another run of this output is going on" in second.err
         first = ended(process)
