@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.jobs import Job, Jobs
 from benchmarks.peers import Loop
-from benchmarks.processes import Measured, Usage, measure
+from benchmarks.processes import Measured, Usage, measure, python_module
 from benchmarks.server import BenchmarkError, Counts, Server, serving
 
 CLOSED_LOOP_ROWS = 50_000
@@ -16,7 +16,6 @@ PACED_ROWS = 20_000
 LATENCY_IN_FLIGHT = 2_000
 LATENCY_ROWS = 40_000
 FIRST_REQUEST_ROWS = 10
-SECONDS_TO_SEE_IT = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,20 @@ class Bench:
             process.kill()
         return (end.answers - begin.answers) / (end.seconds - begin.seconds) / LATENCY_IN_FLIGHT
 
-    def first_request(self) -> Usage:
-        """What it takes from the start of the process to the first request, with a few rows."""
-        with serving(self.program, delay=SECONDS_TO_SEE_IT) as server:
-            return _first_request(self.jobs.new(server, FIRST_REQUEST_ROWS, FIRST_REQUEST_ROWS), server)
+    def few_rows(self) -> Usage:
+        """A whole run of a few rows: the start of the command, mostly."""
+        with serving(self.program) as server:
+            return self.jobs.new(server, FIRST_REQUEST_ROWS, FIRST_REQUEST_ROWS).run()
+
+    def help(self, folder: Path) -> Usage:
+        return measure(python_module("batchrun", "--help"), folder / "help.log")
+
+    def plan(self, folder: Path, rows: int) -> tuple[Usage, Usage]:
+        """A plan of a CSV table, and what it takes to read the table and render its rows alone."""
+        table = self.jobs.input(rows, "csv")
+        job = self.jobs.to_plan(table)
+        alone = measure(python_module("benchmarks.render", str(table)), folder / "render.log")
+        return measure(job.command("plan"), job.log), alone
 
     def whole_table(self, folder: Path, rows: int, in_flight: int) -> "WholeTable":
         """A run of many rows, then what it takes to see that they are done, and to find a few new ones."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from benchmarks.processes import Measured, Usage, measure, python_module
 from benchmarks.server import Server
 
+TEMPLATE = "Sentiment of this review, one word: {{ text }}"
 _JOB = """
 [input]
 path = "{input}"
 [prompt]
-template = "Sentiment of this review, one word: {{{{ text }}}}"
+template = "{template}"
 [request]
 model = "abliterated-model"
 max_tokens = 64
@@ -61,15 +62,22 @@ class Jobs:
 
     def with_journal_of(self, stem: Path, server: Server, rows: int, in_flight: int) -> Job:
         """A job with the output and the journal of `stem`, which may be there from an earlier one."""
-        file = stem.with_suffix(".toml")
-        output = stem.with_suffix(".parquet")
+        return self._job(stem, self.input(rows), server.port, in_flight)
+
+    def to_plan(self, table: Path) -> Job:
+        """A job over `table` that is not sent anywhere."""
+        return self._job(self._folder / f"job{next(self._numbers)}", table, port=9, in_flight=1)
+
+    def _job(self, stem: Path, table: Path, port: int, in_flight: int) -> Job:
+        file, output = stem.with_suffix(".toml"), stem.with_suffix(".parquet")
         file.write_text(
-            _JOB.format(input=self._input(rows), port=server.port, in_flight=in_flight, output=output)
+            _JOB.format(template=TEMPLATE, input=table, port=port, in_flight=in_flight, output=output)
         )
         return Job(file, stem.with_suffix(".log"))
 
-    def _input(self, rows: int) -> Path:
-        path = self._folder / f"rows{rows}.parquet"
+    def input(self, rows: int, ending: str = "parquet") -> Path:
+        """The table of so many rows."""
+        path = self._folder / f"rows{rows}.{ending}"
         if not path.exists():
             subprocess.run(python_module("benchmarks.rows", str(path), str(rows)), check=True)
         return path

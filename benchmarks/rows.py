@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 ROWS_AT_ONCE = 65_536
 REVIEW = "the room was clean and quiet, but nobody answered when we asked for towels again and again"
@@ -20,7 +21,12 @@ def text(row: int) -> str:
 
 def write_rows(path: Path, rows: int) -> None:
     schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    is_csv = path.suffix == ".csv"
+    with (
+        csv.CSVWriter(path, schema)
+        if is_csv
+        else pq.ParquetWriter(path, schema, compression="zstd") as writer
+    ):
         for start in range(0, rows, ROWS_AT_ONCE):
             some = range(start, min(rows, start + ROWS_AT_ONCE))
             writer.write_batch(pa.record_batch([list(some), [text(row) for row in some]], schema=schema))

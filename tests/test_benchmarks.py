@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from batchrun import plan
 from batchrun.client.messages.response import read_message
 from benchmarks.compare import Pair, comparison
+from benchmarks.jobs import Jobs
 from benchmarks.peers import PEERS, SCRIPTS, Loop, Peer, version_of
 from benchmarks.processes import Usage, measure, python_module
+from benchmarks.render import render_all
+from benchmarks.rows import text, write_rows
 from benchmarks.server import BenchmarkError, Server, compile_server, serving
 from benchmarks.tables import Goal, goals_table, peers_table
 
@@ -94,3 +98,13 @@ def test_peer_that_could_not_be_measured_is_named_with_the_reason() -> None:
 def test_every_peer_has_a_script_and_a_pinned_version(peer: Peer) -> None:
     assert (SCRIPTS / peer.script).exists()
     assert "==" in version_of(peer)
+
+
+def test_a_plan_and_its_yardstick_make_the_same_prompts(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows5.csv", 5)
+    prompts = [f"Sentiment of this review, one word: {text(row)}" for row in range(5)]
+    assert render_all(str(tmp_path / "rows5.csv")) == sum(map(len, prompts))
+    jobs = Jobs(tmp_path)
+    planned = plan(jobs.to_plan(jobs.input(5, "csv")).file)
+    assert planned["rows"]["total"] == 5
+    assert planned["first_request"]["messages"][0]["content"] == prompts[0]
