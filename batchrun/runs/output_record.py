@@ -25,7 +25,10 @@ from batchrun.runs.summary import Summary
 from batchrun.tables.locations import InputState, input_state
 from batchrun.version import __version__
 
-_PACKAGES = ("jsonschema-rs", "minijinja", "msgspec", "polars", "pyarrow", "regex", "scipy", "numpy")
+_PACKAGES = (
+    *("jsonschema-rs", "minijinja", "msgspec", "numpy", "polars", "pyarrow", "regex", "scipy"),
+    "python-calamine",  # if it is installed
+)
 """Packages whose versions may change an output, besides batchrun and Python."""
 _BYTES_AT_ONCE = 1 << 20
 
@@ -72,12 +75,18 @@ def made_of(dataset: Dataset, journal: Journal, check: Check) -> MadeOf | None:
     before = input_state(files)
     try:
         contents = [(file, _hash_of_file(Path(file), check)) for file in files]
-        versions = [version(package) for package in _PACKAGES]
-    except (OSError, PackageNotFoundError):
+    except OSError:
         return None
-    attempts = content_hash(journal)
-    parts = (public_job(job), dataset.endpoint, contents, attempts, __version__, sys.version, versions)
+    versions = (__version__, sys.version, *map(_version_of, _PACKAGES))
+    parts = (public_job(job), dataset.endpoint, contents, content_hash(journal), versions)
     return MadeOf(sha256(msgspec.json.encode(parts, order="sorted")).hexdigest(), before)
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _depends_on_more(job: Job) -> bool:
