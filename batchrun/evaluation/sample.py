@@ -36,12 +36,14 @@ class Sample:
 class SampleTally:
     """Takes all rows in input order, and keeps the data of the rows that were sent.
 
-    `classes`: keeps the expected and the given label of each.
+    `classes`: keeps the expected and the given label of each. `ended_only`: a row that was sent and has not
+    ended counts as not sent, for whoever sends it again.
     """
 
     frame: SamplingFrame
     metric: Metric
     classes: bool
+    ended_only: bool = False
     rows: int = 0
     _asked: "array[int]" = field(default_factory=lambda: array("q"))
     _scores: "array[float]" = field(default_factory=lambda: array("d"))
@@ -56,7 +58,7 @@ class SampleTally:
         `duplicate`: an earlier row has the same request and the cost.
         """
         index, self.rows = self.rows, self.rows + 1
-        if record is None or (isinstance(record, RowHistory) and record.history is None):
+        if record is None or (isinstance(record, RowHistory) and not self._counts(record)):
             return None
         scored = self._score(record, expected)
         if isinstance(scored, Unscored):
@@ -68,6 +70,9 @@ class SampleTally:
         if self.classes:
             self._pairs.append(None if score is None else self._pair(result_of(record).label_text, expected))
         return score
+
+    def _counts(self, record: RowHistory) -> bool:
+        return record.history is not None and (record.result.ended or not self.ended_only)
 
     def _pair(self, label_text: str | None, expected: Any) -> tuple[str, str | None]:
         wanted, given = choice_pair(label_text, expected)

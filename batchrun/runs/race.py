@@ -185,7 +185,7 @@ def _entry(candidate: Candidate, dataset: Dataset, frame: "SamplingFrame") -> "E
     if dataset.metric is None:
         raise ValueError("the job has no evaluation")
     path = RunFolder(run_folder(candidate.job)).journal
-    tally = SampleTally(frame, dataset.metric, classes=False)
+    tally = SampleTally(frame, dataset.metric, classes=False, ended_only=True)
     if path.exists():
         with closing(open_for_reading(path)) as journal:
             rows = RowWriter(dataset, journal, tally)

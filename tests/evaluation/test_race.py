@@ -187,6 +187,21 @@ def test_a_signal_ends_the_race_with_its_code_and_the_same_race_goes_on(
     assert sandbox.bill()["total"]["requests"] == 2 * ROWS
 
 
+def test_rows_that_an_outage_left_open_are_sent_again_and_count(folder: Path, sandbox: Sandbox) -> None:
+    jobs = [job_of(folder, name, "A", retry={"outage_seconds": 0.5}) for name in ("A", "A2")]
+    race(sandbox, *jobs, usd=0.004)
+    sandbox.provider.fault_draw.shares = {"500": 1.0}
+    stopped = race(sandbox, *jobs)
+    assert stopped["exit_code"] == 5
+    assert stopped["reason"].startswith("A: The endpoint has let nothing through")
+    assert [each["missing"] for each in stopped["candidates"]] == [0, 0]
+    sandbox.provider.fault_draw.shares = {}
+    ended = race(sandbox, *jobs)
+    assert ended["exit_code"] == 0
+    assert [(each["rows"], each["missing"]) for each in ended["candidates"]] == [(ROWS, 0)] * 2
+    assert sandbox.bill()["total"]["billed_requests"] == 2 * ROWS
+
+
 def test_a_cap_of_a_candidate_s_own_holds_too_and_is_named_with_it(folder: Path, sandbox: Sandbox) -> None:
     own = job_of(folder, "B", budget={"usd": 0.001})
     report = race(sandbox, job_of(folder, "A"), own)
