@@ -95,7 +95,7 @@ calls a command or a URL. Examples: [jobs/crontab](../jobs/crontab), and a syste
 - `-v` prints a line for each failed attempt: its number, the failure, the wait that the endpoint requests, and
   whether its row is sent again. There is no moving display then.
 - `--log-file PATH` appends one JSON object a line: `run started`, `attempt failed`, `run ended` with the whole summary,
-  `run failed` for a fault; each with `at`, the time in UTC. At 10 MB the file becomes `PATH.1`, and `PATH.1` becomes
+  `run failed` for a fault, `worker joined` and `worker left` with [workers](cluster.md); each with `at`, the time in UTC. At 10 MB the file becomes `PATH.1`, and `PATH.1` becomes
   `PATH.2`. Only its owner can read it (0600), and it holds no prompts, answers or keys. The run's folder always has the same
   log, `log.jsonl`.
 

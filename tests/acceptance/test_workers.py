@@ -20,7 +20,7 @@ from tests.sandbox.conftest import png
 if TYPE_CHECKING:
     import subprocess
 
-TEXTS = [f"text {n}" for n in range(60)]
+TEXTS = [f"text {n}" for n in range(40)]
 NANO_USD = 10**9
 AMPLE = 100 * NANO_USD
 
@@ -173,11 +173,11 @@ def test_workers_end_with_a_killed_run_and_the_next_run_finishes(slow_place: Pla
 
 def test_a_cap_holds_over_all_workers(place: Place) -> None:
     place.texts(*TEXTS)
-    done = place.run("budget.usd=0.006", options=["--workers", "local:3"])
+    done = place.run("budget.usd=0.004", options=["--workers", "local:3"])
     assert done.code == 4, done.err
     assert 0 < place.requests < len(TEXTS)
     assert place.column("text") == TEXTS
-    check_books(place, done, cap=6 * NANO_USD // 1_000)
+    check_books(place, done, cap=4 * NANO_USD // 1_000)
 
 
 def test_a_signal_drains_what_workers_are_sending(slow_place: Place) -> None:
@@ -198,6 +198,15 @@ def test_a_worker_started_by_hand_gets_the_key_and_ends_with_the_run(place: Plac
     assert done.code == 0, done.err
     check_rows(place)
     assert place.requests == len(TEXTS)
+
+
+def test_a_worker_by_hand_sends_over_tls(place: Place) -> None:
+    pytest.importorskip("cryptography")
+    tls = 'workers={kind="listen", address="127.0.0.1:0", tls=true}'
+    with running(place, tls, workers="listen") as run, worker_by_hand(place, address_of(run)) as worker:
+        assert ended(run).code == 0
+        assert ended(worker).code == 0
+    check_rows(place)
 
 
 def test_a_worker_that_is_told_to_end_loses_nothing(slow_place: Place) -> None:
