@@ -63,7 +63,8 @@ def _expected(expected: dict[str, Any], rows: int) -> Iterator[str]:
     if ranges is not None and expected["requests"]:
         cost = "" if ranges["usd"] is None else f"{_usd(ranges['usd'][0])} to {_usd(ranges['usd'][1])}, "
         inputs, outputs = (_range(ranges[kind]) for kind in ("input_tokens", "output_tokens"))
-        yield f"          {cost}{inputs} + {outputs} tokens with 95 % confidence"
+        sure = "with 95 % confidence" if expected["sample"] else "if the other rows are like these"
+        yield f"          {cost}{inputs} + {outputs} tokens {sure}"
 
 
 def _worst(worst: dict[str, Any], rows: int) -> str:
@@ -72,7 +73,12 @@ def _worst(worst: dict[str, Any], rows: int) -> str:
         highest += f", {_usd(worst['usd_per_request'])} for its most expensive request"
     if worst["usd_per_row_unrepaired"] != worst["usd_per_row"]:
         highest += f", {_usd(worst['usd_per_row_unrepaired'])} for a row without repairs"
-    amounts = f"{_usd(worst['usd'])}, {_requests(worst['requests'], rows)}{worst['tokens']:,} tokens"
+    unrepaired = ""
+    if worst["usd_unrepaired"] != worst["usd"]:
+        unrepaired = f" ({_usd(worst['usd_unrepaired'])} without repairs)"
+    amounts = (
+        f"{_usd(worst['usd'])}{unrepaired}, {_requests(worst['requests'], rows)}{worst['tokens']:,} tokens"
+    )
     return f"worst     {amounts}; {highest}"
 
 

@@ -245,7 +245,7 @@ def test_the_sample_of_a_labelled_job_counts_all_requests_of_a_row(place: Place)
     assert sent == 10 * 6, "no answer of the sandbox's own is a label"
     assert after["rows"]["invalid_labels"] == 10
     assert after["expected"]["requests"] == 50 * 6
-    assert after["expected"]["usd"] == pytest.approx(place.bill()["usd"] * 5, rel=1e-6)
+    assert after["expected"]["usd"] == pytest.approx(place.bill()["usd"] * 5, rel=0.05)
 
 
 def evaluation(place: Place, rows: int) -> tuple[str, ...]:

@@ -50,4 +50,7 @@ def test_the_plan_says_the_worst_case_with_and_without_repairs(tmp_path: Path) -
     worst = repaired["worst"]
     assert worst["usd_per_row_unrepaired"] == plain["worst"]["usd_per_row"] < worst["usd_per_row"]
     assert "for a row without repairs" in "\n".join(plan_lines(repaired))
+    assert worst["usd_unrepaired"] == plain["worst"]["usd"] < worst["usd"]
+    assert "USD without repairs)" in "\n".join(plan_lines(repaired))
+    assert "without repairs" not in "\n".join(plan_lines(plain))
     assert "for a row without repairs" not in "\n".join(plan_lines(plain))

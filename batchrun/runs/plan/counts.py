@@ -20,13 +20,12 @@ from batchrun.rows.result import FAILED, INVALID, PENDING
 from batchrun.rows.scratch import scratch_folder
 from batchrun.rows.unsendable import UnsendableRows
 from batchrun.runs.caching import CacheTally
-from batchrun.runs.plan.sample import BottomKSample, RandomOrder, RowSpend, SampledRow, spend_of
+from batchrun.runs.plan.ended_rows import EndedRows
+from batchrun.runs.plan.sample import BottomKSample, RandomOrder, SampledRow, spend_of
 from batchrun.runs.plan.shown import ShownRequests
 
 if TYPE_CHECKING:
     from batchrun.evaluation.sample import SampleTally
-
-NO_SPEND = RowSpend(0, 0, 0, 0.0, 0)
 
 BYTES_PER_TOKEN = 4
 """The guess before any answer."""
@@ -37,11 +36,12 @@ class Counts:
     """`by_status` counts requests once, by the statuses of the output; `unsendable` rows have none.
 
     `to_send` are rows; `in_progress` of them have sent requests already. `requests` is the number that they
-    take for sure, with `input_guess` and `output_bound` tokens; `requests_at_most` cost `worst`. `worst_row`
+    take for sure, with `input_guess` and `output_bound` tokens; `requests_at_most` cost `worst`, and
+    `worst_unrepaired` in nano-USD where no answer needs a repair. `worst_row`
     and `worst_request` are worst cases in nano-USD, `worst_first` is that of a row of several requests which
-    needs no repair. `reasons` says why rows failed or are invalid, as a summary does. `spent` has the sums
-    over the rows of a job with labels that have ended, `cached` what the cache has done for rows that mark
-    parts of their prompts.
+    needs no repair. `reasons` says why rows failed or are invalid, as a summary does. `size_to_send` is the
+    length in bytes of the first requests of the rows to send, `ended` sums over the rows that have ended,
+    `cached` what the cache has done for rows that mark parts of their prompts.
     """
 
     total: int = 0
@@ -54,12 +54,14 @@ class Counts:
     input_guess: int = 0
     output_bound: int = 0
     worst: Amount = NOTHING
+    worst_unrepaired: int = 0
     worst_row: int = 0
     worst_request: int = 0
     worst_first: int = 0
     first: Request | None = None
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
-    spent: RowSpend = NO_SPEND
+    size_to_send: int = 0
+    ended: EndedRows = field(default_factory=EndedRows)
     cached: CacheTally = field(default_factory=CacheTally)
 
     @property
@@ -80,9 +82,12 @@ class Counts:
         at_most: int,
         input_guess: int,
         output_bound: int,
+        unrepaired: int,
     ) -> None:
-        """Adds a row to be sent: its worst case, its most expensive request, its certain needs."""
+        """Adds a row to be sent: its worst case, its most expensive request, its certain needs; `unrepaired`
+        is the worst case in nano-USD of the requests that it takes without repairs."""
         self.worst = self.worst.plus(worst)
+        self.worst_unrepaired += unrepaired
         self.worst_row = max(self.worst_row, worst.nano_usd)
         self.worst_request = max(self.worst_request, highest.nano_usd)
         self.requests += requests
@@ -130,7 +135,6 @@ class RowCounter:
         self.counts.total += len(chunk.requests)
         self.counts.unsendable.add(chunk.requests)
         known = self._look_up(requests)
-        marked = self._marked_records(requests, known)
         unseen = self._occurrences.add(tuple({request.digest for request in requests}))
         drawn: list[tuple[int, Request, bool]] = []
         for offset, request in enumerate(chunk.requests):
@@ -146,7 +150,7 @@ class RowCounter:
                 self._count_row(request, status, record, duplicate)
                 if not duplicate:
                     self.counts.add_reason(known.reasons.get(request.digest), chunk.first + offset + 1)
-                    self.counts.cached.add(request.cached, marked.get(request.digest))
+                    self.counts.cached.add(request.cached, record)
                     if status == PENDING:
                         self.shown.add(chunk.first + offset, request)
                 if self.order is not None and self._may_draw(chunk.first + offset, status, duplicate):
@@ -163,14 +167,16 @@ class RowCounter:
             return
         counts.by_status[status] += 1
         if status != PENDING:
-            if record is not None:
-                counts.spent = _plus(counts.spent, spend_of(record))
+            spend = None if record is None else spend_of(record)
+            if spend is not None:
+                counts.ended.add(_size(request), spend)
             return
         counts.first = counts.first or request
+        counts.size_to_send += _size(request)
         if not labelling.labelled and not labelling.follows_up:
             output_bound = request.output_bound or 0
             worst = self.price_list.worst_case(request.input_bound, output_bound, request.cached)
-            counts.add(worst, worst, 1, 1, _input_guess(request), output_bound)
+            counts.add(worst, worst, 1, 1, _input_guess(request), output_bound, worst.nano_usd)
         else:
             _add_labelled(counts, request, self.price_list, labelling, record)
 
@@ -182,26 +188,15 @@ class RowCounter:
         return self.draw.wants(self.order.place(index))
 
     def _draw(self, order: RandomOrder, rows: Sequence[tuple[int, Request, bool]], known: "_Known") -> None:
-        records = known.records
-        if self.journal is not None and not self._by_records:
-            ended = [request for _, request, _ in rows if request.digest in known.statuses]
-            records = row_histories(ended, self.journal, self._labelling)
         for index, request, duplicate in rows:
             spend = None
             if known.statuses.get(request.digest, PENDING) != PENDING:
-                record = records[request.digest]
+                record = known.records[request.digest]
                 spend = spend_of(record)
                 if record.history is None or record.history.run not in self.random_runs:
                     continue
             cluster = -1 if order.cluster is None else order.cluster(index)
-            self.draw.add(SampledRow(order.place(index), index, spend, duplicate, cluster))
-
-    def _marked_records(self, requests: Sequence[Request], known: "_Known") -> dict[bytes, RowHistory]:
-        """Returns the records of rows that mark parts of their prompts for the server's cache."""
-        wanted = [one for one in requests if one.cached is not None and one.digest in known.statuses]
-        if self._by_records or self.journal is None or not wanted:
-            return known.records
-        return row_histories(wanted, self.journal, self._labelling)
+            self.draw.add(SampledRow(order.place(index), index, spend, duplicate, cluster, _size(request)))
 
     @property
     def _by_records(self) -> bool:
@@ -220,7 +215,7 @@ class RowCounter:
         ended = [one for one in requests if one.digest in settled]
         records = row_histories(ended, self.journal, self._labelling)
         failed = dict.fromkeys((digest for digest, has_failed in settled.items() if has_failed), FAILED)
-        return _Known(_statuses(records) | failed, {}, _reasons(records))
+        return _Known(_statuses(records) | failed, records, _reasons(records))
 
 
 def _statuses(records: dict[bytes, RowHistory]) -> dict[bytes, str]:
@@ -264,6 +259,7 @@ def _add_labelled(
             labelling.most_requests,
             sure * _input_guess(request),
             sure * output_bound,
+            labelling.votes * base.nano_usd,
         )
         return
     counts.in_progress += 1
@@ -272,13 +268,21 @@ def _add_labelled(
     open_requests = record.state.open
     sure = len(open_requests)
     at_most = max(sure, labelling.most_requests - len(record.known))
-    counts.add(worst, highest, sure, at_most, sum(map(_input_guess, open_requests)), sure * output_bound)
+    counts.add(
+        worst,
+        highest,
+        sure,
+        at_most,
+        sum(map(_input_guess, open_requests)),
+        sure * output_bound,
+        sure * base.nano_usd,
+    )
 
 
 def _worst_of_row(request: Request, price_list: PriceList, labelling: Labelling) -> tuple[Amount, Amount]:
     """Returns a row's worst case, and that of its most expensive request: the last repair."""
-    longer = labelling.most_tokens_of_repair
     output_bound = max(request.output_bound or 0, *labelling.raises, 0)
+    longer = labelling.most_tokens_of_repair
     row = highest = NOTHING
     for number in range(labelling.most_requests // labelling.votes):
         longest = request.input_bound + min(number, labelling.repair) * longer
@@ -289,18 +293,9 @@ def _worst_of_row(request: Request, price_list: PriceList, labelling: Labelling)
 
 
 def _input_guess(request: Request) -> int:
-    # An image has far fewer tokens than bytes; the bound counts it as an image.
     return min(len(request.body) // BYTES_PER_TOKEN, request.input_bound)
 
 
-def _plus(sums: RowSpend, row: RowSpend | None) -> RowSpend:
-    if row is None:
-        return sums
-    unpriced = sums.nano_usd is None or row.nano_usd is None
-    return RowSpend(
-        None if unpriced else (sums.nano_usd or 0) + (row.nano_usd or 0),
-        sums.input_tokens + row.input_tokens,
-        sums.output_tokens + row.output_tokens,
-        sums.milliseconds + row.milliseconds,
-        sums.requests + row.requests,
-    )
+def _size(request: Request) -> int:
+    # An image has far fewer tokens than bytes; the bound counts it as an image.
+    return min(len(request.body), BYTES_PER_TOKEN * request.input_bound)

@@ -64,11 +64,11 @@ def plan_job(
 ) -> Plan:
     """Returns the plan as JSON-able values.
 
-    `expected` rests on a random sample in the journal (`intervals` are 95 % then), else on the answers in it,
-    else on a guess: `basis` says which. `worst` is what a run reserves at most. `wanted` is the number of
-    sample rows requested, `show` that of random rows whose requests are in `shown`, besides the longest. A
-    `table` replaces the job's input. Amounts are in USD and tokens, times in seconds. Raises UsageError for
-    whatever a run would refuse.
+    `expected` rests on a random sample in the journal, else on the rows in it that have ended, both by the
+    lengths of the requests (`intervals` are 95 %), else on a guess: `basis` says which. `worst` is what a run
+    reserves at most. `wanted` is the number of sample rows requested, `show` that of random rows whose
+    requests are in `shown`, besides the longest. A `table` replaces the job's input. Amounts are in USD and
+    tokens, times in seconds. Raises UsageError for whatever a run would refuse.
     """
     return _plan(_survey(job, sandbox, table, wanted, show), wanted)
 
@@ -201,6 +201,7 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
             "requests": counts.requests_at_most,
             "tokens": counts.worst.tokens,
             "usd": usd(counts.worst.nano_usd) if price_list.priced else None,
+            "usd_unrepaired": usd(counts.worst_unrepaired) if price_list.priced else None,
             "usd_per_row": usd(counts.worst_row) if price_list.priced else None,
             "usd_per_request": usd(counts.worst_request) if price_list.priced else None,
             "usd_per_row_unrepaired": usd(counts.worst_first or counts.worst_row)
@@ -237,7 +238,7 @@ def _too_little(survey: _Survey) -> list[str]:
 def _expected(expected: Expected) -> dict[str, Any]:
     cost, seconds = expected.nano_usd, expected.seconds
     intervals = None
-    if expected.sample:
+    if expected.input_tokens.interval is not None:
         intervals = {
             "requests": _ends(expected.requests),
             "input_tokens": _ends(expected.input_tokens),

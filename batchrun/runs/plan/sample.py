@@ -31,7 +31,7 @@ class RowSpend(NamedTuple):
 class SampledRow(NamedTuple):
     """A row of the draw, by its index in the input. `spend` is None until it has ended.
 
-    `duplicate`: an earlier row has the same request and the cost.
+    `duplicate`: an earlier row has the same request and the cost. `size` is its request's length in bytes.
     """
 
     place: int
@@ -39,6 +39,7 @@ class SampledRow(NamedTuple):
     spend: RowSpend | None
     duplicate: bool
     cluster: int
+    size: int = 0
 
 
 @dataclass(frozen=True)
