@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchrun.amounts import NANO
 from batchrun.clock import instant
 from batchrun.rows.result import STATUSES
 from batchrun.runs.report.blocks import Block, bars, chart, percent, significant, table, usd
@@ -30,7 +31,8 @@ def banner(facts: RunFacts) -> dict[str, str | None]:
 def tiles(facts: RunFacts) -> list[dict[str, str]]:
     """Returns the few numbers at the top."""
     rows, spent, requests = facts.rows, facts.status["usd"], facts.status["requests"]
-    cap = "" if spent["budget"] is None else f" of {number(spent['budget'])}"
+    budget = (facts.shown_job or facts.job).budget.nano_usd
+    cap = "" if budget is None else f" of {number(budget / NANO)}"
     found = [
         (number(rows["ok"]), f"of {number(rows['total'])} rows ok"),
         (usd(spent["settled"]), f"settled{cap}"),
@@ -132,7 +134,7 @@ def _with_forecast(
         for each in lines
     ]
     values = [*[None] * (len(xs) - 1), spent, spent + share * left.usd]
-    return [*longer, Series("forecast", "c-6", values, dashed=True)], [*xs, end]
+    return [*longer, Series("forecast", "c-1", values, dashed=True)], [*xs, end]
 
 
 def _reserved(facts: RunFacts, series: Timeline, committed: list[float]) -> Series | None:
