@@ -31,7 +31,7 @@ from benchmarks.jobs import Job, Jobs
 from benchmarks.processes import python_module
 from benchmarks.server import Server, compile_server, serving
 
-SECONDS_OF_A_WINDOW = 3.0
+SECONDS_OF_A_WINDOW = 2.0
 SECONDS_BETWEEN_LOOKS = 1.0
 """As the page's own script looks."""
 PAGES = {

@@ -148,7 +148,8 @@ class Pages:
     async def say(self, request: Request) -> Response:
         job, _ = self._job(request)
         form = await _form(request)
-        remark = Remark(form.get("correct", "").strip(), form.get("note", "").strip())
+        note = form.get("note", "").replace("\r\n", "\n").strip()  # as browsers send a line's end
+        remark = Remark(form.get("correct", "").strip(), note)
         await run_in_threadpool(job.say, request.path_params["row"] - 1, remark)
         return RedirectResponse(f"{request.url.path}?{request.url.query}", 303)
 

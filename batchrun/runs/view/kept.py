@@ -27,14 +27,17 @@ class Kept(Generic[Value]):
         self._stamp: Hashable = None
         self._took = self._ended = 0.0
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def refresh(self, stamp: Hashable, *, running: bool, patience: float = 0.0) -> Value | None:
         """Begins to make the value where that is due; returns it, after `patience` seconds the last one."""
-        if not self.busy and stamp != self._stamp and (not running or self._clock() >= self._due):
-            self._thread = threading.Thread(target=self._run, args=(stamp,), daemon=True)
-            self._thread.start()
-        if self._thread is not None:
-            self._thread.join(patience)
+        with self._lock:
+            if not self.busy and stamp != self._stamp and (not running or self._clock() >= self._due):
+                self._thread = threading.Thread(target=self._run, args=(stamp,), daemon=True)
+                self._thread.start()
+            thread = self._thread
+        if thread is not None:
+            thread.join(patience)
         return self.value
 
     @property

@@ -60,10 +60,18 @@ def job_line(number_of: int, name: str, state: RunFacts | None, error: str | Non
 
 def live_values(state: RunFacts, facts: Facts | None) -> Values:
     """Returns what changes each second on a job's page: the run. `facts` are of the last full look."""
-    evaluation = None if facts is None else facts.findings.get("evaluation")
-    if evaluation is not None:
-        state = replace(state, findings=state.findings | {"evaluation": evaluation})
-    return run_values(state) | _age(state, facts)
+    shown = state
+    if facts is not None and _is_final(state, facts):
+        shown = facts  # its charts have finer intervals
+    elif facts is not None and (evaluation := facts.findings.get("evaluation")) is not None:
+        shown = replace(state, findings=state.findings | {"evaluation": evaluation})
+    return run_values(shown) | _age(state, facts)
+
+
+def _is_final(state: RunFacts, facts: Facts) -> bool:
+    """Returns whether nothing was sent since the facts were read."""
+    running = state.status["running"] or facts.status["running"]
+    return not running and len(facts.runs) == len(state.runs)
 
 
 def job_values(state: RunFacts, facts: Facts | None, error: BatchrunError | None) -> Values:
@@ -73,8 +81,6 @@ def job_values(state: RunFacts, facts: Facts | None, error: BatchrunError | None
     if facts is None:
         return live | {"error": error_text}
     whole = page_values(facts)
-    if not state.status["running"]:
-        live["parts"] = whole["parts"][:1]  # its charts have finer intervals
     others = {name: whole[name] for name in ("reading", "pairs", "names")}
     return live | others | {"parts": [*live["parts"], *whole["parts"][1:]], "error": error_text}
 

@@ -56,7 +56,7 @@
         else if (newer) show(await read(location.href), true);
         else show(page, false);
       }
-      wait = EVERY;
+      wait = live.dataset.running === "false" ? 3 * EVERY : EVERY;
       document.body.classList.remove("gone");
     } catch (_) {
       wait = Math.min(2 * wait, MOST);

@@ -79,11 +79,10 @@ class Watch:
         self.close()
         journal = open_journal_of(self._job)
         self.sandbox = self._only_sandbox or journal.last_run(sandbox=False) is None
-        runs = runs_of(journal, self.sandbox)
-        if not runs:
+        if journal.last_run(self.sandbox) is None:
             journal.close()
             return None
-        self._opened = _Opened(journal, stamp[0], runs, self.sandbox)
+        self._opened = _Opened(journal, stamp[0], runs_of(journal, self.sandbox), self.sandbox)
         return self._opened
 
 
@@ -141,7 +140,7 @@ def _facts(job: Job, opened: _Opened, sandbox: bool) -> RunFacts:
         shown_job=in_force(job, made),
         adjustments=made,
         timeline=series,
-        course=None if series is None else course_of(samples_of(journal, shown.run), series.ends),
+        course=course_of(samples_of(journal, shown.run), series.ends),
         rows_of_run=shown.answered + sum(kind.final for kind in follower.failures()),
         usd_at_worst=opened.usd_at_worst,
     )
@@ -164,7 +163,7 @@ def _together(*parts: Sequence[FailureKind]) -> list[FailureKind]:
 
 def _timeline(
     follower: Follower, runs: Sequence[RunRecord], shown: RunRecord, now: int | None
-) -> timeline.Timeline | None:
+) -> timeline.Timeline:
     """Returns the series of the run up to `now`, or of one that has ended."""
     ended = follower.ended()
     if now is None:
