@@ -27,7 +27,7 @@ from batchrun.engine.local import DRAIN_SECONDS, Engine, Sender
 from batchrun.engine.pricing import PriceList
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import BatchrunError
-from batchrun.job.spec import Job
+from batchrun.job.spec import MOST_IN_FLIGHT, Job
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
 from batchrun.rows.active import Row
@@ -195,7 +195,7 @@ def endpoint_settings(job: Job, server: Server) -> EndpointSettings:
         timeout=job.endpoint.timeout_seconds,
         idle_timeout=job.endpoint.idle_timeout_seconds,
         max_answer_bytes=job.endpoint.max_answer_bytes,
-        connections=job.limits.concurrency,
+        connections=MOST_IN_FLIGHT,  # limits.concurrency bounds them, and may be raised during the run
         free_tier=job.request.free_tier,
         stream=job.request.stream,
     )

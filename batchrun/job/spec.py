@@ -149,6 +149,10 @@ class Pricing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
+MOST_IN_FLIGHT = 10_000
+"""The highest value of limits.concurrency."""
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pace. Limits that are left out are learned from the endpoint's headers and 429s."""
 
@@ -166,7 +170,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
-            le=10_000,
+            le=MOST_IN_FLIGHT,
             description="Requests in flight at once. Bounds memory and sockets; the limits set the pace.",
         ),
     ] = 256

@@ -167,11 +167,12 @@ def _csv_style(dataset: Dataset) -> CsvStyle:
 
 
 def output_metadata(job: Job, summary: Summary) -> dict[str, str]:
-    """The output file's key-value metadata."""
+    """The output file's key-value metadata. Who changed caps during the run stays with the run."""
+    known = {key: value for key, value in summary.items() if key != "adjustments"}
     return {
         "batchrun.version": __version__,
         "batchrun.job": msgspec.json.encode(public_job(job)).decode(),
-        "batchrun.summary": msgspec.json.encode(summary).decode(),
+        "batchrun.summary": msgspec.json.encode(known).decode(),
     }
 
 

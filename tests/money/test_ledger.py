@@ -32,13 +32,18 @@ CAPS = st.lists(
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """`forgotten` is this run's spend that no longer counts, by cap: that of past days for caps per day."""
+    """`forgotten` is this run's spend that no longer counts, by cap: that of past days for caps per day.
+
+    `past_days` is that spend once a day has turned. `counted_before` is what a new cap found when it was set.
+    """
 
     @initialize(caps=CAPS, floor=st.none() | st.integers(0, 60), balance=st.integers(0, 300))
     def starting_ledger(self, caps: list[Cap], floor: int | None, balance: int) -> None:
         self.caps = caps
         self.forgotten = [NOTHING for _ in caps]
         self.before = [cap.before for cap in caps]
+        self.counted_before = [0 for _ in caps]
+        self.past_days: Amount | None = None
         self.ledger = Ledger(tuple(caps), floor)
         self.floor = floor
         self.balance = balance  # as the account has it
@@ -86,20 +91,36 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def new_day(self) -> None:
         self.ledger.new_day()
-        spent = self.settled.plus(self.uncertain)
+        spent = self.past_days = self.settled.plus(self.uncertain)
         for index, cap in enumerate(self.caps):
             if cap.per_day:
                 self.forgotten[index] = spent
                 self.before[index] = 0
+
+    @rule(caps=CAPS)
+    def change_caps(self, caps: list[Cap]) -> None:
+        self.ledger.change_caps(tuple(caps), self.floor)
+        self.caps = caps
+        on_a_later_day = [cap.per_day and self.past_days is not None for cap in caps]
+        self.forgotten = [self.past_days or NOTHING if later else NOTHING for later in on_a_later_day]
+        self.before = [0 if later else cap.before for cap, later in zip(caps, on_a_later_day, strict=True)]
+        self.counted_before = [self.against(index) for index in range(len(caps))]
+
+    def against(self, index: int) -> int:
+        """What counts against a cap of what this run has booked and reserved."""
+        unit = self.caps[index].unit
+        counted: int = getattr(self.counted(), unit) - getattr(self.forgotten[index], unit)
+        return counted
 
     def take(self, data: st.DataObject) -> Reservation:
         return self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
 
     @invariant()
     def no_cap_is_passed(self) -> None:
-        for cap, forgotten, before in zip(self.caps, self.forgotten, self.before, strict=True):
-            counted = getattr(self.counted(), cap.unit) - getattr(forgotten, cap.unit)
-            assert counted == 0 or before + counted <= cap.limit
+        """A cap that was set below what it found lets nothing be added."""
+        for index, (cap, before) in enumerate(zip(self.caps, self.before, strict=True)):
+            counted = self.against(index)
+            assert before + counted <= cap.limit or counted <= self.counted_before[index]
 
     @invariant()
     def the_sums_are_right(self) -> None:
