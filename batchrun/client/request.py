@@ -15,7 +15,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     `input_bound` is an upper bound of its input tokens; `output_bound` is its `max_tokens`, or None without
     one. `follows` is the digest of the row's first request, where this one is a repair or a further vote.
     `cached` is the most expensive lifetime with which the body marks parts of the prompt for the server's
-    cache; `beginning` is a digest of the prompt before its first mark.
+    cache; `beginning` is a digest of the prompt before its first mark. `essence` is the body by which repairs
+    are identified, where more of an answer was left out of the body that is sent; None: the body itself.
     """
 
     body: bytes
@@ -25,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     follows: bytes | None = None
     cached: CacheLifetime | None = None
     beginning: bytes | None = None
+    essence: bytes | None = None
 
     @property
     def row(self) -> bytes:

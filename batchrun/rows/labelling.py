@@ -140,10 +140,10 @@ class Labelling:
         step = decide(self.votes, [])
         return 0 if isinstance(step, Decided) else step.more
 
-    @property
-    def most_tokens_of_repair(self) -> int:
-        """Returns an upper bound on the input tokens that a repair adds to the request that it follows."""
-        return most_bytes_of_repair(self.parser.allowed) + 2 * FRAMING_TOKENS_PER_MESSAGE
+    def most_tokens_of_repair(self, output_bound: int) -> int:
+        """Returns an upper bound on the input tokens that a repair adds to the request that it follows, whose
+        max_tokens is `output_bound`."""
+        return most_bytes_of_repair(self.parser.allowed, output_bound) + 2 * FRAMING_TOKENS_PER_MESSAGE
 
     def state(self, request: Request, known: Known, labels: Labels | None = None) -> RowState:
         """Returns the state of the row of `request`, from the known completions.
@@ -363,14 +363,19 @@ def _again(request: Request, times: int) -> Request:
 
 def _repair(request: Request, answer: str, wrong: InvalidLabel, allowed: str) -> Request:
     """Returns the next turn after an answer that is not a label."""
-    body = repair_body(request.body, answer, wrong, allowed)
+    # A repair's identity doesn't depend on max_tokens: only the body that is sent is cut to a plan's bound.
+    essence = body = repair_body(request.essence or request.body, answer, wrong, allowed)
+    cap = request.output_bound
+    if cap is not None and len(body) - len(request.body) > most_bytes_of_repair(allowed, cap):
+        body = repair_body(request.body, answer, wrong, allowed, cap)
     longer = msgspec.structs.replace(
         request,
         body=body,
         # JSON's escapes only make texts longer, so the added bytes bound the added tokens.
         input_bound=request.input_bound + len(body) - len(request.body) + 2 * FRAMING_TOKENS_PER_MESSAGE,
+        essence=None if essence == body else essence,
     )
-    return _derived(longer, request, b"repair", without_max_tokens(body))
+    return _derived(longer, request, b"repair", without_max_tokens(essence))
 
 
 def _derived(request: Request, parent: Request, *what: bytes) -> Request:

@@ -102,7 +102,9 @@ class Campaign:
 
 
 @pytest.mark.parametrize(
-    "rounds", [3, pytest.param(60, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
+    "rounds",
+    [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    ids=lambda rounds: f"{rounds} rounds",
 )
 def test_two_jobs_killed_at_random_never_pass_the_budget_they_share(tmp_path: Path, rounds: int) -> None:
     """What both journals count, reserved included, is below the cap after every kill; at the end

@@ -282,7 +282,7 @@ def _add_labelled(
 def _worst_of_row(request: Request, price_list: PriceList, labelling: Labelling) -> tuple[Amount, Amount]:
     """Returns a row's worst case, and that of its most expensive request: the last repair."""
     output_bound = max(request.output_bound or 0, *labelling.raises, 0)
-    longer = labelling.most_tokens_of_repair
+    longer = labelling.most_tokens_of_repair(output_bound)
     row = highest = NOTHING
     for number in range(labelling.most_requests // labelling.votes):
         longest = request.input_bound + min(number, labelling.repair) * longer
