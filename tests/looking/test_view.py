@@ -432,7 +432,7 @@ def test_a_value_is_made_again_only_when_its_stamp_is_another_one() -> None:
     assert kept.refresh("b", running=False, patience=10) == 2
 
 
-def test_beside_a_run_a_value_takes_a_small_share_of_the_time() -> None:
+def test_beside_a_run_a_value_takes_a_small_share_of_the_time_unless_a_person_asks() -> None:
     now = [0.0]
 
     def make() -> float:
@@ -441,11 +441,14 @@ def test_beside_a_run_a_value_takes_a_small_share_of_the_time() -> None:
 
     kept = Kept(make, clock=lambda: now[0])
     assert kept.refresh("a", running=True, patience=10) == 2
-    now[0] += 97
+    now[0] += 199
     assert kept.refresh("b", running=True, patience=10) == 2
-    now[0] += 4
-    assert kept.refresh("b", running=True, patience=10) == 105
-    assert kept.refresh("c", running=False, patience=10) == 107
+    now[0] += 2
+    assert kept.refresh("b", running=True, patience=10) == 205
+    assert kept.refresh("c", running=True, patience=10) == 205
+    kept.hurry()
+    assert kept.refresh("c", running=True, patience=10) == 207
+    assert kept.refresh("d", running=False, patience=10) == 209
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

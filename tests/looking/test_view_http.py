@@ -236,6 +236,9 @@ def test_a_run_takes_a_new_limit_and_a_stop_from_its_page(tmp_path: Path) -> Non
         answer = client.post("/token/job/1/set", data=form, headers=OWN)
         assert (answer.status_code, answer.headers["location"]) == (303, "/token/job/1/")
         assert "limits.concurrency" in Elements(client.get("/token/job/1/live").text).text
+        assert "Read all rows again" in html(client, "job/1/rows")
+        answer = client.post("/token/job/1/again?text=a", data={"page": "rows"}, headers=OWN)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/token/job/1/rows?text=a")
         assert client.post("/token/job/1/set", data={"stop": "true"}, headers=OWN).status_code == 303
         run.join(30)
         assert "Stopped by" in summaries[0]["reason"] or "stop" in summaries[0]["reason"].lower()

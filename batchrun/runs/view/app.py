@@ -65,6 +65,7 @@ class Pages:
             Route(f"{job}/row/{{row:int}}", self.row, methods=["GET"]),
             Route(f"{job}/row/{{row:int}}", self.say, methods=["POST"]),
             Route(f"{job}/set", self.set, methods=["POST"]),
+            Route(f"{job}/again", self.again, methods=["POST"]),
             *(Route(f"{self.root}/{name}", _file) for name in _FILES),
         ]
 
@@ -116,7 +117,7 @@ class Pages:
         }
         number = file.rows if found is None else len(found)
         values = pages.rows_values(file, choice, page, number, read, choices)
-        return self._page("rows.html", job=named, being_made=job.reads_rows, **values)
+        return self._page("rows.html", job=named, being_made=job.reads_rows, running=job.is_running, **values)
 
     def download(self, request: Request) -> Response:
         job, named = self._job(request)
@@ -159,6 +160,12 @@ class Pages:
         if assignments:
             await run_in_threadpool(job.change, assignments)
         return RedirectResponse(f"{self.root}/job/{named['number']}/", 303)
+
+    async def again(self, request: Request) -> Response:
+        job, named = self._job(request)
+        page = "rows" if (await _form(request)).get("page") == "rows" else ""
+        job.read_again()
+        return RedirectResponse(f"{self.root}/job/{named['number']}/{page}?{request.url.query}", 303)
 
     def _line(self, place: int) -> pages.Values:
         found, job = self._found[place], self._jobs[place]

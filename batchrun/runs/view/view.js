@@ -35,7 +35,7 @@
       else if (whole) document.querySelector("main").append(fresh);
     }
     if (whole) swap(document.querySelector("header > nav"), page.querySelector("header > nav"));
-    here.replaceChildren(...there.childNodes);
+    if (here.innerHTML !== there.innerHTML) here.replaceChildren(...there.childNodes);
     for (const name of Object.keys(there.dataset)) here.dataset[name] = there.dataset[name];
     document.getElementById("control").hidden = here.dataset.running !== "true";
   };

@@ -93,6 +93,11 @@ class ViewedJob:
         return {"review_file": review_path(self.job).name, "words": [*choices, RIGHT, NONE_FITS]}
 
     @property
+    def is_running(self) -> bool:
+        state = self.state()
+        return state is not None and bool(state.status["running"])
+
+    @property
     def reads_rows(self) -> bool:
         """Returns whether a newer file of the rows is being made."""
         return self._rows.busy
@@ -121,6 +126,11 @@ class ViewedJob:
         """
         adjust_run(RunFolder(run_folder(self.job)), assignments)
         self._looked_at = -SECONDS_BETWEEN_LOOKS
+
+    def read_again(self) -> None:
+        """Lets the next pages read all rows anew, however short ago they were read."""
+        self._facts.hurry()
+        self._rows.hurry()
 
     def close(self) -> None:
         with self._lock:
