@@ -9,7 +9,7 @@ from batchrun.journal.attempt_rows import insert_attempts
 from batchrun.journal.blocks import Block, block_of, open_blocks
 from batchrun.journal.checksums import sealed
 from batchrun.journal.connection import transaction, written_by_another
-from batchrun.journal.digest_index import DigestIndex, condition_of, list_unindexed
+from batchrun.journal.digest_index import ATTEMPTS_IN_A_PART, DigestIndex, condition_of, list_unindexed
 from batchrun.journal.records import Attempt, AttemptRow, Intent
 from batchrun.journal.samples import Sample, insert_samples
 from batchrun.journal.schema import OVERRUN_CONTROL
@@ -88,10 +88,9 @@ class Commits:
         self._remember(sums, new, (*ended, *withdrawn))
         return refused
 
-    def index_digests(self, at_least: int = 1) -> None:
-        """Indexes the attempts that are not indexed yet, unless they are fewer than `at_least`."""
-        if self._digests.unindexed() >= at_least:
-            self._digests.index()
+    def index_digests(self, at_least: int = 1, attempts_in_a_part: int = ATTEMPTS_IN_A_PART) -> bool:
+        """Does what `DigestIndex.index_part` does."""
+        return self._digests.index_part(at_least, attempts_in_a_part)
 
     def _check_alone(self) -> None:
         """Raises StorageError where another program has written attempts of its own."""

@@ -1,18 +1,18 @@
 """The attempts of a request, found by its digest.
 
 Digests are random: indexed one by one, each attempt would change a page of its own. So each commit lists its
-attempts in the table `unindexed`, and `attempts_by_digest` takes over many of them at a time, sorted, in one
-transaction. Every attempt is in exactly one of the two, at whatever moment a process dies.
+attempts in the table `unindexed`, and `attempts_by_digest` takes over many of them at a time, sorted. Every
+attempt is in one of the two, or for a time in both, at whatever moment a process dies.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from batchrun.errors import JournalError
 from batchrun.journal.attempt_rows import insert_attempts
 from batchrun.journal.checksums import checksum
 from batchrun.journal.connection import damaged, transaction
@@ -21,13 +21,19 @@ from batchrun.journal.records import AttemptRow
 MOST_UNINDEXED = 100_000
 """A process that looks up digests holds the unindexed ones in memory: about 160 bytes each."""
 
+ATTEMPTS_IN_A_PART = 500_000
+"""Indexing is one part in a smaller journal, and one more for each such number: commits wait for a part."""
 _DIGEST_BYTES = 16
 _LOOKED_UP_AT_ONCE = 1_000
 _LIST = "INSERT INTO unindexed (attempts, digests, crc32) VALUES (?, ?, ?)"
 _TAKE_OVER = """
-INSERT INTO attempts_by_digest SELECT substr(digests, 1 + 16 * key, 16), value
-FROM unindexed, json_each(attempts) ORDER BY 1, 2
+INSERT OR IGNORE INTO attempts_by_digest SELECT substr(digests, 1 + 16 * key, 16) AS digest, value
+FROM unindexed, json_each(attempts) WHERE number <= ? AND digest >= ? AND digest < ? ORDER BY 1, 2
 """
+_KEEP_NUMBER = """
+INSERT INTO unindexed SELECT * FROM (SELECT ?, ?, ?, ?) WHERE NOT EXISTS (SELECT 1 FROM unindexed)
+"""
+_MOST_PARTS = 50
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,6 +48,8 @@ class DigestIndex:
         self._count = 0
         self._attempt_of: dict[bytes, int] = {}
         self._further: dict[bytes, list[int]] = {}
+        self._parts: list[tuple[bytes, bytes]] = []  # ranges of digests still to be indexed,
+        self._up_to = 0  # of the records up to this number
 
     def attempts(self, digests: Sequence[bytes]) -> list[int]:
         """Returns the attempts of some requests, at most 32,766. Raises JournalError for a damaged record.
@@ -68,8 +76,9 @@ class DigestIndex:
         found.update(self._further)
         unindexed = iter(self._attempt_of)
         while part := list(islice(unindexed, _LOOKED_UP_AT_ONCE)):
-            query = f"SELECT digest FROM attempts_by_digest WHERE digest IN ({_marks(part)})"
-            found.update(digest for (digest,) in self._connection.execute(query, part))
+            query = f"SELECT digest, attempt FROM attempts_by_digest WHERE digest IN ({_marks(part)})"
+            indexed = self._connection.execute(query, part)
+            found.update(digest for digest, attempt in indexed if attempt != self._attempt_of[digest])
         return None if len(found) > most else frozenset(found)
 
     def unindexed(self) -> int:
@@ -77,16 +86,34 @@ class DigestIndex:
         self._read_new()
         return self._count
 
-    def index(self) -> None:
-        """Indexes all attempts, in one transaction. Only the process that writes the journal may call it."""
+    def index_part(self, at_least: int, attempts_in_a_part: int = ATTEMPTS_IN_A_PART) -> bool:
+        """Indexes a part of the attempts once `at_least` are unindexed; returns whether there is more to do.
+
+        Only the process that writes the journal may call it. A part has a range of the digests, and as large
+        a share of them as changes about the same number of pages in a journal of any size. The attempts stay
+        listed until the last part is indexed.
+        """
         with transaction(self._connection):
-            self._read_new()  # it raises at a damaged record, which must not get into the index
-            self._connection.execute(_TAKE_OVER)
-            self._connection.execute("DELETE FROM unindexed")
-            # An empty record keeps the numbers ascending, by which other processes know what is new.
-            self._connection.execute(
-                "INSERT INTO unindexed VALUES (?, ?, ?, ?)", (self._last + 1, *_record((), ()))
-            )
+            if not self._parts and not self._begin(at_least, attempts_in_a_part):
+                return False
+            self._connection.execute(_TAKE_OVER, (self._up_to, *self._parts[0]))
+            if len(self._parts) == 1:
+                self._connection.execute("DELETE FROM unindexed WHERE number <= ?", (self._up_to,))
+                # An empty record keeps the numbers ascending, by which other processes know what is new.
+                self._connection.execute(_KEEP_NUMBER, (self._up_to + 1, *_record((), ())))
+        del self._parts[0]
+        return bool(self._parts)
+
+    def _begin(self, at_least: int, attempts_in_a_part: int) -> bool:
+        """Decides what is indexed, and in which parts; returns whether it is enough."""
+        if self.unindexed() < at_least:  # it raises at a damaged record, which must not get into the index
+            return False
+        (newest,) = self._connection.execute("SELECT ifnull(max(attempt), 0) FROM attempts").fetchone()
+        count = min(_MOST_PARTS, 1 + newest // attempts_in_a_part)
+        inner = [(2**16 * part // count).to_bytes(2, "big") for part in range(1, count)]
+        self._parts = list(pairwise([b"", *inner, b"\xff" * (_DIGEST_BYTES + 1)]))
+        self._up_to = self._last
+        return True
 
     def _read_new(self) -> None:
         (first,) = self._connection.execute("SELECT min(number) FROM unindexed").fetchone()
@@ -151,18 +178,27 @@ def check_index(connection: sqlite3.Connection, path: Path) -> None:
         for _, attempts, digests in unindexed_records(connection, path)
         for digest, attempt in zip(digests, attempts, strict=True)
     }
-    lacking: Iterable[Any] = connection.execute(
+    lacking = connection.execute(
         "SELECT digest, attempt FROM attempts AS a WHERE NOT EXISTS"
         " (SELECT 1 FROM attempts_by_digest AS i WHERE i.digest = a.digest AND i.attempt = a.attempt)"
     )
-    missing = sum(1 if pair in listed else _MANY for pair in lacking)
+    missing = 0
+    for pair in lacking:
+        if pair not in listed:
+            raise _mismatch(path)
+        listed.discard(pair)
+        missing += 1
     (indexed,) = connection.execute("SELECT count(*) FROM attempts_by_digest").fetchone()
     (written,) = connection.execute("SELECT count(*) FROM attempts").fetchone()
-    if missing != len(listed) or indexed + missing != written:
-        raise damaged(path, "its index by digest doesn't match its attempts")
+    if indexed + missing != written:
+        raise _mismatch(path)
+    in_both = "SELECT 1 FROM attempts_by_digest WHERE digest = ? AND attempt = ?"
+    if not all(connection.execute(in_both, pair).fetchone() for pair in listed):
+        raise _mismatch(path)
 
 
-_MANY = 2**40
+def _mismatch(path: Path) -> JournalError:
+    return damaged(path, "its index by digest doesn't match its attempts")
 
 
 def _marks(values: Sequence[object]) -> str:

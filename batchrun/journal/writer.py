@@ -111,17 +111,23 @@ class JournalWriter:
                 intents = sum(type(record) is Intent for record in batch)
                 if intents:
                     self._committed(intents, refused)
-                self._index(MOST_UNINDEXED if open_for_more else 1)
+                self._index(open_for_more)
 
-    def _index(self, at_least: int) -> None:
-        """Indexes digests, which is never needed: not in the room that is kept for the requests in flight."""
+    def _index(self, open_for_more: bool) -> None:
+        """Indexes a part of the digests between two commits, and all at the end.
+
+        A run can do without: on a full disk the room is for the requests in flight.
+        """
         try:
-            if self._may_index:
-                self._commits.index_digests(at_least)
+            if self._may_index and open_for_more:
+                self._commits.index_digests(MOST_UNINDEXED)
+            while self._may_index and not open_for_more and self._commits.index_digests():
+                pass
         except sqlite3.Error as error:
             self._may_index = False
-            if not isinstance(translate(self._journal.path, error), StorageError):
-                raise
+            translated = translate(self._journal.path, error)
+            if not isinstance(translated, StorageError):
+                raise translated from error
 
     def _look_at_place(self) -> None:
         """Checks the journal's place before `committed` releases the intents of this commit."""

@@ -44,7 +44,7 @@ class Writer:
         if self._commits is None:
             self._commits = Commits(journal.connection, journal.path)
         refused = self._commits.write(batch)
-        self._commits.index_digests(_MOST_UNINDEXED)
+        self._commits.index_digests(_MOST_UNINDEXED, attempts_in_a_part=_MOST_UNINDEXED)
         return refused
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from hashlib import blake2b
 from pathlib import Path
 from types import FrameType
 
@@ -22,20 +23,20 @@ from batchrun.journal.attempts import attempts_of
 from batchrun.journal.checking import check_quickly, check_whole
 from batchrun.journal.commits import Commits
 from batchrun.journal.salvage import salvage
-from tests.money.journals import (
-    Reports,
-    answer_to,
-    digest_of,
-    everything,
-    failure_of,
-    intent,
-    make_journal,
-    start_run,
-    writer_of,
-)
+from tests.money import journals
+from tests.money.journals import Reports, answer_to, failure_of, make_journal, start_run, writer_of
 
 BATCH = 5
 _DIED = 9
+
+
+def digest_of(number: int) -> bytes:
+    """As random as real ones are."""
+    return blake2b(b"%d" % number, digest_size=16).digest()
+
+
+def intent(attempt: int, *, run: int = 1, number: int = 1) -> Intent:
+    return replace(journals.intent(attempt, run=run, number=number), digest=digest_of(attempt))
 
 
 @pytest.fixture
@@ -180,6 +181,42 @@ def test_the_memory_of_a_reader_is_bounded_by_what_is_not_indexed(journal: Journ
         assert index.unindexed() == 0
 
 
+def test_a_large_journal_is_indexed_in_parts_and_all_is_found_and_whole_between_them(
+    journal: Journal,
+) -> None:
+    commits = commits_of(journal)
+    answer_all(commits, range(1, 101))
+    commits.index_digests()
+    answer_all(commits, range(101, 151))
+    seen = []
+    with closing(open_for_reading(journal.path)) as reader:
+        while more := commits.index_digests(attempts_in_a_part=30):
+            seen.append(tables_of(journal)[0])
+            newest = 150 + len(seen)
+            answer_all(commits, range(newest, newest + 1))  # commits go on meanwhile
+            check_whole(journal)
+            assert answered(reader, range(1, 300)) == answered(journal, range(1, 300)) == newest
+            assert journal.digests.repeated(10) == frozenset()
+        assert not more
+        assert answered(reader, range(1, 300)) == newest
+    assert len(seen) == 5
+    assert sorted(set(seen)) == seen, "each part adds some"
+    assert tables_of(journal) == (150, 5), "what came meanwhile waits"
+    check_whole(journal)
+    commits.index_digests()
+    assert tables_of(journal) == (155, 1)
+
+
+def test_a_process_that_died_between_parts_leaves_them_to_the_next_one(journal: Journal) -> None:
+    answer_all(first := commits_of(journal), range(1, 61))
+    assert first.index_digests(attempts_in_a_part=20)
+    again = commits_of(journal)
+    while again.index_digests(attempts_in_a_part=20):
+        check_whole(journal)
+    assert (tables_of(journal), answered(journal, range(1, 61))) == ((60, 1), 60)
+    check_whole(journal)
+
+
 def test_a_run_that_ends_leaves_everything_indexed(tmp_path: Path) -> None:
     make_journal(tmp_path / "journal.sqlite", 40)
     with closing(open_for_reading(tmp_path / "journal.sqlite")) as journal:
@@ -194,13 +231,13 @@ def test_requests_in_doubt_are_indexed_when_they_are_booked(journal: Journal) ->
 
 
 def test_without_room_the_run_goes_on_unindexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: object) -> None:
+    def full(*_: object) -> None:
         error = sqlite3.OperationalError("database or disk is full")
         error.sqlite_errorname = "SQLITE_FULL"
         raise error
 
     monkeypatch.setattr(writer, "MOST_UNINDEXED", 3)
-    monkeypatch.setattr(digest_index.DigestIndex, "index", full)
+    monkeypatch.setattr(digest_index.DigestIndex, "index_part", full)
     journal = create_or_open(tmp_path / "journal.sqlite")
     run = start_run(journal)
     reports = Reports()
@@ -249,12 +286,14 @@ def test_a_whole_check_compares_the_index_with_the_attempts(journal: Journal, da
         check_whole(journal)
 
 
-def test_an_attempt_listed_twice_is_found_by_a_whole_check(journal: Journal) -> None:
+def test_a_whole_check_finds_what_is_listed_and_is_no_attempt(journal: Journal) -> None:
     commits = commits_of(journal)
     answer_all(commits, range(1, 6))
     commits.index_digests()
-    third = list(read_attempts(journal.connection, journal.path, "attempt = 3"))
-    digest_index.list_unindexed(journal.connection, third)
+    (third,) = read_attempts(journal.connection, journal.path, "attempt = 3")
+    digest_index.list_unindexed(journal.connection, [third])
+    check_whole(journal)
+    digest_index.list_unindexed(journal.connection, [third._replace(attempt=9)])
     with pytest.raises(JournalError, match="its index by digest doesn't match its attempts"):
         check_whole(journal)
 
@@ -266,13 +305,14 @@ def test_a_salvaged_journal_has_an_index_of_its_own(tmp_path: Path) -> None:
         answer_all(commits, range(1, 41))
         commits.index_digests()
         answer_all(commits, range(41, 61))
-        expected = everything(journal, 60)
+        expected = journal.histories([digest_of(number) for number in range(1, 61)])
         journal.connection.execute("UPDATE unindexed SET crc32 = 0")
         journal.connection.execute("DELETE FROM attempts_by_digest WHERE attempt < 20")
     salvage(tmp_path / "journal.sqlite", tmp_path / "saved.sqlite")
     with closing(create_or_open(tmp_path / "saved.sqlite")) as saved:
         check_whole(saved)
-        assert everything(saved, 60) == expected
+        assert saved.histories(list(expected)) == expected
+        assert len(expected) == 60
 
 
 def dies_writing(path: Path, told: int, prepare: Callable[[], object]) -> bool:
@@ -292,7 +332,7 @@ def dies_writing(path: Path, told: int, prepare: Callable[[], object]) -> bool:
                 ends = [answer_to(attempt) for attempt in range(start - BATCH, start) if attempt >= first]
                 commits.write([*ends, *(intent(attempt) for attempt in batch)])
                 os.write(told, bytes(len(ends)))
-                commits.index_digests(at_least=4 * BATCH)
+                commits.index_digests(at_least=4 * BATCH, attempts_in_a_part=3 * BATCH)
             os._exit(0)
         finally:
             os._exit(1)
