@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,20 +14,24 @@ from batchrun.client.server import Server
 from batchrun.engine.shutdown import ShutdownRequest, handling_signals
 from batchrun.errors import EXIT_DONE, UsageError
 from batchrun.job.spec import Job, asks_in_random_order, run_folder
-from batchrun.journal import open_for_reading
+from batchrun.journal import Journal, open_for_reading
+from batchrun.rows.chunks import Chunk
 from batchrun.rows.dataset import Dataset, open_dataset
-from batchrun.runs.output import RowWriter
+from batchrun.rows.history import row_histories_by_digest
 from batchrun.runs.paths import check_paths
 from batchrun.runs.run import RowSubset, run_job
 from batchrun.runs.run_folder import RunFolder, make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.runs.sending import as_json
 from batchrun.runs.summary import Summary
+from batchrun.tables.python_rows import expected_value
 
 if TYPE_CHECKING:
+    from batchrun.client.builder import InvalidRow
     from batchrun.evaluation.elimination import Elimination
     from batchrun.evaluation.frame import SamplingFrame
     from batchrun.evaluation.race_report import Entry
+    from batchrun.evaluation.sample import SampleTally
 
 LEAST_ROWS = 20
 """Rows of the first rounds. Later ones have a quarter of the rows so far: each reads the whole journal."""
@@ -188,10 +192,31 @@ def _entry(candidate: Candidate, dataset: Dataset, frame: "SamplingFrame") -> "E
     tally = SampleTally(frame, dataset.metric, classes=False, ended_only=True)
     if path.exists():
         with closing(open_for_reading(path)) as journal:
-            rows = RowWriter(dataset, journal, tally)
+            seen = set[bytes]()
             for chunk in dataset.chunks([evaluation_of(dataset).expected], journal):
-                rows.values(chunk)
+                _add_sent(tally, dataset, chunk, journal, seen)
     return Entry(candidate.name, dataset, tally, tally.sample())
+
+
+def _add_sent(
+    tally: "SampleTally", dataset: Dataset, chunk: Chunk, journal: Journal, seen: set[bytes]
+) -> None:
+    """Adds the chunk's rows. A race sends few of many: only those that the journal knows are looked at."""
+    from batchrun.evaluation.frame import evaluation_of
+
+    sent = set(journal.histories(list(set(chunk.sendable_digests))))
+    records = row_histories_by_digest(
+        sent, lambda: [each for each in chunk.sendable if each.digest in sent], journal, dataset.labelling
+    )
+    cells = dataset.table.template_values(evaluation_of(dataset).expected, chunk.cells) if records else []
+    for place, digest in enumerate(chunk.digests):
+        if digest is None:
+            tally.add(cast("InvalidRow", chunk.requests[place]), None, duplicate=False)
+        elif (record := records.get(digest)) is None:
+            tally.add(None, None, duplicate=False)
+        else:
+            tally.add(record, expected_value(cells[place]), digest in seen)
+            seen.add(digest)
 
 
 def _send_round(race: _Race, shutdown: ShutdownRequest) -> None:
