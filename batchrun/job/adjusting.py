@@ -47,7 +47,7 @@ def read_adjustments(assignments: Sequence[str]) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
-        if not equals or not text:
+        if not equals or not text or not assignment.isprintable():
             raise JobError(f"expected KEY=VALUE such as budget.usd=5, got {assignment!r}")
         if text == "null":
             raise JobError(f"{key}: can't be removed while a run is going on; give it another value")

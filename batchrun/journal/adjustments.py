@@ -4,7 +4,9 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchrun.journal.connection import translated_errors
+import msgspec
+
+from batchrun.journal.connection import damaged, translated_errors
 from batchrun.journal.schema import ADJUSTMENTS
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ def insert_adjustments(connection: sqlite3.Connection, adjustments: Iterable[Adj
 def adjustments_of(journal: "Journal") -> list[Adjustment]:
     """Returns all adjustments in the order in which they were made. Raises JournalError."""
     with translated_errors(journal.path):
-        return read_adjustments(journal.connection)
+        found = read_adjustments(journal.connection)
+    if not all(map(_is_whole, found)):
+        raise damaged(journal.path, "a record of adjustments is not as it was written")
+    return found
 
 
 def read_adjustments(connection: sqlite3.Connection) -> list[Adjustment]:
@@ -39,6 +44,14 @@ def read_adjustments(connection: sqlite3.Connection) -> list[Adjustment]:
         return []
     records = connection.execute("SELECT * FROM adjustments ORDER BY run, at, rowid")
     return [Adjustment(*record) for record in records]
+
+
+def _is_whole(adjustment: Adjustment) -> bool:
+    try:
+        msgspec.json.decode(adjustment.settings, type=dict[str, tuple[str | None, str | None]])
+    except (ValueError, TypeError):
+        return False
+    return isinstance(adjustment.at, int)
 
 
 def _has_table(connection: sqlite3.Connection) -> bool:

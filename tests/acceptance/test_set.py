@@ -19,7 +19,7 @@ from batchrun.errors import JournalError, LockedError, UsageError
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import create_or_open, open_for_reading
-from batchrun.journal.adjustments import Adjustment, adjustments_of
+from batchrun.journal.adjustments import Adjustment, adjustments_of, insert_adjustments
 from batchrun.journal.checking import check_whole
 from batchrun.rows.observer import Observer
 from batchrun.runs.adjust import take
@@ -202,6 +202,12 @@ def test_without_a_run_the_command_says_what_to_do(tmp_path: Path, server: Serve
     assert list(run.folder.path.glob("adjust-*")) == []
 
 
+def test_a_folder_that_is_not_a_runs_is_left_as_it_is(tmp_path: Path) -> None:
+    done = command(str(tmp_path), "budget.usd=3")
+    assert isinstance(done.exception, UsageError)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_request_that_no_run_takes_is_withdrawn(tmp_path: Path, server: Server) -> None:
     with going(tmp_path, server, rows=1) as run:
         run.ended()
@@ -233,6 +239,14 @@ def test_a_journal_without_adjustments_has_no_table_for_them(tmp_path: Path) -> 
     with closing(create_or_open(tmp_path / "journal.sqlite")) as journal:
         assert adjustments_of(journal) == []
         check_whole(journal)
+
+
+def test_a_damaged_record_is_an_error_and_not_a_wrong_cap(tmp_path: Path) -> None:
+    with closing(create_or_open(tmp_path / "journal.sqlite")) as journal:
+        with journal.connection:
+            insert_adjustments(journal.connection, [Adjustment("id", 1, 0, "ann", '{"budget.usd": [nul')])
+        with pytest.raises(JournalError, match="adjustments"):
+            adjustments_of(journal)
 
 
 def command(*arguments: str) -> Result:

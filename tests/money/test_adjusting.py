@@ -64,6 +64,8 @@ def test_a_new_value_is_read_as_in_a_job_file() -> None:
         ("budget.usd=null", "can't be removed while a run is going on"),
         ("limits.concurrency=0", "expected a whole number >= 1"),
         ("budget.usd", "expected KEY=VALUE"),
+        ("budget.usd=\udcff", "expected KEY=VALUE"),
+        ("budget.usd=nan", "expected an amount from 0"),
         ("budget=1", "expected a table"),
     ],
 )

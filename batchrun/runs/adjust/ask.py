@@ -30,14 +30,14 @@ def adjust_run(
 
     `assignments` are texts such as `budget.usd=5`, and `stop=true` to let the run drain and end. `author` is
     who sets them, by default this user. The result has `run`, `at`, `author` and `settings`: old and new
-    value by key; a key that had this value already is left out.
+    value by key.
 
     Raises JobError for keys and values that can't be set, UsageError if no run is going on or it refuses,
     LockedError if the run takes no notice for `patience` seconds.
     """
     given = tuple(assignment.strip() for assignment in assignments)
     read_adjustments([each for each in given if each != STOP])
-    if not is_active(folder):
+    if not folder.journal.exists() or not is_active(folder):
         raise _no_run(folder)
     request = ask(folder, author or this_user(), given)
     if not _within(patience, lambda: is_taken(folder, request)) and withdraw(folder, request):
