@@ -145,6 +145,22 @@ def test_the_table_of_jobs_names_each_with_its_state_or_fault(client: TestClient
     assert "why <b>" in page
 
 
+def test_a_job_file_that_changes_is_read_again(finished: Finished, tmp_path: Path) -> None:
+    for name in ("job.toml", "in.parquet", "out.parquet"):
+        shutil.copy(finished.folder / name, tmp_path / name)
+    shutil.copytree(finished.folder / "out.run", tmp_path / "out.run")
+    client = client_of(find_jobs([tmp_path], load_job))
+    text = (tmp_path / "job.toml").read_text()
+    for change, shown, status in [
+        (text, "settled of 1", 200),
+        (text.replace("usd = 1.0", "usdd = 1.0"), "usdd", 400),
+        (text.replace("usd = 1.0", "usd = 7.5"), "settled of 7.5", 200),
+    ]:
+        (tmp_path / "job.toml").write_text(change)
+        os.utime(tmp_path / "job.toml", ns=(0, time.time_ns()))  # however coarse the file system's clock
+        assert shown in Elements(html(client, "job/1/", status)).text
+
+
 def test_one_job_is_shown_at_once(finished: Finished, tmp_path: Path) -> None:
     client = client_of(find_jobs([finished.folder / "job.toml"], load_job))
     assert client.get("/token/").headers["location"] == "/token/job/1/"
@@ -168,7 +184,8 @@ def test_groups_by_a_column_are_shown_on_request(client: TestClient) -> None:
 def test_a_job_that_was_never_run_says_so(client: TestClient) -> None:
     assert "Nothing has been run yet" in html(client, "job/2/")
     assert "First: batchrun run" in html(client, "job/2/rows", 400)
-    assert client.get("/token/job/3/").status_code == 404
+    assert "why <b>" in Elements(html(client, "job/3/", 400)).text
+    assert client.get("/token/job/4/").status_code == 404
     assert client.get("/token/job/1/row/0").status_code == 404
     assert "no row 61" in html(client, f"job/1/row/{ROWS + 1}", 400)
 

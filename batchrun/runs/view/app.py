@@ -1,6 +1,7 @@
 """The live pages over HTTP, for one browser on this machine: whoever lacks the token gets nothing."""
 
 import secrets
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -20,7 +21,7 @@ from batchrun.errors import BatchrunError, LockedError, UsageError
 from batchrun.runs.by_hand import Remark
 from batchrun.runs.report.page import templates
 from batchrun.runs.view import pages, table
-from batchrun.runs.view.jobs import FoundJob
+from batchrun.runs.view.jobs import FoundJob, read_again
 from batchrun.runs.view.viewed import ViewedJob
 
 POLICY = (
@@ -51,8 +52,10 @@ class Pages:
 
     def __init__(self, found: Sequence[FoundJob], token: str, *, sandbox: bool) -> None:
         self.root = f"/{token}"
-        self._found = found
-        self._jobs = [None if each.job is None else ViewedJob(each.job, sandbox=sandbox) for each in found]
+        self._sandbox = sandbox
+        self._lock = threading.Lock()
+        self._found = list(found)
+        self._jobs = list(map(self._viewed, found))
 
     def routes(self) -> list[Route]:
         job = f"{self.root}/job/{{job:int}}"
@@ -75,7 +78,7 @@ class Pages:
                 job.close()
 
     def jobs(self, request: Request) -> Response:
-        if len(self._found) == 1 and self._jobs[0] is not None:
+        if len(self._found) == 1:
             return RedirectResponse(f"{self.root}/job/1/")
         return self._page("jobs.html", jobs=[self._line(number) for number in range(len(self._found))])
 
@@ -168,7 +171,7 @@ class Pages:
         return RedirectResponse(f"{self.root}/job/{named['number']}/{page}?{request.url.query}", 303)
 
     def _line(self, place: int) -> pages.Values:
-        found, job = self._found[place], self._jobs[place]
+        found, job = self._current(place)
         try:
             state, error = (None, found.error) if job is None else (job.state(), None)
         except BatchrunError as fault:
@@ -176,11 +179,31 @@ class Pages:
         return pages.job_line(place + 1, found.name, state, error)
 
     def _job(self, request: Request) -> tuple[ViewedJob, dict[str, Any]]:
-        number = request.path_params["job"]
-        job = self._jobs[number - 1] if 0 < number <= len(self._jobs) else None
-        if job is None:
+        named = self._named(request)
+        if named is None:
             raise HTTPException(404)
-        return job, {"number": number, "name": self._found[number - 1].name}
+        found, job = self._current(named["number"] - 1)
+        if job is None:
+            raise UsageError(found.error or "The job can't be read.")
+        return job, named
+
+    def _named(self, request: Request) -> dict[str, Any] | None:
+        number = request.path_params.get("job", 0)
+        inside = 0 < number <= len(self._found)
+        return {"number": number, "name": self._found[number - 1].name} if inside else None
+
+    def _current(self, place: int) -> tuple[FoundJob, ViewedJob | None]:
+        """Returns a job as its files have it now: a cap that was raised is shown without another start."""
+        with self._lock:
+            newer = read_again(self._found[place])
+            if newer is not self._found[place]:
+                if (old := self._jobs[place]) is not None:
+                    old.close()
+                self._found[place], self._jobs[place] = newer, self._viewed(newer)
+            return self._found[place], self._jobs[place]
+
+    def _viewed(self, found: FoundJob) -> ViewedJob | None:
+        return None if found.job is None else ViewedJob(found.job, sandbox=self._sandbox)
 
     def _page(self, name: str, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(render(name, root=self.root, **values), status)
@@ -201,8 +224,7 @@ class Pages:
         kinds = {UsageError: 400, LockedError: 409}
         status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 500)
         title = "This can't be shown" if request.method == "GET" else "Nothing was changed"
-        named = self._job(request)[1] if "job" in request.path_params else None
-        return self._message(title, str(error).splitlines(), named, status=status)
+        return self._message(title, str(error).splitlines(), self._named(request), status=status)
 
 
 def application(pages_of_jobs: Pages, port: int) -> ASGIApp:
