@@ -72,7 +72,7 @@ def read_sheet(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
 
     Cells may be separated by commas, semicolons or tabs, as the spreadsheet chose. Raises InputError.
     """
-    _, rows = read_whole_sheet(path, columns)
+    _, rows = _read_cells(path, columns)
     wanted = [{name: _plain(row[name].strip()) for name in columns} for row in rows]
     return [row for row in wanted if any(row.values())]
 
@@ -82,6 +82,12 @@ def read_whole_sheet(path: Path, columns: Sequence[str]) -> tuple[list[str], lis
 
     Raises InputError.
     """
+    header, rows = _read_cells(path, columns)
+    return header, [{name: _plain(cell) for name, cell in row.items()} for row in rows]
+
+
+def _read_cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Returns the header and the rows, of cells as they stand in the file."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -101,7 +107,7 @@ def read_whole_sheet(path: Path, columns: Sequence[str]) -> tuple[list[str], lis
         raise InputError(
             f"{path} lacks the columns {names}.\nIt must be a file that `batchrun review` wrote, as CSV."
         )
-    return header, [{name: _plain(row[name] or "") for name in header} for row in rows]
+    return header, [{name: row[name] or "" for name in header} for row in rows]
 
 
 def _delimiter(text: str, columns: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from tests.job.conftest import MINIMAL, Refusal
             "[budget]\neur = 3",
             (
                 "[budget] eur: unknown key; keys of [budget] are usd, usd_per_run, usd_per_day, credits, "
-                "keep_credits, tokens, rows, seconds"
+                "keep_credits, tokens, rows, seconds, pool"
             ),
         ),
     ],

@@ -208,9 +208,10 @@ def test_half_a_price_list(refusal: Refusal, minimal: Path) -> None:
 @pytest.mark.parametrize("cap", [cap.key for cap in CAPS if cap.needs_worst_case])
 def test_cap_without_a_worst_case(refusal: Refusal, minimal: Path, cap: str) -> None:
     """A cap on what a request may use needs max_tokens, for all rows or by column."""
-    text = refusal("", f"budget.{cap}=1")
+    value = "team.budget" if cap == "pool" else 1
+    text = refusal("", f"budget.{cap}={value}")
     assert text.startswith(f"[budget] {cap}: without request.max_tokens a request has no worst case.")
-    assert load_job(minimal, [f"budget.{cap}=1", "request.columns.max_tokens=n"])
+    assert load_job(minimal, [f"budget.{cap}={value}", "request.columns.max_tokens=n"])
     assert load_job(minimal, ["budget.rows=1", "budget.seconds=1"])
 
 
