@@ -60,6 +60,7 @@ def _anchors(page: Path) -> set[str]:
 RUN_GUIDE = runpy.run_path(str(DOCS / "run_guide.py"))
 
 
+@pytest.mark.timeout(240)  # some twenty commands
 @pytest.mark.parametrize("name", RUN_GUIDE["PAGES"])
 def test_a_page_shows_what_its_commands_print(name: str) -> None:
     """All but numbers, and the line of progress. After a change: python docs/run_guide.py
