@@ -8,6 +8,8 @@ from batchrun.amounts import usd_figure
 
 def pool_line(pool: dict[str, Any]) -> str:
     """Returns the line of a job's pool: what counts, of which caps, what is left, what is only claimed."""
+    if "error" in pool:
+        return f"pool      {pool['error']}"
     parts = []
     if pool["usd"] is not None:
         parts.append(f"{usd_figure(pool['counted'])} of {usd_figure(pool['usd'])} USD")

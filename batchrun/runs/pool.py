@@ -13,6 +13,7 @@ from batchrun.journal import Journal
 from batchrun.journal.pool import Pool, PoolCaps, PoolMember, PoolShare, make_pool, open_pool, share_of
 from batchrun.runs.paths import pool_file
 from batchrun.runs.run_folder import RunFolder
+from batchrun.text import first_line
 
 
 @contextmanager
@@ -49,6 +50,14 @@ def pool_part(share: PoolShare | None) -> dict[str, Any]:
         with suppress(BatchrunError):
             return {"pool": _state(share.pool, share.sandbox)[0]}
     return {}
+
+
+def state_or_trouble(job: Job, journal: Journal | None, *, sandbox: bool) -> dict[str, Any] | None:
+    """Returns what `pool_state` does; for a pool that can't be read its `path`, and why as `error`."""
+    try:
+        return pool_state(job, journal, sandbox=sandbox)
+    except BatchrunError as error:
+        return {"path": str(pool_file(job)), "error": first_line(error)}
 
 
 def pool_state(job: Job, journal: Journal | None, *, sandbox: bool) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from batchrun.clock import instant, milliseconds
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal, Totals
 from batchrun.runs.adjust.record import in_force, made_in
-from batchrun.runs.pool import pool_state
+from batchrun.runs.pool import state_or_trouble
 from batchrun.runs.run_folder import RunFolder, open_journal_of
 from batchrun.runs.run_lock import is_locked
 from batchrun.runs.summary import amounts_of
@@ -47,7 +47,7 @@ def read_status(
         of_last = answers_since(last["started_at"])
     settled = journal.last_run(sandbox, settlement=True)
     counts = journal.last_row_counts(sandbox)
-    pool = pool_state(job, journal, sandbox=sandbox)
+    pool = state_or_trouble(job, journal, sandbox=sandbox)
     adjustments = [] if last is None else made_in(journal, last["run"])
     rows = None if counts is None else msgspec.json.decode(counts)
     reasons, labels = ({} if rows is None else rows.pop(key, {}) for key in ("reasons", "labels"))

@@ -111,6 +111,17 @@ def with_claim(folder: Path, amount: float) -> None:
     pool.close()
 
 
+def test_status_is_told_without_the_pool_and_says_what_is_wrong_with_it(
+    tmp_path: Path, server: Server
+) -> None:
+    make_pool(tmp_path / "team.budget", PoolCaps(NANO, None))
+    job = job_of(tmp_path, "a")
+    run_job(job, server)
+    (tmp_path / "team.budget").unlink()
+    lines = status_lines(status_of(job, sandbox=True))
+    assert f"pool      There is no pool {tmp_path / 'team.budget'}." in lines
+
+
 def test_a_plan_reckons_with_what_the_pool_has_left(tmp_path: Path, server: Server) -> None:
     make_pool(tmp_path / "team.budget", PoolCaps(12 * 10**6, None))
     run_job(job_of(tmp_path, "a"), server)
