@@ -19,8 +19,7 @@ from batchrun.journal.connection import damaged, transaction
 from batchrun.journal.records import AttemptRow
 
 MOST_UNINDEXED = 100_000
-"""A process that looks up digests holds the unindexed ones in memory: about 160 bytes each."""
-
+"""A process that looks up digests holds the unindexed ones in memory: about 130 bytes each."""
 ATTEMPTS_IN_A_PART = 500_000
 """Indexing is one part in a smaller journal, and one more for each such number: commits wait for a part."""
 _DIGEST_BYTES = 16
@@ -43,13 +42,16 @@ class DigestIndex:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        self._first: int | None = None  # the lowest number among the records read: a higher one has replaced
-        self._last = 0  # them once they are indexed
+        # The unindexed attempts, from the records with these numbers. Once a record is no longer the first, it
+        # has been indexed, and the attempts are read anew.
+        self._first: int | None = None
+        self._last = 0
         self._count = 0
         self._attempt_of: dict[bytes, int] = {}
         self._further: dict[bytes, list[int]] = {}
-        self._parts: list[tuple[bytes, bytes]] = []  # ranges of digests still to be indexed,
-        self._up_to = 0  # of the records up to this number
+        # The ranges of digests that are still to be indexed, of the records up to a number.
+        self._parts: list[tuple[bytes, bytes]] = []
+        self._up_to = 0
 
     def attempts(self, digests: Sequence[bytes]) -> list[int]:
         """Returns the attempts of some requests, at most 32,766. Raises JournalError for a damaged record.

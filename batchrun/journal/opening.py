@@ -81,7 +81,7 @@ def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> int:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -16000")  # KiB
-    # Pages of the digest index change repeatedly: the fewer checkpoints, the fewer copies of them.
+    # The fewer checkpoints, the fewer copies of pages that change repeatedly.
     connection.execute("PRAGMA wal_autocheckpoint = 32000")  # pages of 4 KiB: 131 MB
     if former < FORMAT:
         upgrade(connection, path, former)
