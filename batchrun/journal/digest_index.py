@@ -42,8 +42,8 @@ class DigestIndex:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        # The unindexed attempts, from the records with these numbers. Once a record is no longer the first, it
-        # has been indexed, and the attempts are read anew.
+        # The unindexed attempts, from the records with these numbers. Once the first one is gone, it has been
+        # indexed, and the attempts are read anew.
         self._first: int | None = None
         self._last = 0
         self._count = 0
