@@ -100,7 +100,7 @@ def test_the_plan_learns_from_the_answers_in_the_journal(place: Place) -> None:
     place.texts(*TEXTS)
     place.run("budget.rows=20", "limits.concurrency=4")
     expected = plan(place)["expected"]
-    assert "20 answers" in expected["basis"]
+    assert "20 rows in the journal that have ended" in expected["basis"]
     before = place.bill()["usd"]
     place.run()
     assert expected["usd"] == pytest.approx(place.bill()["usd"] - before, rel=0.2)
