@@ -166,8 +166,7 @@ def test_what_is_left_of_a_damaged_journal_is_saved_and_the_run_goes_on(place: P
     place.texts(*TEXTS)
     assert place.run().code == 0
     _flip_a_bit(place.folder / "out.run" / "journal.sqlite")
-    place.output.unlink()  # a run reads the answers only to write an output
-    assert place.run().code == 1
+    assert place.run().code == 1  # although the output would be unchanged
     assert place.summary()["exit_code"] == 1
     assert "is damaged" in place.summary()["reason"]
     done = place.command("export", "job.toml", "--salvage")
