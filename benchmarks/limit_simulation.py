@@ -1,8 +1,7 @@
-"""One run under virtual time: the real limiter, circuit breaker and retry policy before a simulated server.
+"""One run under virtual time: the real admission control and failure judge before a simulated server.
 
-The engine is modelled: at most `in_flight` requests are out, rows that wait for another attempt hold none of
-them and go first when they are due, and there is no end of new rows. A refusal takes a round trip, a response
-the latency more.
+The dispatcher is modelled: at most `in_flight` requests are out, rows that wait for another attempt hold none
+of them and go first when they are due. A refusal takes a round trip, a response the latency more.
 """
 
 import heapq
@@ -13,8 +12,11 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from typing import Any
 
+from batchrun.client.request import Request
 from batchrun.client.retry import RetryPolicy
-from batchrun.engine.limits.circuit_breaker import CircuitBreaker
+from batchrun.engine.accounting import ActiveRequest
+from batchrun.engine.failures import FailureJudge
+from batchrun.engine.limits.admission import AdmissionControl
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.exchange import BillingStatus, Failure, FailureAction
 from benchmarks.limit_servers import Outage, Random, Refusal, Server, Slots
@@ -22,6 +24,7 @@ from benchmarks.limit_servers import Outage, Random, Refusal, Server, Slots
 ROUND_TRIP = 0.02
 SPREAD = 0.3
 """Sigma of the log-normal latencies."""
+MOST_OUTAGE = 900.0
 SPARE_TOKENS = 200
 """By which a request's worst case exceeds what it uses."""
 
@@ -29,7 +32,8 @@ SPARE_TOKENS = 200
 @dataclass(frozen=True, slots=True)
 class Case:
     """One server and the job that meets it. `make` builds the server from a seed; `tokens` says what a
-    request that is sent at an instant uses; times are in seconds."""
+    request that is sent at an instant uses; times are in seconds. The run ends with its last row, or after
+    `seconds`; `rows` None: there is no end of them."""
 
     name: str
     make: Callable[[int], Server]
@@ -38,6 +42,7 @@ class Case:
     tokens_per_minute: int | None = None
     tokens: Callable[[float], int] = lambda _: 100
     worst_tokens: int | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Result:
     """`goodput` is a share of the best, `refused` a share of what was sent, `stall` the longest time without
     an accepted request in seconds. `passed`: by how much the fullest minute exceeded a given limit on tokens.
     `failed`: rows that failed. `flight`: mean number of accepted requests in flight over the second half.
+    `took`: seconds until the last row had ended.
     """
 
     goodput: float
@@ -54,16 +60,10 @@ class Result:
     passed: float = 0.0
     failed: int = 0
     flight: float = 0.0
+    took: float = 0.0
 
 
-@dataclass(slots=True)
-class SimRow:
-    used_attempts: int = 0
-    refusals: int = 0
-    first_failed: float | None = None
-
-
-Out = tuple[Any, SimRow, int]
+Out = tuple[Any, ActiveRequest, int]
 
 
 @dataclass
@@ -78,21 +78,22 @@ class Simulation:
     def __post_init__(self) -> None:
         case = self.case
         self.limiter = Limiter(case.requests_per_minute, case.tokens_per_minute)
-        self.breaker = CircuitBreaker(900.0)
+        self.control = AdmissionControl(self.limiter, MOST_OUTAGE, may_repeat=True)
+        self.failures = FailureJudge(RetryPolicy(), self.control, leave_in_doubt=False)
         self.server = case.make(self.seed)
         self.random = random.Random(self.seed)
-        self.retry = RetryPolicy()
+        self.rows_left = math.inf if case.rows is None else case.rows
         self.events: list[tuple[float, int, Callable[[float, Out], None], Out]] = []
-        self.waiting: list[tuple[float, int, SimRow]] = []
+        self.waiting: list[tuple[float, int, ActiveRequest]] = []
         self.numbers = count()
-        self.out = self.sent = self.refused = self.failed = self.accepted_out = 0
+        self.begun = self.out = self.sent = self.refused = self.failed = self.accepted_out = 0
         self.accepted: list[tuple[float, int]] = []
         self.area, self.area_at = 0.0, case.seconds / 2
 
     def run(self) -> Result:
         random.seed(self.seed)  # the retry policy draws from it
         now, end = 0.0, self.case.seconds
-        while now < end:
+        while now < end and self.rows_left:
             self._send_all(now)
             now = self._next_instant(now)
             if self.trace is not None:
@@ -100,20 +101,36 @@ class Simulation:
             while self.events and self.events[0][0] <= now:
                 at, _, happens, out = heapq.heappop(self.events)
                 happens(at, out)
-        return self._result()
+        return self._result(now)
 
     def _hold(self, now: float) -> float:
-        return max(self.limiter.delay(now, self._worst(now)), self.breaker.delay(now))
+        return self.control.delay(now, self._worst(now))[0]
 
     def _worst(self, now: float) -> int:
         return self.case.worst_tokens or self.case.tokens(now) + SPARE_TOKENS
 
+    @property
+    def _has_new_rows(self) -> bool:
+        return self.case.rows is None or self.begun < self.case.rows
+
+    def _seconds_to_row(self, now: float) -> float:
+        """Seconds until a row may be sent; infinite if none is left."""
+        if self._has_new_rows:
+            return 0.0
+        return self.waiting[0][0] - now if self.waiting else math.inf
+
+    def _next_row(self, now: float) -> ActiveRequest:
+        due = self.waiting and self.waiting[0][0] <= now
+        if due and not (self._has_new_rows and self.control.in_doubt()):
+            return heapq.heappop(self.waiting)[2]
+        self.begun += 1
+        return ActiveRequest(Request(b"", self.begun.to_bytes(8), 0, None))
+
     def _send_all(self, now: float) -> None:
-        while self.out < self.in_flight and self._hold(now) <= 0:
-            due = self.waiting and self.waiting[0][0] <= now and not self.breaker.is_failing
-            row = heapq.heappop(self.waiting)[2] if due else SimRow()
-            admission = self.limiter.admit(now, self._worst(now))
-            self.breaker.sent(now)
+        while self.out < self.in_flight and self._seconds_to_row(now) <= 0 and self._hold(now) <= 0:
+            row = self._next_row(now)
+            row.number += 1
+            admission = self.control.admit(now, self._worst(now))
             self.out += 1
             self.sent += 1
             way = ROUND_TRIP / 2 * self.random.uniform(0.8, 1.5)
@@ -124,7 +141,8 @@ class Simulation:
         if self.out >= self.in_flight:
             return event
         # A timer wakes a little late.
-        return min(event, now + max(self._hold(now), 1e-6) + self.random.expovariate(1000))
+        wait = max(self._hold(now), self._seconds_to_row(now), 1e-6)
+        return min(event, now + wait + self.random.expovariate(1000))
 
     def _at(self, instant: float, happens: Callable[[float, Out], None], out: Out) -> None:
         heapq.heappush(self.events, (instant, next(self.numbers), happens, out))
@@ -152,32 +170,32 @@ class Simulation:
         self._at(now + ROUND_TRIP / 2, self._answer, out)
 
     def _answer(self, now: float, out: Out) -> None:
+        admission, row, tokens = out
         self.out -= 1
-        self.limiter.answered(out[0], now, out[2], self.server.limits(now))
-        self.breaker.succeeded(out[0].sent_at)
+        self.rows_left -= 1
+        self.control.answered(admission, now, tokens, self.server.limits(now))
+        self.failures.answered(row)
 
     def _refuse(self, now: float, out: Out, failure: Failure) -> None:
         admission, row, _ = out
         self.out -= 1
         self.refused += failure.status == 429
-        self.limiter.failed(admission, now, failure)
-        row.used_attempts += self.breaker.failed(
-            now,
-            admission.sent_at,
+        at_the_end = not self._has_new_rows
+        judgement = self.failures.judge(
+            row,
+            admission,
             failure,
-            first_failed=row.first_failed,
-            is_last=row.used_attempts + 1 >= self.retry.max_attempts,
-            at_the_end=False,
+            now,
+            at_the_end=at_the_end,
+            rows_left=self.rows_left if at_the_end else math.inf,
         )
-        if failure.action is FailureAction.RETRY and row.first_failed is None:
-            row.first_failed = admission.sent_at
-        delay = self.retry.delay(failure, row.used_attempts)
-        if delay is None:
+        if judgement.delay is None:
             self.failed += 1
+            self.rows_left -= 1
             return
-        heapq.heappush(self.waiting, (now + delay, next(self.numbers), row))
+        heapq.heappush(self.waiting, (now + judgement.delay, next(self.numbers), row))
 
-    def _result(self) -> Result:
+    def _result(self, took: float) -> Result:
         case, seconds = self.case, self.case.seconds
         best = min(self._most_sent(), self.server.best(seconds))
         good = sum(tokens for _, tokens in self.accepted) if case.tokens_per_minute else len(self.accepted)
@@ -194,6 +212,7 @@ class Simulation:
             passed=self._passed(),
             failed=self.failed,
             flight=self.area / (seconds / 2),
+            took=took,
         )
 
     def _most_sent(self) -> float:

@@ -139,7 +139,10 @@ class FailureJudge:
             return None
         if failure.action is FailureAction.SLOW_DOWN:
             used_up = active.used_attempts >= self._retry.max_attempts
-            return None if used_up else self._retry.delay(failure, active.refusals, longest=LONGEST_WAIT)
+            # As few refusals as noise brings are no reason to wait longer each time.
+            by_noise = self._control.limiter.noise and active.refusals <= self._by_chance
+            repeated = 1 if by_noise else active.refusals
+            return None if used_up else self._retry.delay(failure, repeated, longest=LONGEST_WAIT)
         unused = failure.action is FailureAction.REFUSE  # until the verdict, which ends the row in any case
         return self._retry.delay(failure, active.number if unused else active.used_attempts)
 

@@ -132,6 +132,23 @@ def test_the_pace_stands_beside_the_limit(journal: Journal, tmp_path: Path) -> N
     assert "of 6,000 requests/min (found so far)" in Shown(journal, tmp_path).lines()[1]
 
 
+def test_a_bound_on_concurrent_requests_that_was_found_stands_beside_those_in_flight(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """Of twelve that are out together after some single ones, the last four are refused."""
+    shown, limiter = Shown(journal, tmp_path), Limiter()
+    assert "0 in flight" in shown.lines()[1]
+    for index in range(40):
+        limiter.answered(limiter.admit(index / 100, 10), index / 100 + 0.005, 10, None)
+    out = [limiter.admit(0.4 + index / 100, 10) for index in range(12)]
+    refused = Failure("rate_limit_error", "", FailureAction.SLOW_DOWN, BillingStatus.NO, 429)
+    for admission in out[8:]:
+        limiter.failed(admission, admission.sent_at + 0.02, refused)
+    limiter.delay(0.6, 10)
+    shown.view.limiter = limiter
+    assert "0 of 8 in flight (found so far)" in shown.lines()[1]
+
+
 def test_what_holds_the_run_back_is_named(journal: Journal, tmp_path: Path) -> None:
     """The limiter, a pause after a 429, the endpoint, a cap, or the number in flight; nothing, if none is."""
     shown = Shown(journal, tmp_path, limits={"concurrency": 2})

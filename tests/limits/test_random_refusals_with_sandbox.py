@@ -21,16 +21,23 @@ def seconds(folder: Path, settings: Settings, rows: int, in_flight: int) -> floa
 
 @pytest.mark.slow  # measures seconds: nothing else may take the processor
 def test_one_refusal_in_five_costs_the_refused_rows_waits_alone(tmp_path: Path) -> None:
-    """Of 500 rows one or two are refused four times in a row: 10 s are possible."""
-    settings = Settings(latency=0.1, faults={"429-random": 0.2}, retry_after=1.0)
-    assert seconds(tmp_path / "run", settings, 500, 64) <= 40
+    """Of 500 rows one or two are refused four times in a row: 10 s are possible.
+
+    The better of two runs: one in ten begins with so many refusals that they look like a limit for a while.
+    """
+    runs = []
+    for seed in (0, 1):
+        settings = Settings(latency=0.1, faults={"429-random": 0.2}, retry_after=1.0, seed=seed)
+        runs.append(seconds(tmp_path / str(seed), settings, 500, 64))
+    assert min(runs) <= 20
+    assert max(runs) <= 40
 
 
 @pytest.mark.slow  # measures seconds: nothing else may take the processor
 def test_one_refusal_in_a_hundred_does_not_stop_a_run(tmp_path: Path) -> None:
     without = seconds(tmp_path / "without", Settings(latency=0.1), 3_000, 100)
     settings = Settings(latency=0.1, faults={"429-random": 0.01}, retry_after=1.0)
-    assert seconds(tmp_path / "with", settings, 3_000, 100) <= 5 * without
+    assert seconds(tmp_path / "with", settings, 3_000, 100) <= 2 * without
 
 
 @pytest.mark.slow  # measures seconds: nothing else may take the processor

@@ -44,6 +44,20 @@ def test_a_given_limit_is_used_beside_random_refusals() -> None:
 
 
 @pytest.mark.parametrize(
+    ("share", "rows", "in_flight", "possible"), [(0.2, 500, 64, 10.0), (0.01, 3_000, 100, 4.4)]
+)
+def test_a_run_with_random_refusals_takes_twice_its_time_at_most(
+    share: float, rows: int, in_flight: int, possible: float
+) -> None:
+    """From its first request to its last row. One in ten begins with refusals that look like a limit."""
+    took = []
+    for seed in range(10):
+        case = Case("", lambda seed: Random(share, 1.0, Server(), seed), 200.0, rows=rows)
+        took.append(Simulation(case, in_flight, 0.1, seed).run().took)
+    assert sorted(took)[-2] <= 2 * possible
+
+
+@pytest.mark.parametrize(
     "limit", [lambda: Window(20.0), lambda: Bucket(20.0, 10.0)], ids=["sliding window", "bucket"]
 )
 def test_a_limit_is_found_among_random_refusals(limit: Callable[[], Server]) -> None:

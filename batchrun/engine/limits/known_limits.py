@@ -85,6 +85,16 @@ class KnownLimits:
         """Returns the limit on requests; 0 if there is none."""
         return (self.requests.per_minute or 0) / MINUTE
 
+    def pace(self, searched: float | None, in_flight: int | None, paused_until: float) -> Pace:
+        """Returns the pace for display. `searched`: requests a second, `in_flight` a bound that was found."""
+        known, tokens = self.requests.per_minute, self.tokens.per_minute
+        if known and (searched is None or known <= searched * MINUTE):
+            source: Literal["given", "headers"] = "given" if known == self.requests.given else "headers"
+            return Pace(known, source, tokens, paused_until, in_flight)
+        # A bound that holds the run back leaves the rate to grow: it says nothing then.
+        rate = None if searched is None or in_flight is not None else searched * MINUTE
+        return Pace(rate, "search", tokens, paused_until, in_flight)
+
     def delay(self, now: float, worst_tokens: int) -> float:
         """Returns the seconds until a request of at most `worst_tokens` tokens fits; 0 or less: now."""
         delay = float("-inf")

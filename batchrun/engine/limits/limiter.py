@@ -5,11 +5,10 @@ Times are seconds of one monotonic clock, given by the caller: nothing here slee
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 from batchrun.engine.limits.accepted_rate import accepted_rate
 from batchrun.engine.limits.concurrency import ConcurrencySearch
-from batchrun.engine.limits.doubt import FIRST_OWN_WAIT, RECHECKED, BeforeTrial, DoubtfulPause, shows_room
+from batchrun.engine.limits.doubt import BeforeTrial, DoubtfulPause, Rechecks, Start, shows_room
 from batchrun.engine.limits.known_limits import KnownLimits, Pace
 from batchrun.engine.limits.rate_search import BETA, FIRST_RATE, LEAST_MEASURED_BY, STEADY, RateSearch
 from batchrun.engine.limits.refusals import Event, RefusalJudge
@@ -21,14 +20,9 @@ MEASURED_REQUESTS = 10
 """Requests, or a second of a known limit if fewer, that suffice to measure what the server accepts."""
 TRIAL = 0.9
 """Share of the accepted rate that a trial sends."""
-FIRST_TRIAL = 30.0
-"""Seconds until noise is tested again; twice as many after each test."""
 LEAST_MEASURED, LEAST_MEASURED_BESIDE_NOISE = 5.0, 10.0
 """Minimum seconds of the recovery to a ceiling that a trial has found."""
-PROBED = 2.0
-"""Age of a run in seconds up to which a doubtful pause is probed: at the start the cost is worth it."""
-LEAST_TAKEN_TO_PROBE = 20
-LONGEST_OWN_WAIT = 4.0
+FIRST_OWN_WAIT, LONGEST_OWN_WAIT = 1.0, 4.0
 """Seconds between two tries at a server that refuses everything and names no wait."""
 
 
@@ -52,31 +46,27 @@ class Limiter:
         self._known = KnownLimits(requests_per_minute, tokens_per_minute)
         self._search = RateSearch(None if requests_per_minute or tokens_per_minute else FIRST_RATE)
         self._began: float | None = None
-        self._cut_at = self._tried_at = float("-inf")
-        self._waited = 0.0
-        self._refused_since_cut = 0
+        self._cut_at = float("-inf")
+        self._waited, self._refused_since_cut, self._taken = 0.0, 0, 0
         self._concurrency = ConcurrencySearch()
         self._order = SendOrder()
         self._judge = RefusalJudge()
         self._doubtful_pause: DoubtfulPause | None = None
         self._cut_in_doubt: DoubtfulPause | None = None
-        self._limit_found = False
-        self._taken = 0
+        self._start = Start()
         self._before_trial: BeforeTrial | None = None
         self._trouble_since: float | None = None
         self._taken_since_cut = False
-        self._next_trial = FIRST_TRIAL
+        self._rechecks = Rechecks()
 
     @property
     def pace(self) -> Pace:
-        requests, tokens, searched = self._known.requests, self._known.tokens, self._search.rate
-        known, most = requests.per_minute, self._concurrency.most
-        if known and (searched is None or known <= searched * MINUTE):
-            source: Literal["given", "headers"] = "given" if known == requests.given else "headers"
-            return Pace(known, source, tokens.per_minute, self.paused_until, most)
-        # A bound that holds the run back leaves the rate to grow: it says nothing then.
-        rate = None if searched is None or most is not None else searched * MINUTE
-        return Pace(rate, "search", tokens.per_minute, self.paused_until, most)
+        return self._known.pace(self._search.rate, self._concurrency.most, self.paused_until)
+
+    @property
+    def noise(self) -> float:
+        """Returns the share of requests that is refused whatever the pace; 0 if none are."""
+        return self._judge.noise
 
     @property
     def refusals_by_chance(self) -> int:
@@ -86,10 +76,18 @@ class Limiter:
     def delay(self, now: float, worst_tokens: int) -> float:
         """Returns the seconds until a request of at most `worst_tokens` tokens may go; 0 or less: now."""
         self._look_at_ends(now)
-        pause = self._doubtful_pause
-        paused = 0.0 if pause is not None and pause.probe_at <= now else self.paused_until - now
+        paused = self._next_try - now
         searched = max(self._search.delay(now), self._concurrency.delay)
         return max(paused, searched, self._known.delay(now, worst_tokens))
+
+    @property
+    def _next_try(self) -> float:
+        pause = self._doubtful_pause
+        if pause is None:
+            return self.paused_until
+        # As long as so few got through, the wait would tell less than a probe.
+        pause.probes |= self._start.lasts and 0 < self._taken < MEASURED_REQUESTS
+        return min(self.paused_until, pause.probe_at) if pause.probes else self.paused_until
 
     def admit(self, now: float, worst_tokens: int) -> Admission:
         """Counts a request that is sent now."""
@@ -97,7 +95,7 @@ class Limiter:
             self._began = now
         self._search.admit(now)
         paced_tokens, bucket = self._known.admit(now, worst_tokens)
-        if self._doubtful_pause is not None:
+        if self._doubtful_pause is not None and self._doubtful_pause.probes:
             self._doubtful_pause.probe_at = math.inf
         sent = Sent(now, self._search.epoch, self._search.is_below_ceiling)
         self._concurrency.admit(sent)
@@ -134,7 +132,8 @@ class Limiter:
                 return
             self._order.refused(admission.sent, now, wait)
             admission.sent.shows_room = shows_room(failure.limits)
-            admission.sent.below |= admission.sent.shows_room or self._concurrency.most is not None
+            in_vain = self._start.pauses_are_in_vain and not self._known.requests.per_minute
+            admission.sent.below |= admission.sent.shows_room or self._concurrency.most is not None or in_vain
             if newly_known:
                 # The server's window holds more than the new limit: later ends don't measure the rate.
                 self.paused_until = max(self.paused_until, now + wait)
@@ -185,26 +184,19 @@ class Limiter:
 
     def _doubt(self, sent: Sent, now: float, wait: float) -> None:
         """Treats a refusal as caused by a limit, until a request gets through that was sent later."""
+        pause = self._doubtful_pause
+        if pause is not None and pause.probes and pause.began <= now < self.paused_until:
+            if pause.refused(sent, now, repeats=self._taken < MEASURED_REQUESTS):
+                self.paused_until = max(self.paused_until, now + wait)
+            return
+        self._start.lasts &= pause is None
         rate, (accepted, seconds), since_cut = self._search.rate, self._accepted(now, 0.0), now - self._cut_at
-        suspicion = self._judge.suspicion
-        probed = self._doubtful_pause is not None and self.paused_until > now
+        suspicion, probes = self._judge.suspicion, self._start.lasts and self._taken > 0
         self.paused_until = max(self.paused_until, now + wait)
-        cut = self._slow_down(now, wait)
+        rate = rate if self._slow_down(now, wait) else None
         self._doubtful_pause = DoubtfulPause(
-            sent,
-            rate if cut else None,
-            accepted,
-            seconds,
-            since_cut,
-            suspicion,
-            now + LEAST_PATIENCE if self._may_probe(now) and not probed else math.inf,
+            sent, rate, accepted, seconds, since_cut, suspicion, now, now + LEAST_PATIENCE, probes
         )
-
-    def _age(self, now: float) -> float:
-        return 0.0 if self._began is None else now - self._began
-
-    def _may_probe(self, now: float) -> bool:
-        return self._age(now) < PROBED and self._taken >= LEAST_TAKEN_TO_PROBE
 
     def _look_at_ends(self, now: float) -> None:
         for sent in self._order.settled(now):
@@ -218,7 +210,7 @@ class Limiter:
             if not sent.refused:
                 self._taken += 1
                 self._taken_since_cut |= current
-                if self._doubtful_pause is not None and sent.at > self._doubtful_pause.sent.at:
+                if self._doubtful_pause is not None and self._doubtful_pause.is_refuted_by(sent):
                     self._end_pause(self._doubtful_pause, now)
             event = self._judge.settled(sent) if current else None
             if event is not None:
@@ -246,9 +238,17 @@ class Limiter:
         """Ends a pause, since others get through: the refused row waits alone; no rate includes the pause."""
         self._doubtful_pause = None
         held = now - pause.sent.at if self.paused_until > now else 0.0
-        adds = self._age(pause.sent.at) < STEADY
+        adds = self._began is None or pause.sent.at - self._began < STEADY
         self._judge.take_back(pause.suspicion, pause.sent.at, held, adds=adds)
         self._cut_in_doubt = pause
+        in_vain = pause.is_in_vain(now, self.paused_until)
+        if pause.rate is not None and self._start.goes_on(in_vain=in_vain, cut=self._search.ceiling > 0):
+            self.paused_until = min(self.paused_until, now)
+            self._waited, self._taken_since_cut = 0.0, True
+            self._search.restore(min(pause.rate, FIRST_RATE), None, now)
+            return
+        if pause.probes and not in_vain:
+            self.paused_until = min(self.paused_until, now)
         if self.paused_until <= now:
             return
         self.paused_until = now
@@ -262,7 +262,7 @@ class Limiter:
         pause, self._cut_in_doubt = self._cut_in_doubt, None
         if pause is None or pause.rate is None or pause.sent.at != refused_at:
             return
-        self._search.restore(pause.rate, pause.rate if self._limit_found else None, now)
+        self._search.restore(pause.rate, pause.rate if self._start.limit_found else None, now)
         self._begin_again(now, 0.0)
 
     def _heed(self, event: Event, now: float) -> None:
@@ -280,7 +280,7 @@ class Limiter:
         """Pauses all requests, since none gets through, for as long as the refusals say."""
         if self.paused_until > now:
             return
-        self._limit_found = True
+        self._start.find_limit()
         wait = max(0.0, self._judge.run_wait_until - now)
         if self._concurrency.drop() and self._resume_search(now, wait):
             return
@@ -301,7 +301,8 @@ class Limiter:
         excess = self._judge.suspicion
         if excess is None:
             return
-        seconds = now - excess.began
+        # A full window's refusals are all at its end, so that later on the time is counted up to now.
+        seconds = max(0.001, excess.seconds) if self._start.lasts else now - excess.began
         accepted = (excess.sent - excess.refused) / seconds / (1 - self._judge.noise)
         self._begin_trial(now, accepted, seconds, accepted)
 
@@ -310,18 +311,18 @@ class Limiter:
         if before is None or not self._judge.confirms:
             before = BeforeTrial(self._search.rate, 0.0, 0.0, self._accepted_in_a_minute(now))
         self._before_trial = replace(before, accepted=accepted, seconds=seconds)
-        self._tried_at = now
+        self._rechecks.tried_at = now
         self._search.fix(max(1 / LONGEST_OWN_WAIT, TRIAL * tried))
-        self._judge.begin_trial(now, self._search.epoch)
+        self._judge.begin_trial(now, self._search.epoch, at_start=self._start.lasts)
 
     def _take_verdict(self, verdict: Event, now: float) -> None:
         before, self._before_trial = self._before_trial, None
         if before is None:
             return
         if verdict == "noise":
-            self._search.restore(before.rate, before.rate if self._limit_found else None, now)
+            self._search.restore(before.rate, before.rate if self._start.limit_found else None, now)
         else:
-            self._limit_found = True
+            self._start.find_limit()
             self._search.restore(before.rate, None, now)
             least = LEAST_MEASURED_BESIDE_NOISE if self._judge.noise else LEAST_MEASURED
             # A rate over a few tenths of a second is sometimes far off; a minute's count is at most too old.
@@ -331,10 +332,8 @@ class Limiter:
 
     def _recheck(self, now: float) -> None:
         """Tries less now and then, more and more rarely: noise may have become a limit unseen."""
-        if self._judge.noise < RECHECKED or self._judge.on_trial or now - self._tried_at < self._next_trial:
-            return
-        if now - self._cut_at - self._waited >= STEADY and self.paused_until <= now:
-            self._next_trial *= 2
+        steady = now - self._cut_at - self._waited >= STEADY and self.paused_until <= now
+        if steady and not self._judge.on_trial and self._rechecks.is_due(now, self._judge.noise):
             accepted = self._known.sent.sent_since(now - STEADY) / STEADY
             self._begin_trial(now, accepted / (1 - self._judge.noise), STEADY, accepted)
 
@@ -354,7 +353,7 @@ class Limiter:
         few_sent = self._known.sent.requests < LEAST_MEASURED_BY
         if not self._taken and few_sent and self._search.start_slowly(now):
             self._begin_again(now, wait)
-            return False
+            return True
         accepted, seconds = self._accepted(now, wait)
         known = self._known.requests_per_second
         if now - self._cut_at - self._waited >= STEADY and known <= (self._search.rate or known):

@@ -48,15 +48,21 @@ Event = Literal["run", "excess", "limit", "noise"]
 
 @dataclass(slots=True)
 class Count:
-    """Requests in sending order, from `began` on."""
+    """Requests in sending order, sent from `began` to `last`."""
 
     began: float
+    last: float = float("-inf")
     sent: int = 0
     refused: int = 0
     ratio: float = 0.0
 
-    def add(self, refused: bool, usual: float, unusual: float) -> None:
+    @property
+    def seconds(self) -> float:
+        return self.last - self.began
+
+    def add(self, refused: bool, at: float, usual: float, unusual: float) -> None:
         """Adds the log-likelihood ratio of a share `unusual` of refusals against `usual`."""
+        self.last = at
         self.sent += 1
         self.refused += refused
         self.ratio += log(unusual / usual) if refused else log((1 - unusual) / (1 - usual))
@@ -102,18 +108,23 @@ class RefusalJudge:
         if self.noise:
             self._fade(refused, may_rise=self._trial is not None)
         if self._trial is not None:
-            return self._try(self._trial, refused) if sent.epoch == self._trial_epoch else None
+            return self._try(self._trial, sent.at, refused) if sent.epoch == self._trial_epoch else None
         if not self.noise and not sent.below and self._excess is None:
             return None
         return self._exceed(sent, refused)
 
-    def begin_trial(self, now: float, epoch: int) -> None:
-        """Begins a trial: requests of `epoch` are sent at less than the accepted rate."""
+    def begin_trial(self, now: float, epoch: int, *, at_start: bool = False) -> None:
+        """Begins a trial: requests of `epoch` are sent at less than the accepted rate.
+
+        `at_start`: nothing points to a limit yet, so that the latest requests tell the noise's share, too.
+        """
         if self._excess is None:
             self._suspected, self._usual = self.noise, 0.5 * self.noise
         else:
-            seen = self._excess.refused / (self._excess.sent + 1)
             # An excess overstates the true share, since it was noticed for being large.
+            seen = self._excess.refused / (self._excess.sent + 1)
+            if at_start:
+                seen = min(seen, (self._refused_lately + 1) / (self._sent_lately + 2))
             self._suspected = max(CLEAR_NOISE / 2, min(0.97, 1.5 * self.noise), 0.6 * min(MOST_TESTED, seen))
             self._usual = self.noise or max(LEAST_NOISE, 0.1 * self._suspected)
         self._trial, self._trial_epoch = Count(now), epoch
@@ -142,7 +153,7 @@ class RefusalJudge:
             return
         if self._excess is None:
             self._excess = Count(refused_at + held)
-        self._excess.add(True, LEAST_NOISE, CLEAR_NOISE)
+        self._excess.add(True, refused_at + held, LEAST_NOISE, CLEAR_NOISE)
 
     def _lengthen_run(self, sent: Sent, refused: bool) -> bool:
         if not refused:
@@ -186,20 +197,19 @@ class RefusalJudge:
             self._excess = Count(sent.at)
         excess = self._excess
         if self.noise:
-            excess.add(refused, self.noise, min(0.97, self.noise + max(0.05, 0.5 * self.noise)))
+            excess.add(refused, sent.at, self.noise, min(0.97, self.noise + max(0.05, 0.5 * self.noise)))
         else:
-            excess.add(refused, LEAST_NOISE, CLEAR_NOISE)
+            excess.add(refused, sent.at, LEAST_NOISE, CLEAR_NOISE)
         if excess.ratio <= 0:
             self._excess = None
             return None
-        seconds = sent.at - excess.began
-        measured = seconds >= 1.0 or (seconds >= LEAST_SECONDS and excess.sent >= LEAST_SENT)
+        measured = excess.seconds >= 1.0 or (excess.seconds >= LEAST_SECONDS and excess.sent >= LEAST_SENT)
         enough = excess.refused >= LEAST_REFUSED and measured
         certain = excess.ratio >= (CERTAINTY_BESIDE_NOISE if self.noise else CERTAINTY)
         return "excess" if enough and certain else None
 
-    def _try(self, trial: Count, refused: bool) -> Event | None:
-        trial.add(refused, self._usual, self._suspected)
+    def _try(self, trial: Count, at: float, refused: bool) -> Event | None:
+        trial.add(refused, at, self._usual, self._suspected)
         if abs(trial.ratio) < VERDICT or (trial.ratio > 0 and trial.sent < LEAST_SENT):
             return None
         self._trial = None

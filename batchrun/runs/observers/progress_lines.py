@@ -141,7 +141,10 @@ def _pace(view: View, speed: Speed, now: float) -> list[Part]:
         parts.append(Part(f"{speed.tokens * 60:,.0f} of {pace.tokens_per_minute:,} tokens/min", 3))
     else:
         parts.append(Part(f"{speed.tokens:,.0f} tokens/s", 7))
-    parts.append(Part(f"{progress.in_flight:,} in flight", 6))
+    if pace.in_flight is None:
+        parts.append(Part(f"{progress.in_flight:,} in flight", 6))
+    else:
+        parts.append(Part(f"{progress.in_flight:,} of {pace.in_flight:,} in flight (found so far)", 4))
     if view.job.workers is not None:
         parts.append(Part(_workers(progress.workers), 2))
     if progress.by_error:
