@@ -32,10 +32,11 @@ def test_the_balance_to_begin_with_is_the_lowest_of_the_last_run_less_what_may_h
     journal = create_or_open(tmp_path / "journal.sqlite")
     assert journal.lowest_balance(sandbox=False) is None
     reported = {1: 20, 2: 400, 3: 300, 4: 280, 5: 290}  # 1 is of an earlier run, before a top-up
+    earlier, last = start_run(journal), start_run(journal)
     reports = Reports()
     writer = writer_of(journal, reports)
     for attempt in range(1, 8):
-        writer.write_intent(intent(attempt, run=start_run(journal) if attempt < 3 else 2))
+        writer.write_intent(intent(attempt, run=earlier if attempt == 1 else last))
         assert reports.committed.acquire(timeout=20)
     for attempt, balance in reported.items():
         writer.record(replace(answer_to(attempt), remaining_credits=balance))
