@@ -163,17 +163,17 @@ class Dispatcher:
         if len(self._uncommitted) + len(self._durable) >= self._prefetch.most:
             return False
         if self._forerunners.has_to_wait(active):
-            if self._forerunners.has_room:
-                self._forerunners.put_aside(active)
-                return True
-            return False
+            return self._forerunners.put_aside(active)
+        if self._forerunners.let_its_row_begin(active):
+            return True
         shortfall = self._accounting.reserve(active)
         if shortfall is None:
             self._forerunners.prepared(active)
             self._uncommitted.append((active, self._sent))
         elif not shortfall.may_pass:
             self._end_at(shortfall, active)
-        elif not self._scheduler.yield_to_follow_ups(active):
+        # Not while others are deferred: one of the same row would go before the one that begins it.
+        elif self._forerunners.has_next or not self._scheduler.yield_to_follow_ups(active):
             self._reports.blocked(shortfall.cap)
             return False
         return True

@@ -34,19 +34,30 @@ class Forerunners:
         """Returns whether another request goes ahead of this one."""
         return active.request.beginning in self._ahead
 
-    @property
-    def has_room(self) -> bool:
-        return self._number_aside < MOST_ASIDE
-
-    def put_aside(self, active: ActiveRequest) -> None:
-        """Keeps a request that has to wait, until `next` returns it."""
-        if (beginning := active.request.beginning) is not None:
-            self._aside.setdefault(beginning, deque()).append(active)
-            self._number_aside += 1
+    def put_aside(self, active: ActiveRequest) -> bool:
+        """Keeps a request that has to wait, until `next` returns it; returns False without room."""
+        beginning = active.request.beginning
+        if beginning is None or self._number_aside >= MOST_ASIDE:
+            return False
+        self._aside.setdefault(beginning, deque()).append(active)
+        self._number_aside += 1
+        return True
 
     def next(self) -> ActiveRequest | None:
         """Returns the next deferred request that need no longer wait."""
         return self._ready.popleft() if self._ready else None
+
+    @property
+    def has_next(self) -> bool:
+        return bool(self._ready)
+
+    def let_its_row_begin(self, active: ActiveRequest) -> bool:
+        """Puts a request behind the one that begins its row, if `next` has yet to return that."""
+        row = active.request.row
+        if active.begins or not any(each.begins and each.request.row == row for each in self._ready):
+            return False
+        self._ready.append(active)
+        return True
 
     def drop(self, row: bytes) -> None:
         """Removes the deferred requests of a row, by its first request's digest: it is not begun any more."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from batchrun.client.builder import RequestBuilder
 from batchrun.client.request import Request
 from batchrun.engine import forerunners
+from batchrun.engine.accounting import ActiveRequest
 from batchrun.engine.dispatcher import END
 from batchrun.engine.ledger import Cap
 from batchrun.job.file import make_job
@@ -141,3 +142,17 @@ def test_a_row_that_does_not_begin_at_a_cap_has_none_of_its_votes_sent() -> None
         rows += sent(made)
     assert rows == [1, 1]
     assert made.dispatcher.stopped_by == at_cap_of("budget.rows")
+
+
+def test_no_vote_of_a_row_goes_before_the_one_that_begins_the_row() -> None:
+    one, row = (replace(request(number), beginning=b"a") for number in (1, 2))
+    ahead, first = ActiveRequest(one), ActiveRequest(row)
+    second, third = ActiveRequest(row, begins=False), ActiveRequest(row, begins=False)
+    made = forerunners.Forerunners()
+    made.prepared(ahead)
+    assert made.put_aside(first)
+    assert made.put_aside(second)
+    made.ended(ahead, answered=True)
+    assert made.let_its_row_begin(third)
+    assert [made.next(), made.next(), made.next(), made.next()] == [first, second, third, None]
+    assert not made.let_its_row_begin(third)
