@@ -27,5 +27,6 @@ def pool_lines(report: dict[str, Any]) -> list[str]:
     lines = [pool_line(report)]
     for job in report["jobs"]:
         today = f", {usd_figure(job['counted_today'])} today" if job["counted_today"] else ""
-        lines.append(f"job       {usd_figure(job['counted'])} USD{today}: {job['journal']}")
+        replaced = " (before an older copy replaced it)" if job["replaced"] else ""
+        lines.append(f"job       {usd_figure(job['counted'])} USD{today}: {job['journal']}{replaced}")
     return lines

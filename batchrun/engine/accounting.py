@@ -35,8 +35,11 @@ class AttemptLog(Protocol):
 class MoneyPool(Protocol):
     """A budget that this run shares with others."""
 
-    def claim(self, least: int, day: int) -> Grant:
-        """Claims `least` nano-USD or more for a UTC day, or nothing. Raises StorageError, JournalError."""
+    def claim(self, least: int, day: int, attempt: int) -> Grant:
+        """Claims `least` nano-USD or more for a UTC day, or nothing. Raises StorageError, JournalError.
+
+        `attempt` is the highest one known to be durable in the journal.
+        """
 
 
 class ActiveRequest(msgspec.Struct, gc=False):
@@ -98,6 +101,7 @@ class Accounting:
         self.run = run
         self._pool = pool
         self._next_attempt = first_attempt
+        self._latest_durable = first_attempt - 1
         self._ledger = ledger
         self._price_list = price_list
         self._log = log
@@ -137,7 +141,7 @@ class Accounting:
         """Claims what is missing: durable in the pool before the journal's writer has the intent."""
         lack = shortfall.lack or Lack("nano_usd", worst_case.nano_usd, 0)
         try:
-            grant = pool.claim(lack.needed - lack.left, self._day)
+            grant = pool.claim(lack.needed - lack.left, self._day, self._latest_durable)
         except (JournalError, StorageError) as error:
             return Shortfall(POOL, may_pass=False, stop=by_faulty_pool(error))
         self._ledger.add_grant(grant.granted, grant.left)
@@ -157,6 +161,7 @@ class Accounting:
 
     def answered(self, active: ActiveRequest, response: Response) -> int:
         """Books a response; returns the tokens that it used."""
+        self._latest_durable = max(self._latest_durable, active.attempt)
         cached = active.request.cached
         cost = self._price_list.cost(response, active.reservation.amount, cached)
         if not active.counts_a_row:
@@ -191,6 +196,7 @@ class Accounting:
 
     def failed(self, active: ActiveRequest, failure: Failure, final: bool) -> None:
         """Books a failed attempt; `final` says that the row ends with it."""
+        self._latest_durable = max(self._latest_durable, active.attempt)
         in_doubt = failure.billing is BillingStatus.UNKNOWN
         booked = active.reservation.amount if in_doubt else NOTHING
         self._log.record(

@@ -4,6 +4,9 @@ Invariant, after every commit: for each journal and UTC day, the pool counts at 
 settled, uncertain and reserved. A run claims money here before it reserves it in its journal, in batches, and
 gives back what it did not use after its journal's last commit. Thus the sum over all journals never exceeds a
 cap, whenever a process dies: what a killed run had claimed stays counted until the job's next run.
+
+A journal's attempt numbers only grow. One that has fewer than the pool knows of is an older copy: what the
+newer one had spent stays counted.
 """
 
 import os
@@ -46,15 +49,17 @@ CREATE TABLE claims (                   -- at least what a journal counts for a 
     journal TEXT NOT NULL,              -- its path
     born INTEGER NOT NULL,              -- when its first run began, in milliseconds since 1970 UTC
     sandbox INTEGER NOT NULL,           -- 1: no model answered and nothing was paid
+    retired INTEGER NOT NULL,           -- 0: it is there; n: the n-th that an older copy replaced
     day INTEGER NOT NULL,               -- days since 1970 UTC
     nano_usd INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,           -- the journal's highest one that was durable by then
     crc32 INTEGER NOT NULL,
-    PRIMARY KEY (journal, born, sandbox, day)
+    PRIMARY KEY (journal, born, sandbox, retired, day)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 """
-_OWN = "(journal, born, sandbox) = (?, ?, ?)"
+_OWN = "(journal, born, sandbox, retired) = (?, ?, ?, 0)"
 
 
 class PoolCaps(NamedTuple):
@@ -73,11 +78,13 @@ class PoolCaps(NamedTuple):
 class PoolMember(NamedTuple):
     """A journal, and what the pool counts for it in all and on one day, in nano-USD.
 
-    `born` tells a journal from a later one at the same path.
+    `born` tells a journal from a later one at the same path, `retired` from an older copy that replaced it;
+    0: it is there.
     """
 
     journal: str
     born: int
+    retired: int
     counted: int
     today: int
 
@@ -100,16 +107,21 @@ class Pool:
             raise _damaged(self.path, "its caps don't match their checksum")
         return PoolCaps(*caps)
 
-    def set_caps(self, caps: PoolCaps) -> None:
+    def change_caps(self, changes: Mapping[str, int | None]) -> PoolCaps:
+        """Sets caps by the fields of PoolCaps, unless no cap would be left; returns all."""
         with self.changing():
-            _write_caps(self.connection, caps)
+            caps = self.caps()._replace(**changes)
+            if caps != PoolCaps(None, None):
+                _write_caps(self.connection, caps)
+        return caps
 
     def members(self, day: int, *, sandbox: bool) -> list[PoolMember]:
         """Returns the journals that the pool counts, by path; `today` is for the UTC day `day`."""
         with _translated_errors(self.path):
             found = self.connection.execute(
-                "SELECT journal, born, sum(nano_usd), ifnull(sum(nano_usd) FILTER (WHERE day = ?), 0)"
-                " FROM claims WHERE sandbox = ? GROUP BY journal, born ORDER BY journal, born",
+                "SELECT journal, born, retired,"
+                " sum(nano_usd), ifnull(sum(nano_usd) FILTER (WHERE day = ?), 0)"
+                " FROM claims WHERE sandbox = ? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
                 (day, sandbox),
             ).fetchall()
         return [PoolMember(*member) for member in found]
@@ -150,9 +162,10 @@ class PoolShare:
     born: int
     sandbox: bool
 
-    def claim(self, least: int, day: int) -> Grant:
+    def claim(self, least: int, day: int, attempt: int) -> Grant:
         """Claims `least` nano-USD or more for attempts of a day, or nothing if a cap leaves less.
 
+        `attempt` is the highest one known to be durable in the journal, which tells it from older copies.
         Raises MovedError, StorageError, JournalError: then nothing more may be reserved.
         """
         self.pool.check_place()
@@ -161,18 +174,25 @@ class PoolShare:
             if left < least:
                 return Grant(0, left, per_day)
             granted = least + (left - least) // BATCHES
-            self._write({day: self._own(day) + granted})
+            self._write({day: self._own(day) + granted}, attempt)
         self.pool.check_place()  # again: it may have been replaced by a file where this claim is not
         return Grant(granted, left - granted, per_day)
 
-    def settle(self, counted: Mapping[int, int]) -> None:
+    def settle(self, counted: Mapping[int, int], attempt: int) -> None:
         """Counts what the journal does, in nano-USD by day, instead of what was claimed.
 
-        All of it has to be durable in the journal, with no request in flight.
+        `attempt` is the journal's highest one. If the pool knows of a higher one, this is an older copy of
+        the journal: what was claimed stays counted, too. All of it has to be durable, none in flight.
         """
         with self.pool.changing():
-            self.pool.connection.execute(f"DELETE FROM claims WHERE {_OWN}", self._key)
-            self._write(counted)
+            claims = self.pool.connection.execute(
+                f"DELETE FROM claims WHERE {_OWN} RETURNING day, nano_usd, attempt", self._key
+            ).fetchall()
+            if attempt < max((known for *_, known in claims), default=0):
+                retired = self._last_retired() + 1
+                for day, nano_usd, known in claims:
+                    self._write({day: nano_usd}, known, retired)
+            self._write(counted, attempt)
 
     def left(self, day: int) -> int:
         """Returns what the caps leave for a day."""
@@ -206,10 +226,16 @@ class PoolShare:
         ).fetchone()
         return 0 if found is None else int(found[0])
 
-    def _write(self, counted: Mapping[int, int]) -> None:
-        claims = [(*self._key, day, nano_usd) for day, nano_usd in counted.items()]
+    def _last_retired(self) -> int:
+        (last,) = self.pool.connection.execute(
+            "SELECT ifnull(max(retired), 0) FROM claims WHERE (journal, born, sandbox) = (?, ?, ?)", self._key
+        ).fetchone()
+        return int(last)
+
+    def _write(self, counted: Mapping[int, int], attempt: int, retired: int = 0) -> None:
+        claims = [(*self._key, retired, day, nano_usd, attempt) for day, nano_usd in counted.items()]
         self.pool.connection.executemany(
-            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(*claim, checksum(claim)) for claim in claims],
         )
 
@@ -219,7 +245,10 @@ def share_of(pool: Pool, path: Path, journal: Journal | None, *, sandbox: bool) 
     born = 0
     if journal is not None:
         with translated_errors(path):
-            (born,) = journal.connection.execute("SELECT ifnull(min(started_at), 0) FROM runs").fetchone()
+            # Not the earliest start: a clock that is set back must not make it another journal.
+            (born,) = journal.connection.execute(
+                "SELECT ifnull((SELECT started_at FROM runs ORDER BY run LIMIT 1), 0)"
+            ).fetchone()
     return PoolShare(pool, os.path.realpath(path), born, sandbox)
 
 

@@ -33,7 +33,7 @@ def settled_share(pool: Pool | None, journal: Journal, *, sandbox: bool) -> Pool
     if pool is None:
         return None
     share = share_of(pool, journal.path, journal, sandbox=sandbox)
-    share.settle(journal.counted_by_day(sandbox))
+    share.settle(journal.counted_by_day(sandbox), journal.next_attempt() - 1)
     return share
 
 
@@ -41,7 +41,7 @@ def give_back(share: PoolShare | None, journal: Journal) -> None:
     """Gives back what a run has not used. Where that fails it stays counted until the job's next run."""
     if share is not None:
         with suppress(BatchrunError):
-            share.settle(journal.counted_by_day(share.sandbox))
+            share.settle(journal.counted_by_day(share.sandbox), journal.next_attempt() - 1)
 
 
 def pool_part(share: PoolShare | None) -> dict[str, Any]:
@@ -74,7 +74,9 @@ def pool_state(job: Job, journal: Journal | None, *, sandbox: bool) -> dict[str,
         share = share_of(pool, RunFolder(run_folder(job)).journal, journal, sandbox=sandbox)
         state, members = _state(pool, sandbox)
     of_this_job = sum(
-        member.counted for member in members if (member.journal, member.born) == (share.journal, share.born)
+        member.counted
+        for member in members
+        if (member.journal, member.born, member.retired) == (share.journal, share.born, 0)
     )
     return {**state, "of_this_job": usd(of_this_job), "held": usd(max(0, of_this_job - own))}
 
@@ -99,9 +101,7 @@ def change_pool(path: Path, changes: dict[str, int | None]) -> None:
         caps = PoolCaps(None, None)._replace(**changes)
     else:
         with closing(open_pool(path)) as pool:
-            caps = pool.caps()._replace(**changes)
-            if caps != PoolCaps(None, None):
-                pool.set_caps(caps)
+            caps = pool.change_caps(changes)
     if caps == PoolCaps(None, None):
         raise UsageError(f"The pool {path} needs a cap.\nNext: batchrun pool {path} --usd 20")
     if is_new:
@@ -113,7 +113,12 @@ def pool_report(path: Path, *, sandbox: bool) -> dict[str, Any]:
     with closing(open_pool(path)) as pool:
         state, members = _state(pool, sandbox)
     jobs = [
-        {"journal": member.journal, "counted": usd(member.counted), "counted_today": usd(member.today)}
+        {
+            "journal": member.journal,
+            "replaced": member.retired > 0,
+            "counted": usd(member.counted),
+            "counted_today": usd(member.today),
+        }
         for member in members
     ]
     return {**state, "jobs": jobs}

@@ -21,7 +21,8 @@ from batchrun.errors import EXIT_FAULT, JournalError, MovedError, StorageError, 
 from batchrun.exchange import BillingStatus
 from batchrun.job.budget import Budget
 from batchrun.journal import create_or_open
-from batchrun.journal.pool import BATCHES, Pool, PoolCaps, PoolShare, make_pool, open_pool
+from batchrun.journal.connection import connect
+from batchrun.journal.pool import BATCHES, Pool, PoolCaps, PoolShare, make_pool, open_pool, share_of
 from batchrun.journal.records import Grant
 from batchrun.runs.pool import give_back, settled_share
 from tests.money.fanout import NANO_USD_PER_TOKEN, TARIFF, answer, failure, request
@@ -53,23 +54,23 @@ def shares_of(pool: Pool, number: int = 2) -> list[PoolShare]:
 
 def test_claims_of_all_jobs_together_take_no_more_than_the_cap(path: Path) -> None:
     a, b = shares_of(pool_at(path))
-    granted = [share.claim(7, DAY).granted for share in (a, b) * 200]
+    granted = [share.claim(7, DAY, 0).granted for share in (a, b) * 200]
     assert sum(granted) <= 1_000 < sum(granted) + 7
     assert granted[-1] == 0
 
 
 def test_what_is_left_is_told_with_a_refusal(path: Path) -> None:
     a, b = shares_of(pool_at(path, 100))
-    granted = a.claim(90, DAY).granted
-    assert b.claim(50, DAY) == Grant(0, 100 - granted, per_day=False)
-    assert b.claim(100 - granted, DAY) == Grant(100 - granted, 0, per_day=False)
+    granted = a.claim(90, DAY, 0).granted
+    assert b.claim(50, DAY, 0) == Grant(0, 100 - granted, per_day=False)
+    assert b.claim(100 - granted, DAY, 0) == Grant(100 - granted, 0, per_day=False)
 
 
 def test_a_claim_takes_a_small_part_more_than_it_needs(path: Path) -> None:
     """So few claims are written for many requests, and no job keeps much from the others."""
     (share,) = shares_of(pool_at(path, 10**9), 1)
     claims = needed = 0
-    while (grant := share.claim(10**4, DAY)).granted:
+    while (grant := share.claim(10**4, DAY, 0)).granted:
         assert grant.granted <= 10**4 + 10**9 // BATCHES
         claims, needed = claims + 1, needed + grant.granted
     assert needed > 10**9 - 10**4
@@ -78,43 +79,128 @@ def test_a_claim_takes_a_small_part_more_than_it_needs(path: Path) -> None:
 
 def test_a_day_s_cap_counts_what_was_sent_that_day(path: Path) -> None:
     a, b = shares_of(pool_at(path, 1_000, per_day=100))
-    assert a.claim(100, DAY).granted == 100
-    assert b.claim(1, DAY) == Grant(0, 0, per_day=True)
-    assert b.claim(1, DAY + 1).granted
-    a.settle({DAY: 40})
-    assert b.claim(60, DAY).granted == 60
+    assert a.claim(100, DAY, 0).granted == 100
+    assert b.claim(1, DAY, 0) == Grant(0, 0, per_day=True)
+    assert b.claim(1, DAY + 1, 0).granted
+    a.settle({DAY: 40}, 0)
+    assert b.claim(60, DAY, 0).granted == 60
 
 
 def test_made_up_spend_and_paid_spend_have_a_budget_each(path: Path) -> None:
     pool = pool_at(path, 100)
     paid, made_up = (PoolShare(pool, "/a", 1, sandbox) for sandbox in (False, True))
-    assert made_up.claim(100, DAY).granted
-    assert paid.claim(100, DAY).granted
+    assert made_up.claim(100, DAY, 0).granted
+    assert paid.claim(100, DAY, 0).granted
     assert [member.counted for member in pool.members(DAY, sandbox=True)] == [100]
 
 
 def test_a_new_journal_at_the_path_of_a_deleted_one_does_not_undo_its_spend(path: Path) -> None:
     pool = pool_at(path, 100)
-    PoolShare(pool, "/a", 1, sandbox=False).settle({DAY: 70})
+    PoolShare(pool, "/a", 1, sandbox=False).settle({DAY: 70}, 0)
     fresh = PoolShare(pool, "/a", 2, sandbox=False)
-    fresh.settle({})
+    fresh.settle({}, 0)
     assert fresh.left(DAY) == 30
+
+
+def replaced_members(pool: Pool) -> list[tuple[int, int]]:
+    return [(member.retired, member.counted) for member in pool.members(DAY, sandbox=False)]
+
+
+def test_an_older_copy_of_a_journal_does_not_undo_what_the_newer_one_spent(path: Path) -> None:
+    (share,) = shares_of(pool := pool_at(path, 1_000), 1)
+    share.settle({DAY: 10}, 1)
+    share.settle({DAY: 90, DAY + 1: 200}, 60)
+    share.settle({DAY: 10}, 1)
+    assert replaced_members(pool) == [(0, 10), (1, 290)]
+    assert share.left(DAY) == 1_000 - 290 - 10
+    share.settle({DAY: 20}, 2)
+    share.settle({}, 1)
+    assert replaced_members(pool) == [(1, 290), (2, 20)]
+    pool.check()
+
+
+def test_an_older_copy_does_not_undo_what_a_killed_run_claimed_after_it(path: Path) -> None:
+    (share,) = shares_of(pool := pool_at(path, 1_000), 1)
+    share.settle({DAY: 10}, 1)
+    claimed = share.claim(500, DAY, 40).granted
+    share.settle({DAY: 10}, 1)
+    assert replaced_members(pool) == [(0, 10), (1, 10 + claimed)]
+
+
+def test_a_lower_bill_lowers_what_counts_as_the_attempts_are_the_same(path: Path) -> None:
+    (share,) = shares_of(pool := pool_at(path, 1_000), 1)
+    share.settle({DAY: 500}, 60)
+    share.settle({DAY: 20}, 60)
+    assert replaced_members(pool) == [(0, 20)]
+
+
+def test_a_run_after_an_older_copy_took_the_journal_s_place_counts_both(path: Path) -> None:
+    make_pool(path, PoolCaps(100 * WORST, None))
+    job = OneJob(path.parent, path, lambda: STARTED_AT)
+    job.start()
+    job.die()
+    journal, copy = path.with_name("journal.sqlite"), path.with_name("copy")
+    shutil.copyfile(journal, copy)
+    job.start()
+    job.ask()
+    job.commit(1)
+    job.send()
+    job.end_in_order()
+    spent = job.counted()[DAY]
+    job.die()
+    for name in ("journal.sqlite-wal", "journal.sqlite-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+    shutil.copyfile(copy, journal)
+    job.start()
+    assert job.counted() == {}
+    assert replaced_members(job.open_pool) == [(1, spent)]
+    job.die()
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_journal_count_twice(path: Path) -> None:
+    pool, journal = pool_at(path), create_or_open(path.with_name("journal.sqlite"))
+    for started_at in (STARTED_AT, STARTED_AT - 3_600_000):
+        journal.start_run("0", started_at, False, "http://localhost", "f", "{}")
+        assert share_of(pool, journal.path, journal, sandbox=False).born == STARTED_AT
+    journal.close()
+
+
+def test_two_changes_of_the_caps_at_the_same_time_both_hold(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second may only read once the first has written."""
+    pool = pool_at(path, 20, 5)
+    read = Pool.caps
+
+    def reading(self: Pool) -> PoolCaps:
+        assert self.connection.in_transaction, "another process could change them now"
+        return read(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "caps", reading)
+        assert pool.change_caps({"life": 1}) == PoolCaps(1, 5)
+        assert open_unchecked(path).change_caps({"per_day": 4}) == PoolCaps(1, 4)
+    assert pool.caps() == PoolCaps(1, 4)
+
+
+def open_unchecked(path: Path) -> Pool:
+    return Pool(path, connect(path, "rw"))
 
 
 def test_spend_above_the_cap_is_counted_in_full_and_nothing_more_is_granted(path: Path) -> None:
     a, b = shares_of(pool_at(path, 100))
-    a.settle({DAY: 130})
-    assert b.claim(1, DAY) == Grant(0, -30, per_day=False)
+    a.settle({DAY: 130}, 0)
+    assert b.claim(1, DAY, 0) == Grant(0, -30, per_day=False)
 
 
 def test_a_cap_that_is_lowered_or_raised_holds_from_the_next_claim_on(path: Path) -> None:
     (share,) = shares_of(pool := pool_at(path, 100), 1)
-    assert share.claim(50, DAY).granted
+    assert share.claim(50, DAY, 0).granted
     other = open_pool(path)
-    other.set_caps(PoolCaps(40, None))
-    assert not share.claim(1, DAY).granted
-    other.set_caps(PoolCaps(200, None))
-    assert share.claim(100, DAY).granted
+    other.change_caps({"life": 40})
+    assert not share.claim(1, DAY, 0).granted
+    other.change_caps({"life": 200})
+    assert share.claim(100, DAY, 0).granted
     pool.close()
 
 
@@ -159,7 +245,7 @@ def flipped(statement: str) -> Callable[[Path], None]:
 )
 def test_a_damaged_pool_is_refused_and_left_as_it_is(path: Path, harm: Callable[[Path], None]) -> None:
     (share,) = shares_of(pool := pool_at(path), 1)
-    share.claim(7, DAY)
+    share.claim(7, DAY, 0)
     pool.close()
     harm(path)
     before = path.read_bytes()
@@ -184,10 +270,10 @@ def replaced(path: Path) -> None:
 @pytest.mark.parametrize("harm", [deleted, moved, replaced])
 def test_a_pool_that_vanishes_grants_nothing_more(path: Path, harm: Callable[[Path], None]) -> None:
     (share,) = shares_of(pool_at(path), 1)
-    share.claim(7, DAY)
+    share.claim(7, DAY, 0)
     harm(path)
     with pytest.raises(MovedError, match="was deleted, moved or replaced"):
-        share.claim(7, DAY)
+        share.claim(7, DAY, 0)
 
 
 def test_a_pool_is_made_whole_or_not_at_all_and_never_over_a_file(path: Path) -> None:
@@ -204,7 +290,7 @@ def test_a_pool_is_made_whole_or_not_at_all_and_never_over_a_file(path: Path) ->
 class Refusing:
     """A pool that can't be used any more."""
 
-    def claim(self, least: int, day: int) -> Grant:
+    def claim(self, least: int, day: int, attempt: int) -> Grant:
         raise MovedError("The pool team.budget was deleted.\nPut it back.")
 
 

@@ -106,7 +106,9 @@ def with_claim(folder: Path, amount: float) -> None:
     path = folder / "a.run" / "journal.sqlite"
     pool, journal = open_pool(folder / "team.budget"), open_for_reading(path)
     (day,) = journal.counted_by_day(sandbox=True)
-    share_of(pool, path, journal, sandbox=True).settle({day: round(amount * NANO)})
+    share_of(pool, path, journal, sandbox=True).settle(
+        {day: round(amount * NANO)}, journal.next_attempt() - 1
+    )
     journal.close()
     pool.close()
 
