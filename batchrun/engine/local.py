@@ -36,7 +36,7 @@ class Engine:
     """One run's tasks. Every method but `run` returns at once, and is called in the event loop's thread."""
 
     def __init__(self, dispatcher: Dispatcher, sender: Sender, *, waits: bool = False) -> None:
-        """`waits`: takes no row before `begin` is called."""
+        """`waits`: prepares no row before `begin` is called. A source without rows ends the run before."""
         self._dispatcher = dispatcher
         self._sender = sender
         self._waits = waits
@@ -68,12 +68,13 @@ class Engine:
         return self._dispatcher.stopped_by
 
     def begin(self) -> None:
-        """Takes rows from now on."""
+        """Prepares rows from now on."""
         self._waits = False
         self._changed.call()
 
     def stop(self, stop: Stop, drain_seconds: float | None = None) -> None:
         """Prepares nothing more and drains, for `drain_seconds` at most; the first reason counts."""
+        self._waits = False
         self._dispatcher.stop(stop, None if drain_seconds is None else time.monotonic() + drain_seconds)
         self._changed.call()
 
@@ -86,6 +87,7 @@ class Engine:
 
     def fail(self, error: Exception) -> None:
         """Prepares nothing more and drains, for a fault that doesn't affect the requests in flight."""
+        self._waits = False
         self._dispatcher.fail(error)
         self._changed.call()
 
@@ -103,16 +105,18 @@ class Engine:
         while (need := self._dispatcher.advance(time.monotonic())) != END:
             if need != ROWS:
                 await self._changed.wait(need)
-            elif self._waits:
-                await self._changed.wait(math.inf)
             else:
                 await self._fetch(source)
 
     async def _fetch(self, source: AsyncIterator[Sequence[Row]]) -> None:
         try:
-            self._dispatcher.feed(await anext(source, None))
+            rows = await anext(source, None)
         except Exception as error:  # of whatever kind: the responses in flight are paid for
             self.fail(error)
+            return
+        while rows and self._waits:
+            await self._changed.wait(math.inf)
+        self._dispatcher.feed(rows)
 
     async def _follow_commits(self) -> None:
         """Runs in its own task, so that an error here ends the run."""

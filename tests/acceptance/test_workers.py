@@ -243,6 +243,17 @@ def test_a_run_that_no_worker_comes_to_sends_nothing(place: Place) -> None:
     assert place.journal("SELECT count(*) FROM attempts") == [(0,)]
 
 
+def test_a_job_that_has_all_its_answers_waits_for_no_worker(place: Place) -> None:
+    place.texts(*TEXTS)
+    assert place.run().code == 0
+    place.output.unlink()
+    with running(place, LISTENING, workers="listen") as run:
+        done = ended(run)
+    assert done.code == 0, done.err
+    check_rows(place)
+    assert place.requests == len(TEXTS)
+
+
 def test_a_check_of_a_job_with_workers_waits_for_none(place: Place) -> None:
     place.texts(*TEXTS)
     done = place.command("check", "job.toml", "--set", LISTENING)
