@@ -51,6 +51,8 @@ def read_adjustments(assignments: Sequence[str]) -> dict[str, Any]:
             raise JobError(f"expected KEY=VALUE such as budget.usd=5, got {assignment!r}")
         if text == "null":
             raise JobError(f"{key}: can't be removed while a run is going on; give it another value")
+        if key == "stop":
+            raise JobError("stop: write stop=true; a stop can't be taken back")
         read_overrides(tables, [assignment])
     refuse_unknown(tables)
     values = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}

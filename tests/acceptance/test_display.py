@@ -18,12 +18,12 @@ from batchrun.engine.limits.limiter import Limiter
 from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response, Waiting
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
-from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned
+from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned, RunAdjusted, RunStarted
 from batchrun.rows.result import FAILED, INVALID, OK, RowResult
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.progress_lines import Part, fitted, status_lines
 from batchrun.runs.observers.rates import RateMeter
-from batchrun.runs.observers.terminal import REFRESHES_PER_SECOND
+from batchrun.runs.observers.terminal import REFRESHES_PER_SECOND, Display
 from batchrun.runs.observers.view import View
 from batchrun.runs.run import Server, run_job
 from batchrun.sandbox import Settings, background
@@ -300,6 +300,30 @@ def test_the_numbers_of_the_display_are_those_of_the_summary(
     assert min(more.values()) > 0
     told = f"{more['failed']} failed, {more['invalid']} invalid in this run, 1 can't be sent"
     assert told in said[1][0]
+
+
+def test_what_is_set_is_a_line_of_its_own_above_the_live_lines(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The live lines are erased before it, and drawn again after it."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    display = Display(Shown(journal, tmp_path).view)
+    display.run_started(RunStarted(1, True, 1_000))
+    display.adjusted(RunAdjusted("ann@host", {"budget.usd": ("2", "5")}))
+    display.adjusted(RunAdjusted("ann@host", {"stop": (None, "true")}))
+    _, shown, after = re.split(r"ann@host set .*\n", terminal.getvalue())
+    assert "200 of 1,000 rows" in shown
+    assert shown.endswith("\x1b[2K")
+    assert "200 of 1,000 rows" in after
+    display.close()
 
 
 def test_the_least_important_parts_go_first_and_the_first_one_never() -> None:

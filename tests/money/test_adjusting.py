@@ -67,6 +67,8 @@ def test_a_new_value_is_read_as_in_a_job_file() -> None:
         ("budget.usd=\udcff", "expected KEY=VALUE"),
         ("budget.usd=nan", "expected an amount from 0"),
         ("budget=1", "expected a table"),
+        ("stop=yes", "stop: write stop=true; a stop can't be taken back"),
+        ("stop=false", "stop: write stop=true; a stop can't be taken back"),
     ],
 )
 def test_what_can_not_be_set_is_named_with_the_reason(assignment: str, words: str) -> None:

@@ -4,8 +4,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import click
 
@@ -32,14 +33,15 @@ class Display(Observer):
         live = sys.stderr.isatty() and not _dumb()
         self._show = bar if in_notebook() else _live if live and not by_lines else _lines
         self._shown = ExitStack()
+        self._say: Callable[[str], None] = _echo
 
     def run_started(self, event: RunStarted) -> None:
         with suppress(OSError):
-            self._shown.enter_context(self._show(self._view))
+            self._say = self._shown.enter_context(self._show(self._view)) or _echo
 
     def adjusted(self, event: RunAdjusted) -> None:
         with suppress(OSError):
-            click.echo(single_line(adjusted_text(event)), err=True)  # above the live lines
+            self._say(single_line(adjusted_text(event)))
 
     def close(self) -> None:
         with suppress(OSError):
@@ -47,7 +49,8 @@ class Display(Observer):
 
 
 @contextmanager
-def _live(view: View) -> Iterator[None]:
+def _live(view: View) -> Iterator[Callable[[str], None]]:
+    """Shows the live lines; yields what prints a line above them. Another writer would tear them."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -61,8 +64,8 @@ def _live(view: View) -> Iterator[None]:
         ),
         refresh_per_second=REFRESHES_PER_SECOND,
         transient=True,
-    ):
-        yield
+    ) as live:
+        yield partial(live.console.print, soft_wrap=True)
 
 
 @contextmanager
@@ -85,6 +88,10 @@ def _lines(view: View) -> Iterator[None]:
         ended.set()
         thread.join()
         tell()
+
+
+def _echo(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _dumb() -> bool:
