@@ -9,6 +9,8 @@ from batchrun.amounts import usd_figure
 def race_lines(report: dict[str, Any]) -> Iterator[str]:
     """Yields the table of the candidates, the spend, the verdict and why the race has ended."""
     yield from _table(report)
+    if report["not_scorable"]:
+        yield f"left out  {report['not_scorable']:,} rows without an expected answer: they decide nothing"
     usd = report["usd"]
     yield f"spent     {usd_figure(usd['spent'])} USD of {usd_figure(usd['budget'])}"
     if report["sandbox"]:

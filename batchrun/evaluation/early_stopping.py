@@ -128,7 +128,7 @@ def decision(sequence: ConfidenceSequence, stop: EarlyStop) -> str | None:
 
 def _cluster_sizes(frame: SamplingFrame) -> npt.NDArray[np.int64]:
     """Returns the sizes of the clusters in sending order. A row without a cluster is one of its own."""
-    codes = frame.groups.codes[frame.order[frame.scorable[frame.order]]]
+    codes = frame.groups.codes[frame.scorable_order]
     if not codes.size:
         return np.empty(0, np.int64)
     begins = np.flatnonzero(np.r_[True, (codes[1:] != codes[:-1]) | (codes[1:] < 0)])

@@ -38,6 +38,11 @@ class SamplingFrame:
     def population(self) -> int:
         return int(self.scorable.sum())
 
+    @property
+    def scorable_order(self) -> Positions:
+        """The population in sending order."""
+        return self.order[self.scorable[self.order]]
+
 
 NO_FRAME = SamplingFrame(np.empty(0, np.int64), np.empty(0, np.bool_), NO_GROUPS)
 """Of rows that are no sample."""

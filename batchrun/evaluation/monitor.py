@@ -142,7 +142,7 @@ class EvaluationMonitor(Observer):
 
 def _first_clusters(frame: SamplingFrame) -> Codes:
     """Returns the clusters of the pilot's rows, the first of the population in sending order."""
-    scorable = frame.order[frame.scorable[frame.order]]
+    scorable = frame.scorable_order
     return frame.groups.codes[scorable[:PILOT_ROWS]]
 
 

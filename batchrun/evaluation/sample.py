@@ -82,9 +82,13 @@ class SampleTally:
         return self._spellings.setdefault(bare_label(label), label)
 
     def sent(self) -> int:
-        """Returns the rows that were sent up to the first in sending order that was not."""
-        unsent = np.flatnonzero(self._slots()[self.frame.order] < 0)
-        return int(unsent[0]) if unsent.size else self.frame.order.size
+        """Returns the rows of the population that were sent up to the first in sending order that was not."""
+        unsent = np.flatnonzero(self._slots()[self.frame.scorable_order] < 0)
+        return int(unsent[0]) if unsent.size else self.frame.population
+
+    def unsent(self) -> int:
+        """Returns the rows that were not sent, those without an expected value included."""
+        return int((self._slots() < 0).sum())
 
     def _slots(self) -> npt.NDArray[np.int64]:
         """Returns the place of each row of the input among those that were sent, -1 for the others."""
@@ -94,10 +98,9 @@ class SampleTally:
         return slots
 
     def sample(self) -> Sample:
-        """Returns the sample up to the first row in sending order that was not sent."""
+        """Returns the sample up to the first row of the population in sending order that was not sent."""
         frame, slot = self.frame, self._slots()
-        prefix = frame.order[: self.sent()]
-        indexes = prefix[frame.scorable[prefix]]
+        indexes = frame.scorable_order[: self.sent()]
         kept = slot[indexes]
         pairs = [self._pairs[place] for place in kept.tolist()] if self.classes else []
         return Sample(

@@ -65,12 +65,12 @@ class _Race:
 
     @property
     def sent(self) -> int:
-        """Returns the rows that each candidate that is left has been sent."""
+        """Returns the rows with an expected value that each candidate that is left has been sent."""
         return min((self.entries[place].tally.sent() for place in self.left), default=0)
 
     @property
     def is_over(self) -> bool:
-        return len(self.left) < 2 or self.sent == self.frame.order.size
+        return len(self.left) < 2 or self.sent == self.frame.population
 
 
 def race_jobs(
@@ -82,6 +82,7 @@ def race_jobs(
 ) -> dict[str, Any]:
     """Sends the same rows for each candidate, in the random order of their evaluations; returns the report.
 
+    Rows without an expected value decide nothing, and are not sent.
     A candidate that is worse than another one with 95 % certainty gets no more rows. `nano_usd` is a cap on
     the lives of all candidates' journals together, whatever has spent from them; each job's own caps hold,
     too. The answers are in the jobs' journals: the same call, and a run of a candidate, go on from there.
@@ -168,6 +169,8 @@ def _common_frame(candidates: Sequence[Candidate], datasets: Sequence[Dataset]) 
                 f"{a} and {b} ask in different orders.\n"
                 "Give them the same output.seed and evaluation.cluster."
             )
+    if not first.population:
+        raise UsageError(f"{candidates[0].name}: no row has an expected value: evaluation.expected.")
     return first
 
 
@@ -222,7 +225,7 @@ def _add_sent(
 def _send_round(race: _Race, shutdown: ShutdownRequest) -> None:
     """Sends the next rows for each candidate that is left; notes why the race stops, if it does."""
     left, target = race.left, _target(race)
-    rows = race.frame.order[:target].tolist()
+    rows = race.frame.scorable_order[:target].tolist()
     for place in left:
         if race.entries[place].tally.sent() < target:
             summary = _sent(race, place, rows, shutdown)
@@ -243,7 +246,7 @@ def _target(race: _Race) -> int:
     if a_row_of_each:
         bought = (race.nano_usd - sum(map(_spent, race.candidates))) / a_row_of_each
         rows = min(rows, max(1, int(bought / 2)))
-    return min(sent + rows, race.frame.order.size)
+    return min(sent + rows, race.frame.population)
 
 
 def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownRequest) -> Summary:
@@ -316,7 +319,8 @@ def _report(race: _Race) -> dict[str, Any]:
         code, reason, next_step = (race.stop[key] for key in ("exit_code", "reason", "next_step"))
     else:
         code, next_step = EXIT_DONE, None if best is None else f"batchrun run {best} sends the other rows"
-        reason = "All rows were sent." if best is None else "It is decided."
+        every = "All rows" if not report["not_scorable"] else "All rows with an expected answer"
+        reason = f"{every} were sent." if best is None else "It is decided."
     sandbox = race.candidates[0].server.sandbox
     spent = {"spent": usd(sum(map(_spent, race.candidates))), "budget": usd(race.nano_usd)}
     ending = {"exit_code": code, "reason": reason, "next_step": next_step, "sandbox": sandbox}

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from batchrun.cli import batchrun_group
+from batchrun.cli.race_lines import race_lines
 from batchrun.client.server import Server
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import LockedError, UsageError
@@ -150,15 +151,21 @@ def test_answers_that_a_run_has_bought_before_count_for_the_race_and_its_cap(
     assert sandbox.bill()["total"]["requests"] == ROWS + report["candidates"][1]["rows"]
 
 
-def test_rows_without_an_expected_answer_are_sent_and_decide_nothing(folder: Path, sandbox: Sandbox) -> None:
+def test_rows_without_an_expected_answer_are_left_out_and_cost_nothing(
+    folder: Path, sandbox: Sandbox
+) -> None:
     table = pl.read_parquet(folder / "in.parquet").with_row_index()
     known = pl.when(pl.col("index") % 4 == 0).then(pl.col("gold"))
     table.with_columns(gold=known).drop("index").write_parquet(folder / "in.parquet")
-    report = race(sandbox, job_of(folder, "A"), job_of(folder, "C"))
-    assert (report["exit_code"], report["best"], report["of"]) == (0, "A", ROWS // 4)
-    rows = sum(each["rows"] for each in report["candidates"])
-    assert rows < sandbox.bill()["total"]["requests"] / 2
-    assert report["candidates"][0]["missing"] == 0
+    jobs = [job_of(folder, "A"), job_of(folder, "C")]
+    report = race(sandbox, *jobs)
+    assert (report["of"], report["not_scorable"]) == (ROWS // 4, ROWS - ROWS // 4)
+    assert (report["best"], report["exit_code"]) == ("A", 0)
+    assert sum(each["rows"] for each in report["candidates"]) == sandbox.bill()["total"]["requests"]
+    for job, candidate in zip(jobs, report["candidates"], strict=True):
+        assert candidate["rows"] > 0
+        assert evaluate_job(job, sandbox=True)["n"] == candidate["rows"], "they are a sample"
+    assert f"left out  {ROWS - ROWS // 4} rows without an expected answer" in "\n".join(race_lines(report))
 
 
 def test_once_all_rows_are_sent_nothing_is_left_to_find_out(folder: Path, sandbox: Sandbox) -> None:
