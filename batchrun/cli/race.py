@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +59,11 @@ def race_command(
     run` on the best one sends its other rows. The exit code is 0 if it is decided or all rows were sent, and
     4 if the cap came first.
     """
+    cap = _cap(usd)
     jobs = [_load(path, usd, settings, profile, sandbox) for path in job_files]
 
     with heavy_imports():
         from batchrun.cli.race_lines import ending_line, race_lines
-        from batchrun.job.budget import nano_usd
         from batchrun.runs.race import Candidate, race_jobs
 
     with ExitStack() as servers:
@@ -77,7 +77,7 @@ def race_command(
             )
             for path, job in zip(job_files, jobs, strict=True)
         ]
-        report = race_jobs(candidates, nano_usd(Decimal(usd)), tell=_nothing if quiet else _tell)
+        report = race_jobs(candidates, cap, tell=_nothing if quiet else _tell)
     if as_json:
         import msgspec
 
@@ -88,6 +88,22 @@ def race_command(
             say(line)
     code: int = report["exit_code"]
     return code
+
+
+def _cap(usd: str) -> int:
+    """Returns the cap in nano-USD. Raises UsageError, also for 0: nothing could be sent."""
+    from batchrun.errors import UsageError
+    from batchrun.job.budget import nano_usd
+
+    try:
+        cap = nano_usd(Decimal(usd))
+    except InvalidOperation:
+        raise UsageError(f"--usd: expected a number, got {usd}. Next: --usd 5") from None
+    except ValueError as error:
+        raise UsageError(f"--usd: {error}, got {usd}. Next: --usd 5") from None
+    if not cap:
+        raise UsageError("--usd: nothing can be sent for 0 USD. Next: --usd 5")
+    return cap
 
 
 def _load(path: Path, usd: str, settings: tuple[str, ...], profile: str | None, sandbox: bool) -> "Job":

@@ -49,7 +49,7 @@ def _row(candidate: dict[str, Any], population: int) -> tuple[str, ...]:
         candidate["job"],
         f"{candidate['rows']:,} of {population:,}",
         score,
-        usd_figure(candidate["usd"], 4),
+        usd_figure(candidate["usd"]),
         "-" if a_right is None else usd_figure(a_right, 4),
         note,
     )

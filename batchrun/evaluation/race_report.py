@@ -18,12 +18,16 @@ from batchrun.rows.dataset import Dataset
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate by the name of its job, and the rows that it was sent so far."""
+    """A candidate by the name of its job, and the rows that it was sent so far.
+
+    `nano_usd` is what its journal has spent as a cap counts it, with what other rows have cost.
+    """
 
     name: str
     dataset: Dataset
     tally: SampleTally
     sample: Sample
+    nano_usd: int
 
 
 def race_report(entries: Sequence[Entry], elimination: Elimination) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def _candidate(entry: Entry, shown_by: Difference | None, names: Sequence[str]) 
         "estimate": None if estimate is None else estimate.value,
         "interval": None if estimate is None else [estimate.low, estimate.high],
         "missing": int(np.isnan(sample.scores).sum()),
-        "usd": cost,
+        "usd": entry.nano_usd / NANO,
         "usd_per_row": cost / rows if rows else None,
         "usd_per_correct": cost / right if right else None,
         "given_up": None if shown_by is None else {"after": shown_by.after, "worse_than": better},

@@ -56,6 +56,7 @@ class _Race:
     elimination: "Elimination"
     nano_usd: int
     entries: "list[Entry]" = field(default_factory=list)
+    rounds: int = 0
     stop: Summary | None = None
 
     @property
@@ -82,12 +83,13 @@ def race_jobs(
 ) -> dict[str, Any]:
     """Sends the same rows for each candidate, in the random order of their evaluations; returns the report.
 
-    Rows without an expected value decide nothing, and are not sent.
-    A candidate that is worse than another one with 95 % certainty gets no more rows. `nano_usd` is a cap on
-    the lives of all candidates' journals together, whatever has spent from them; each job's own caps hold,
-    too. The answers are in the jobs' journals: the same call, and a run of a candidate, go on from there.
-    `tell` gets a line after each round. The report has `exit_code`, `reason` and `next_step` as a summary
-    does. Raises what `run_job` raises, and UsageError if the jobs don't evaluate the same rows.
+    Rows without an expected value decide nothing, and are not sent. A candidate that is worse than another
+    one with 95 % certainty gets no more rows. `nano_usd` is a cap on the lives of all candidates' journals
+    together, whatever has spent from them; each job's own caps hold, too. The answers are in the jobs'
+    journals: the same call, and a run of a candidate, go on from there. `tell` gets a line before each
+    candidate's rows of a round, and one after the round. The report has `exit_code`, `reason` and
+    `next_step` as a summary does. Raises what `run_job` raises, and UsageError if the jobs don't evaluate the
+    same rows.
     """
     from batchrun.evaluation.elimination import Elimination
     from batchrun.evaluation.frame import evaluation_of
@@ -100,9 +102,11 @@ def race_jobs(
     with handling_signals(shutdown) as heard:
         while not race.is_over and race.stop is None:
             before = race.sent
-            _send_round(race, heard)
+            told = _round_line(race)
+            _send_round(race, heard, tell)
             _look(race)
-            tell(_round_line(race))
+            if (line := _round_line(race)) != told:
+                tell(line)
             if race.stop is None and race.sent == before and not race.is_over:
                 raise RuntimeError("a round has sent nothing")  # it would go on for ever
     return _report(race)
@@ -198,7 +202,7 @@ def _entry(candidate: Candidate, dataset: Dataset, frame: "SamplingFrame") -> "E
             seen = set[bytes]()
             for chunk in dataset.chunks([evaluation_of(dataset).expected], journal):
                 _add_sent(tally, dataset, chunk, journal, seen)
-    return Entry(candidate.name, dataset, tally, tally.sample())
+    return Entry(candidate.name, dataset, tally, tally.sample(), _spent(candidate))
 
 
 def _add_sent(
@@ -222,12 +226,15 @@ def _add_sent(
             seen.add(digest)
 
 
-def _send_round(race: _Race, shutdown: ShutdownRequest) -> None:
+def _send_round(race: _Race, shutdown: ShutdownRequest, tell: Callable[[str], object]) -> None:
     """Sends the next rows for each candidate that is left; notes why the race stops, if it does."""
     left, target = race.left, _target(race)
+    race.rounds += 1
     rows = race.frame.scorable_order[:target].tolist()
     for place in left:
-        if race.entries[place].tally.sent() < target:
+        if (sent := race.entries[place].tally.sent()) < target:
+            count = f"{target - sent:,} row{'s' if target - sent > 1 else ''}"
+            tell(f"round {race.rounds}: {count} for {race.candidates[place].name} ...")
             summary = _sent(race, place, rows, shutdown)
             if summary["exit_code"] != EXIT_DONE:
                 race.stop = summary
@@ -300,14 +307,21 @@ def _spent(candidate: Candidate) -> int:
 
 def _round_line(race: _Race) -> str:
     left = [race.entries[place] for place in race.left]
-    spent = sum(map(_spent, race.candidates))
+    spent = sum(entry.nano_usd for entry in race.entries)
     scores = ", ".join(f"{entry.name} {_mean(entry)}" for entry in left)
-    return f"{race.sent:,} rows each: {scores}; {usd_text(spent)} of {usd_text(race.nano_usd)} spent"
+    return f"scores so far: {scores}; {usd_text(spent)} of {usd_text(race.nano_usd)} spent"
 
 
 def _mean(entry: "Entry") -> str:
     scores = [score for score in entry.sample.scores.tolist() if score == score]
-    return f"{sum(scores) / len(scores):.3f}" if scores else "-"
+    return f"{sum(scores) / len(scores):.3f} (rows: {len(scores):,})" if scores else "- (rows: 0)"
+
+
+def _next_step(race: _Race, best: str | None) -> str | None:
+    if best is None:
+        return None
+    has_unsent = any(each.tally.unsent() for each in race.entries if each.name == best)
+    return f"batchrun run {best} {'sends the other rows' if has_unsent else 'writes its output'}"
 
 
 def _report(race: _Race) -> dict[str, Any]:
@@ -318,10 +332,10 @@ def _report(race: _Race) -> dict[str, Any]:
     if race.stop is not None and not race.is_over:
         code, reason, next_step = (race.stop[key] for key in ("exit_code", "reason", "next_step"))
     else:
-        code, next_step = EXIT_DONE, None if best is None else f"batchrun run {best} sends the other rows"
+        code, next_step = EXIT_DONE, _next_step(race, best)
         every = "All rows" if not report["not_scorable"] else "All rows with an expected answer"
         reason = f"{every} were sent." if best is None else "It is decided."
     sandbox = race.candidates[0].server.sandbox
-    spent = {"spent": usd(sum(map(_spent, race.candidates))), "budget": usd(race.nano_usd)}
+    spent = {"spent": usd(sum(entry.nano_usd for entry in race.entries)), "budget": usd(race.nano_usd)}
     ending = {"exit_code": code, "reason": reason, "next_step": next_step, "sandbox": sandbox}
     return {**ending, **report, "usd": spent}

@@ -95,6 +95,7 @@ def test_the_worse_ones_are_given_up_and_the_best_one_is_named(folder: Path, san
     bill = sandbox.bill()["total"]
     assert bill["requests"] == sum(each["rows"] for each in report["candidates"])
     assert report["usd"]["spent"] == pytest.approx(bill["usd"])
+    assert report["usd"]["spent"] == pytest.approx(a["usd"] + b["usd"] + c["usd"])
 
 
 def test_all_get_the_same_rows_which_their_evaluations_take_for_a_sample(
@@ -148,6 +149,7 @@ def test_answers_that_a_run_has_bought_before_count_for_the_race_and_its_cap(
     report = race(sandbox, *jobs)
     assert report["best"] == "A"
     assert report["candidates"][0]["rows"] == ROWS
+    assert report["next_step"] == "batchrun run A writes its output"
     assert sandbox.bill()["total"]["requests"] == ROWS + report["candidates"][1]["rows"]
 
 
@@ -183,13 +185,15 @@ def test_a_signal_ends_the_race_with_its_code_and_the_same_race_goes_on(
 
     def tell(line: str) -> None:
         lines.append(line)
-        if len(lines) == 3:
+        if len(lines) == 9:
             shutdown.request(interrupted(SIGINT))
 
     report = race(sandbox, *jobs, tell=tell, shutdown=shutdown)
     assert report["exit_code"] == 130
     assert "Interrupted by SIGINT" in report["reason"]
-    assert lines[2].startswith("60 rows each: A 0.")
+    assert lines[:2] == ["round 1: 20 rows for A ...", "round 1: 20 rows for A2 ..."]
+    assert lines[8].startswith("scores so far: A 0.")
+    assert lines[8].count("(rows: 60)") == 2
     assert race(sandbox, *jobs)["exit_code"] == 0
     assert sandbox.bill()["total"]["requests"] == 2 * ROWS
 
@@ -207,6 +211,20 @@ def test_rows_that_an_outage_left_open_are_sent_again_and_count(folder: Path, sa
     assert ended["exit_code"] == 0
     assert [(each["rows"], each["missing"]) for each in ended["candidates"]] == [(ROWS, 0)] * 2
     assert sandbox.bill()["total"]["billed_requests"] == 2 * ROWS
+
+
+def test_what_rows_outside_of_the_sample_cost_is_in_a_candidate_s_usd(folder: Path, sandbox: Sandbox) -> None:
+    jobs, lines = [job_of(folder, "A"), job_of(folder, "A2", "A")], list[str]()
+    table = pl.read_parquet(folder / "in.parquet")
+    table.with_columns(gold=pl.when(pl.int_range(pl.len()) % 10 == 0).then("gold")).write_parquet(
+        folder / "in.parquet"
+    )
+    run_job(jobs[0], candidates(sandbox, jobs[0])[0].server)
+    report = race(sandbox, *jobs, usd=sandbox.bill()["total"]["usd"] + 0.0011, tell=lines.append)
+    assert sum(each["usd"] for each in report["candidates"]) == pytest.approx(report["usd"]["spent"])
+    assert sandbox.bill()["total"]["usd"] == pytest.approx(report["usd"]["spent"])
+    assert report["candidates"][0]["usd"] > 5 * report["candidates"][1]["usd"]
+    assert len(lines) == len(set(lines)), "no line is printed twice"
 
 
 def test_a_cap_of_a_candidate_s_own_holds_too_and_is_named_with_it(folder: Path, sandbox: Sandbox) -> None:
@@ -273,12 +291,17 @@ def test_the_command_prints_a_table_and_json_and_refuses_what_cannot_be_capped(f
     assert spent.startswith("spent     0.0")
     assert verdict == f"{names[0]} is the best: with 95 % certainty the other one is worse."
     assert end == f"It is decided. To go on: batchrun run {names[0]} sends the other rows."
-    assert "rows each: " in done.stderr
+    assert "scores so far: " in done.stderr
     again = CliRunner().invoke(batchrun_group, [*command, "--usd", "0.5", "--json"], standalone_mode=False)
     assert json.loads(again.stdout)["best"] == names[0]
-    assert "rows each" not in again.stderr
-    for usd, text in (("much", "usd: expected a number"), ("-1", "expected an amount from 0 to")):
+    assert "scores so far" not in again.stderr
+    for usd, text in (
+        ("much", "--usd: expected a number, got much"),
+        ("-1", "--usd: expected an amount from 0 to"),
+        ("0", "--usd: nothing can be sent for 0 USD"),
+    ):
         refused = CliRunner().invoke(batchrun_group, [*command, "--usd", usd])
         assert text in str(refused.exception)
+        assert isinstance(refused.exception, UsageError)
     alone = CliRunner().invoke(batchrun_group, ["race", names[0], "--usd", "1", *shared])
     assert "takes two jobs at least" in str(alone.exception)
