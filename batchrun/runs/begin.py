@@ -18,7 +18,6 @@ from batchrun.job.spec import fingerprint, public_job
 from batchrun.journal import Journal
 from batchrun.journal.pool import Pool
 from batchrun.rows.dataset import Dataset, endpoint_identity
-from batchrun.runs.adjust.request import remove_requests
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
 from batchrun.runs.pool import settled_share
@@ -50,7 +49,6 @@ def begin(
     number = journal.start_run(
         __version__, started_at, sandbox, identity, fingerprint(job), as_json(public_job(job))
     )
-    remove_requests(folder)
     share = settled_share(pool, journal, sandbox=sandbox)
     left = None if share is None else share.left(started_at // MILLISECONDS_PER_DAY)
     ledger = starting_ledger(job, sandbox, journal, before, started_at, topped_up=topped_up, pool_left=left)

@@ -273,7 +273,7 @@ def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownReques
         is_ours = own is None or own > left
         job = _with_cap(candidate.job, left) if is_ours else candidate.job
         plan = sampling_plan(race.datasets[place], race.frame)
-        part = RowSubset(rows, as_json(plan))
+        part = RowSubset(rows, as_json(plan), holds_usd=True)
         summary = run_job(job, candidate.server, part=part, shutdown=shutdown)
     reason = summary["reason"]
     if is_ours and _AT_OUR_CAP.match(reason):

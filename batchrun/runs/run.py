@@ -34,6 +34,7 @@ from batchrun.rows.observer import Observer, RunStarted, combined
 from batchrun.rows.scratch import check_scratch
 from batchrun.rows.unsendable import unsendable_rows
 from batchrun.runs.adjust.record import made_in
+from batchrun.runs.adjust.request import remove_requests
 from batchrun.runs.begin import begin
 from batchrun.runs.changes import accept_change, change_since_last_run
 from batchrun.runs.observers.event_log import EventLog
@@ -106,6 +107,7 @@ def run_job(
     concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))
     with locked(folder, warn=warn), pool_of(job) as pool:
+        remove_requests(folder)  # what is asked for from now on waits until this run sends
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
         dataset = keeping_digests(dataset)

@@ -42,10 +42,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RowSubset:
-    """Some of a job's rows: their indexes in sending order, and how they were drawn, as JSON."""
+    """Some of a job's rows: their indexes in sending order, and how they were drawn, as JSON.
+
+    `holds_usd` says that budget.usd is a race's, which other jobs spend from too, and so can't change.
+    """
 
     rows: Sequence[int]
     drawn: str
+    holds_usd: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 _JSON = msgspec.json.Encoder(decimal_format="string")
 
 
-def csv_header(schema: pa.Schema) -> bytes:
-    """Returns the header record of `schema`, with its line end."""
-    import polars as pl  # in the functions that need it, since it takes 0.2 s
-
-    return _csv(pl.DataFrame(schema=dict.fromkeys(schema.names, pl.String)), include_header=True)
+def csv_header(schema: pa.Schema, harmless: frozenset[str] = frozenset()) -> bytes:
+    """Returns the header record of `schema`, with its line end. `harmless` is as for `csv_records`."""
+    names = pa.record_batch([pa.array([name], pa.string()) for name in schema.names], schema.names)
+    return csv_records(names, harmless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,13 @@ def csv_records(batch: pa.RecordBatch, harmless: frozenset[str] = frozenset()) -
 
     A cell of a `harmless` column that a spreadsheet would run as a formula has an apostrophe before it.
     """
-    import polars as pl
+    import polars as pl  # in the functions that need it, since it takes 0.2 s
 
     columns = [
         _csv_column(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
     frame = pl.DataFrame([_unrun(column) if column.name in harmless else column for column in columns])
-    return _csv(frame, include_header=False)
+    return frame.write_csv(include_header=False, line_terminator="\r\n").encode()
 
 
 def _unrun(column: "pl.Series") -> "pl.Series":
@@ -63,10 +62,6 @@ def _unrun(column: "pl.Series") -> "pl.Series":
         return column
     runs = column.str.contains(f"^ *[{FORMULA_STARTS}]") & ~column.str.contains(f"^{NEGATIVE_NUMBER}$")
     return pl.select(pl.when(runs).then("'" + column).otherwise(column).alias(column.name)).to_series()
-
-
-def _csv(frame: "pl.DataFrame", *, include_header: bool) -> bytes:
-    return frame.write_csv(include_header=include_header, line_terminator="\r\n").encode()
 
 
 def json_lines(batch: pa.RecordBatch) -> bytes:

@@ -21,12 +21,15 @@ from batchrun.job.spec import Job, run_folder
 from batchrun.journal import create_or_open, open_for_reading
 from batchrun.journal.adjustments import Adjustment, adjustments_of, insert_adjustments
 from batchrun.journal.checking import check_whole
-from batchrun.rows.observer import Observer
+from batchrun.rows.dataset import Dataset
+from batchrun.rows.observer import Observer, RunStarted
 from batchrun.runs.adjust import take
 from batchrun.runs.adjust.ask import adjust_run
 from batchrun.runs.adjust.request import Request, ask, take_requests, withdraw
+from batchrun.runs.begin import begin
 from batchrun.runs.observers.progress import Progress
-from batchrun.runs.run import run_job
+from batchrun.runs.observers.view import View
+from batchrun.runs.run import RowSubset, run_job
 from batchrun.runs.run_folder import RunFolder, make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.runs.status import status_of
@@ -192,6 +195,82 @@ def test_a_run_that_is_ending_takes_nothing_and_says_why() -> None:
     take.take(run, Request("id", "ann", ("budget.rows=9",)), controls, Observer())
     assert noted[0].run == 7
     assert str(noted[0].refused).startswith("It is ending: Stopped at the cap budget.rows.")
+
+
+@pytest.mark.parametrize("holds_usd", [True, False])
+def test_only_a_run_that_is_a_race_s_turn_keeps_its_cap_in_usd(
+    tmp_path: Path, server: Server, holds_usd: bool
+) -> None:
+    (tmp_path / "in.csv").write_text("text\na\nb\n")
+    job = make_job(
+        {
+            "input": {"path": "in.csv"},
+            "prompt": {"template": "{{ text }}"},
+            "request": {"model": "abliterated-model", "max_tokens": 400},
+            "output": {"path": "out.parquet"},
+            "budget": {"usd": 1.0},
+        },
+        tmp_path,
+        sandbox=True,
+    )
+    slow = Settings(latency=0.3)
+    with background(slow) as sandbox:
+        part = RowSubset((0,), "{}", holds_usd=holds_usd)
+        summary = run_job(job, _server(sandbox), part=part, observers=(_asks_at_the_start(job),))
+    (made,) = summary["adjustments"]
+    assert (made["refused"] is not None) == holds_usd
+    assert not holds_usd or made["refused"].startswith("budget.usd can't change: a race holds this cap")
+
+
+def _asks_at_the_start(job: Job) -> Callable[[View], Observer]:
+    class Asks(Observer):
+        def run_started(self, start: RunStarted) -> None:
+            ask(RunFolder(run_folder(job)), "ann", ("budget.usd=9",))
+
+    return lambda view: Asks()
+
+
+def test_what_is_asked_for_before_the_run_sends_is_taken_once_it_does(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_after_a_request(dataset: Dataset, *more: Any) -> Any:
+        ask(RunFolder(run_folder(dataset.job)), "ann", ("budget.rows=50",))
+        return begin(dataset, *more)
+
+    monkeypatch.setattr("batchrun.runs.run.begin", begin_after_a_request)
+    with going(tmp_path, server, budget={"rows": 100}) as run:
+        until(lambda: not list(run.folder.path.glob("adjust-*")))
+        assert run.set("stop=true")["run"] == 1
+        first = run.ended()["adjustments"][0]
+    assert (first["author"], first["settings"]) == ("ann", {"budget.rows": ["100", "50"]})
+
+
+def test_an_interrupted_request_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> bool:
+        assert list(folder.path.glob("adjust-*"))
+        raise KeyboardInterrupt
+
+    folder = make_run_folder(tmp_path / "out.run")
+    create_or_open(folder.journal).close()
+    monkeypatch.setattr("batchrun.runs.adjust.ask.is_taken", interrupted)
+    with locked(folder), pytest.raises(KeyboardInterrupt):
+        adjust_run(folder, ["budget.usd=3"])
+    assert list(folder.path.glob("adjust-*")) == []
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_only_a_run_that_is_over_is_said_to_have_ended_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: bool
+) -> None:
+    folder = make_run_folder(tmp_path / "out.run")
+    create_or_open(folder.journal).close()
+    states = iter([True, active])
+    monkeypatch.setattr("batchrun.runs.adjust.ask.is_taken", lambda *_: True)
+    monkeypatch.setattr("batchrun.runs.adjust.ask.is_active", lambda _: next(states))
+    monkeypatch.setattr("batchrun.runs.adjust.ask._SECONDS_TO_JOURNAL", 0.0)
+    with pytest.raises(LockedError) as raised:
+        adjust_run(folder, ["budget.usd=3"])
+    assert ("ended" in str(raised.value)) != active
 
 
 def test_without_a_run_the_command_says_what_to_do(tmp_path: Path, server: Server) -> None:

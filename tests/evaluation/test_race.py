@@ -19,7 +19,7 @@ from batchrun.job.file import make_job
 from batchrun.job.spec import Job, run_folder
 from batchrun.runs.evaluate import evaluate_job
 from batchrun.runs.race import Candidate, race_jobs
-from batchrun.runs.run import run_job
+from batchrun.runs.run import RowSubset, run_job
 from batchrun.runs.run_folder import make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.sandbox import Sandbox, Settings, background
@@ -233,6 +233,21 @@ def test_a_cap_of_a_candidate_s_own_holds_too_and_is_named_with_it(folder: Path,
     assert report["exit_code"] == 4
     assert report["reason"].startswith("B: Stopped at the cap budget.usd")
     assert report["next_step"] == "raise budget.usd, then run the same command"
+
+
+def test_every_turn_holds_its_cap_in_usd_against_changes(
+    folder: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def seen(job: Job, server: Server, *, part: RowSubset, **more: Any) -> Any:
+        held.append(part.holds_usd)
+        return run_job(job, server, part=part, **more)
+
+    monkeypatch.setattr("batchrun.runs.race.run_job", seen)
+    race(sandbox, job_of(folder, "A"), job_of(folder, "B", budget={"usd": 0.001}))
+    assert len(held) > 1
+    assert all(held)
 
 
 def test_nobody_else_spends_from_a_candidate_during_the_race(folder: Path, sandbox: Sandbox) -> None:

@@ -306,6 +306,13 @@ def test_a_download_runs_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
     assert b"".join(csv_parts(file, None)).splitlines()[1] == b"=1+1,'=2+2"
 
 
+def test_a_download_s_header_runs_no_formula_either(tmp_path: Path) -> None:
+    pl.DataFrame({"=cmd": ["a"], "'=cmd": ["b"]}).write_parquet(tmp_path / "rows.parquet")
+    columns = ("=cmd", "'=cmd")
+    file = RowsFile(tmp_path / "rows.parquet", 0, 1, columns, columns, columns, harmless=frozenset(columns))
+    assert b"".join(csv_parts(file, None)).splitlines() == [b"'=cmd,'=cmd", b"a,b"]
+
+
 # A row.
 
 

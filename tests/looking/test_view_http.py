@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from batchrun.client.server import Server
 from batchrun.job.file import load_job
 from batchrun.runs.run import run_job
-from batchrun.runs.view.app import POLICY, Pages, application
+from batchrun.runs.view.app import POLICY, Pages, _plain_name, application
 from batchrun.runs.view.jobs import FoundJob, find_jobs
 from batchrun.sandbox import Settings, background
 from tests.looking.conftest import HOSTILE_ANSWER, HOSTILE_PROMPT, ROWS, Finished, write_job
@@ -209,6 +209,13 @@ def test_what_is_chosen_can_be_downloaded(client: TestClient) -> None:
     assert rows
     assert {row["language"] for row in rows} == {"de"}
     assert {row["status"] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("job", "name"), [("été.toml", "_t_"), ('a"\r\nX: y.toml', "a___X: y"), ("\x7f\\b.toml", "__b")]
+)
+def test_a_download_s_name_has_only_what_a_header_may_have(job: str, name: str) -> None:
+    assert _plain_name(job) == name
 
 
 def test_a_row_s_page_has_its_texts_its_attempts_and_the_rows_beside_it(client: TestClient) -> None:

@@ -40,7 +40,12 @@ def adjust_run(
     if not folder.journal.exists() or not is_active(folder):
         raise _no_run(folder)
     request = ask(folder, author or this_user(), given)
-    if not _within(patience, lambda: is_taken(folder, request)) and withdraw(folder, request):
+    try:
+        taken = _within(patience, lambda: is_taken(folder, request))
+    except BaseException:  # as Ctrl-C: nobody waits for the answer any more
+        withdraw(folder, request)
+        raise
+    if not taken and withdraw(folder, request):
         raise _takes_nothing() if is_active(folder) else _no_run(folder)
     answer = _answer(folder, request)
     if answer["refused"] is not None:
@@ -60,6 +65,11 @@ def _answer(folder: RunFolder, request: Request) -> dict[str, Any]:
     with closing(open_for_reading(folder.journal)) as journal:
         if _within(_SECONDS_TO_JOURNAL, lambda: _journaled(journal, request)):
             return as_values(*_journaled(journal, request))
+    if is_active(folder):
+        raise LockedError(
+            f"The run's journal doesn't have it after {_SECONDS_TO_JOURNAL:g} seconds, so it may not hold.\n"
+            "Next: batchrun status JOB shows what was set."
+        )
     raise LockedError("The run has taken it, but ended before its journal had it. Next: batchrun status JOB")
 
 

@@ -60,6 +60,11 @@ def _done(run: "Run", request: Request, controls: Controls) -> Settings:
         raise UsageError(f"It is ending: {why}\nNext: change the job file, then run it again.")
     former = run.view.job
     values = read_adjustments([each for each in request.assignments if each != STOP])
+    if "budget.usd" in values and run.part is not None and run.part.holds_usd:
+        raise UsageError(
+            "budget.usd can't change: a race holds this cap for all its jobs together.\n"
+            "Next: end the race, then start it again with another --usd."
+        )
     job = adjusted(former, values, sandbox=run.server.sandbox)
     if job != former:
         concurrency = _new_concurrency(run, job)

@@ -1,5 +1,6 @@
 """The live pages over HTTP, for one browser on this machine: whoever lacks the token gets nothing."""
 
+import re
 import secrets
 import threading
 from collections.abc import Sequence
@@ -129,8 +130,7 @@ class Pages:
             raise HTTPException(503, "The rows are being read. Try again in a moment.")
         choice, _ = table.choice_of(file, request.query_params.multi_items())
         parts = table.csv_parts(file, table.found_rows(file, choice))
-        name = f"{Path(named['name']).stem}-rows.csv".encode("ascii", "replace").decode().replace('"', "'")
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        headers = {"content-disposition": f'attachment; filename="{_plain_name(named["name"])}-rows.csv"'}
         return StreamingResponse(parts, media_type="text/csv; charset=utf-8", headers=headers)
 
     def row(self, request: Request) -> Response:
@@ -287,6 +287,11 @@ async def _form(request: Request) -> dict[str, str]:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
     except ValueError:
         raise HTTPException(400) from None
+
+
+def _plain_name(job_file: str) -> str:
+    """Returns the name without its ending, of characters that a header may have between quotes."""
+    return re.sub(r"[^ -~]|[\"\\]", "_", Path(job_file).stem)
 
 
 def _file(request: Request) -> Response:

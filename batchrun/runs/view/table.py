@@ -264,7 +264,7 @@ def neighbors(found: pl.Series | None, rows: int, index: int) -> tuple[int | Non
 def csv_parts(file: RowsFile, found: pl.Series | None) -> Iterator[bytes]:
     """Yields the chosen rows as CSV, in the input's order and in bounded memory."""
     with pq.ParquetFile(file.path) as source:
-        yield csv_header(source.schema_arrow)
+        yield csv_header(source.schema_arrow, file.harmless)
         first, ascending = 0, None if found is None else found.sort()
         for batch in source.iter_batches():
             part = batch
