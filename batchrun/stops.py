@@ -19,6 +19,9 @@ from batchrun.text import first_line
 EXIT_BY_SIGNAL = 128
 DRAINING = (SIGHUP, SIGINT, SIGTERM)
 """The first of these drains the run, the second ends it at once."""
+ECHO_SECONDS = 0.5
+"""The same signal within so long of the first is no second one: `timeout` of GNU coreutils signals its child,
+and then the process group that the child is in."""
 AT_ONCE = (SIGQUIT, SIGXCPU)
 """Each of these ends the run at once: requests in flight are booked as uncertain."""
 
@@ -141,6 +144,11 @@ def interrupted(number: int, *, immediate: bool = False) -> Stop:
         which = f"a second signal ({name})" if number in DRAINING else name
         return Stop(code, f"Ended at once by {which}.", next_step, immediate=True)
     return Stop(code, f"Interrupted by {name}.", next_step)
+
+
+def is_echo(first: tuple[int, float] | None, number: int, now: float) -> bool:
+    """Returns whether a signal counts as one with the first, given by its number and its time in seconds."""
+    return first is not None and first[0] == number and now - first[1] < ECHO_SECONDS
 
 
 def by_request(author: str) -> Stop:

@@ -2,11 +2,12 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from batchrun.stops import AT_ONCE, DRAINING, Stop, interrupted
+from batchrun.stops import AT_ONCE, DRAINING, Stop, interrupted, is_echo
 
 
 class ImmediateShutdown(BaseException):
@@ -17,13 +18,20 @@ class ShutdownRequest:
     """The stop requested by signals or by a program's other threads: `stop` is None before the first.
 
     `tell` is called with each stop: for a signal in the main thread, between any two steps of its work.
+    `clock` returns seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.stop: Stop | None = None
         self.tell: Callable[[Stop], object] = _nobody
+        self._clock = clock
+        self._first: tuple[int, float] | None = None
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        now = self._clock()
+        if is_echo(self._first, number, now):
+            return
+        self._first = self._first or (number, now)
         self.request(interrupted(number, immediate=self.stop is not None or number in AT_ONCE))
 
     def request(self, stop: Stop) -> None:

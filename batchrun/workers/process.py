@@ -11,7 +11,7 @@ import anyio
 
 from batchrun.client.event_loop import event_loop_options
 from batchrun.errors import EXIT_DONE, EXIT_FAULT, StorageError
-from batchrun.stops import EXIT_BY_SIGNAL
+from batchrun.stops import EXIT_BY_SIGNAL, is_echo
 from batchrun.workers.access import read_token_file, shown_address
 from batchrun.workers.worker import CoordinatorLink, Ending, serve
 
@@ -38,6 +38,7 @@ class _Process:
         self._say = say
         self._link: CoordinatorLink | None = None
         self._signal: int | None = None
+        self._first: tuple[int, float] | None = None
         self._task: asyncio.Task[Ending] | None = None
 
     async def run(self, wait_seconds: float) -> int:
@@ -59,6 +60,10 @@ class _Process:
 
     def _on_signal(self, number: int) -> None:
         """The first lets the requests in flight end, the second ends at once."""
+        now = time.monotonic()
+        if is_echo(self._first, number, now):
+            return
+        self._first = self._first or (number, now)
         second, self._signal = self._signal is not None, number
         if self._link is not None and not second:
             self._say("takes no more requests, and ends once those in flight have ended")

@@ -15,7 +15,7 @@ from batchrun.engine.dispatcher import Rules
 from batchrun.engine.ledger import Ledger
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.session import Session, run_engine
-from batchrun.engine.shutdown import ImmediateShutdown, handling_signals
+from batchrun.engine.shutdown import ImmediateShutdown, ShutdownRequest, handling_signals
 from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
 from batchrun.rows.active import Row
@@ -89,6 +89,27 @@ def test_the_second_signal_ends_what_checks_for_it_and_the_handlers_come_back() 
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert shutdown.stop is not None
     assert shutdown.stop.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("second", "after", "ends_at_once"),
+    [
+        (signal.SIGTERM, 0.001, False),
+        (signal.SIGTERM, 0.49, False),
+        (signal.SIGTERM, 0.51, True),
+        (signal.SIGINT, 0.001, True),
+    ],
+)
+def test_the_same_signal_right_after_the_first_counts_once(
+    second: signal.Signals, after: float, ends_at_once: bool
+) -> None:
+    """`timeout` signals its child, then the child's process group."""
+    times = iter([100.0, 100.0 + after])
+    shutdown = ShutdownRequest(clock=lambda: next(times))
+    shutdown.on_signal(signal.SIGTERM, None)
+    shutdown.on_signal(second, None)
+    assert shutdown.stop is not None
+    assert shutdown.stop.immediate is ends_at_once
 
 
 def test_outside_of_the_main_thread_no_signal_is_heard() -> None:
