@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 import ssl
@@ -14,6 +15,8 @@ from pathlib import Path
 from batchrun.errors import UsageError
 
 _LONGEST_TOKEN = 1_024
+_TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{43}(\.[0-9a-f]{64})?")
+"""The secret, and with TLS the fingerprint, as `new_token` makes them."""
 _CERTIFICATE_DAYS = 366
 
 
@@ -51,12 +54,12 @@ def read_token_file(path: Path) -> Token:
             content = file.read(_LONGEST_TOKEN + 1)
     except OSError as error:
         raise UsageError(f"--token-file: can't read {path}: {error.strerror}") from None
-    token = read_token(content.decode("ascii", "replace"))
-    if not token.secret or len(content) > _LONGEST_TOKEN:
+    text = content.decode("ascii", "replace").strip()
+    if not _TOKEN_FORM.fullmatch(text) or len(content) > _LONGEST_TOKEN:
         raise UsageError(
             f"--token-file: {path} holds no token. Next: name the file that the run has written."
         )
-    return token
+    return read_token(text)
 
 
 def shown_address(host: str, port: int) -> str:

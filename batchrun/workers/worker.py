@@ -58,6 +58,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     link = CoordinatorLink(token)
     async with asyncio.timeout(_CONNECT_SECONDS):
+        if token.fingerprint is None:
+            infos = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
+            hosts = [str(peer[0]) for *_, peer in infos]
+            if not any(map(is_own_network, hosts)):
+                raise UsageError(_exposed(hosts[0]))
         tls = None if token.fingerprint is None else client_tls()
         await loop.create_connection(
             lambda: link, *address, ssl=tls, server_hostname=None if tls is None else ""
@@ -235,10 +240,7 @@ class CoordinatorLink(asyncio.Protocol):
         if self._token.fingerprint is None:
             host = str(transport.get_extra_info("peername")[0])
             if not is_own_network(host):
-                return (
-                    f"{host} is not in a private network, and plain TCP would show the token and the key.\n"
-                    "Next: start the run with --workers-tls, and take its token file."
-                )
+                return _exposed(host)
             return None
         certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         if certificate is None or fingerprint_of(certificate) != self._token.fingerprint:
@@ -266,6 +268,13 @@ class CoordinatorLink(asyncio.Protocol):
             return
         self._write(frames.BEAT, frames.encode(now))
         self._timers["beat"] = self._loop.call_later(frames.BEAT_SECONDS, self._beat)
+
+
+def _exposed(host: str) -> str:
+    return (
+        f"{host} is not in a private network, and plain TCP would show the token and the key.\n"
+        "Next: start the run with --workers-tls, and take its token file."
+    )
 
 
 _LATE = never_sent("late", "the request reached its worker too late to be sent", 0.0)

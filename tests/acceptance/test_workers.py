@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchrun.workers.access import new_token
 from tests.acceptance.command import Done, Place, as_options, ended, until
 from tests.kill.audit import broken_at
 from tests.kill.campaign import Observation
@@ -265,7 +266,7 @@ def test_a_wrong_token_and_a_missing_run_are_named(place: Place) -> None:
     with running(place, LISTENING, workers="listen") as run:
         address = address_of(run)
         other = place.folder / "other.token"
-        other.write_text("not this run's\n")
+        other.write_text(f"{new_token().text()}\n")
         done = place.command("worker", "--connect", address, "--token-file", str(other))
         assert (done.code, "the token is not that of its run" in done.err) == (2, True)
         run.send_signal(signal.SIGTERM)
