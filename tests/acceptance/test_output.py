@@ -101,7 +101,8 @@ def test_the_metadata_carries_version_job_and_summary_without_secrets(place: Pla
         name.decode(): value.decode() for name, value in pq.read_metadata(place.output).metadata.items()
     }
     assert metadata["batchrun.version"] == __version__
-    assert json.loads(metadata["batchrun.summary"]) == place.summary()
+    told = {key: value for key, value in place.summary().items() if key != "adjustments"}  # names a person
+    assert json.loads(metadata["batchrun.summary"]) == told
     job = json.loads(metadata["batchrun.job"])
     assert job["prompt"]["template"] == "Sentiment, one word: {{ text }}"
     assert job["endpoint"]["headers"] == {"x-team": "***"}

@@ -73,6 +73,6 @@ def test_one_cap_holds_for_a_race_that_is_killed_again_and_again(tmp_path: Path,
             check(tmp_path, sandbox)
         assert finished(command, tmp_path / "log") == EXIT_BUDGET
         counted = check(tmp_path, sandbox)
-    assert counted > CAP - WORST_CASE_OF_A_ROW
+    assert counted >= CAP - WORST_CASE_OF_A_ROW
     rows = [len(snapshot(tmp_path / f"{name}.run" / "journal.sqlite").answered) for name in NAMES]
     assert max(rows) - min(rows) <= 2, "all have been sent the same rows, but for the last of them"

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,23 @@ PORT = 8123
 HOST = f"127.0.0.1:{PORT}"
 OWN = {"origin": f"http://{HOST}"}
 
-
-def client_of(found: list[FoundJob]) -> TestClient:
-    shown = Pages(found, "token", sandbox=False)
-    return TestClient(application(shown, PORT), base_url=f"http://{HOST}", follow_redirects=False)
+ClientOf = Callable[[list[FoundJob]], TestClient]
 
 
 @pytest.fixture(scope="module")
-def client(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+def client_of() -> Iterator[ClientOf]:
+    """Opens pages, which are closed at the end."""
+    with ExitStack() as opened:
+
+        def made(found: list[FoundJob]) -> TestClient:
+            shown = opened.enter_context(closing(Pages(found, "token", sandbox=False)))
+            return TestClient(application(shown, PORT), base_url=f"http://{HOST}", follow_redirects=False)
+
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(finished: Finished, tmp_path_factory: pytest.TempPathFactory, client_of: ClientOf) -> TestClient:
     folder = tmp_path_factory.mktemp("others")
     write_job(folder)
     found = [
@@ -145,7 +156,9 @@ def test_the_table_of_jobs_names_each_with_its_state_or_fault(client: TestClient
     assert "why <b>" in page
 
 
-def test_a_job_file_that_changes_is_read_again(finished: Finished, tmp_path: Path) -> None:
+def test_a_job_file_that_changes_is_read_again(
+    finished: Finished, tmp_path: Path, client_of: ClientOf
+) -> None:
     for name in ("job.toml", "in.parquet", "out.parquet"):
         shutil.copy(finished.folder / name, tmp_path / name)
     shutil.copytree(finished.folder / "out.run", tmp_path / "out.run")
@@ -161,7 +174,7 @@ def test_a_job_file_that_changes_is_read_again(finished: Finished, tmp_path: Pat
         assert shown in Elements(html(client, "job/1/", status)).text
 
 
-def test_one_job_is_shown_at_once(finished: Finished, tmp_path: Path) -> None:
+def test_one_job_is_shown_at_once(finished: Finished, tmp_path: Path, client_of: ClientOf) -> None:
     client = client_of(find_jobs([finished.folder / "job.toml"], load_job))
     assert client.get("/token/").headers["location"] == "/token/job/1/"
 
@@ -228,7 +241,7 @@ def test_a_row_s_page_has_its_texts_its_attempts_and_the_rows_beside_it(client: 
     assert {"prev", "next"} <= set(links)
 
 
-def test_a_correction_is_saved_and_shown(finished: Finished, tmp_path: Path) -> None:
+def test_a_correction_is_saved_and_shown(finished: Finished, tmp_path: Path, client_of: ClientOf) -> None:
     for name in ("job.toml", "in.parquet", "out.parquet"):
         shutil.copy(finished.folder / name, tmp_path / name)
     shutil.copytree(finished.folder / "out.run", tmp_path / "out.run")
@@ -245,7 +258,7 @@ def test_a_correction_is_saved_and_shown(finished: Finished, tmp_path: Path) -> 
     assert client.post("/token/job/1/row/2", content=b"\xff", headers=OWN).status_code == 400
 
 
-def test_a_run_takes_a_new_limit_and_a_stop_from_its_page(tmp_path: Path) -> None:
+def test_a_run_takes_a_new_limit_and_a_stop_from_its_page(tmp_path: Path, client_of: ClientOf) -> None:
     job = write_job(tmp_path, limits={"concurrency": 1}, evaluation=None)
     summaries: list[dict[str, Any]] = []
     with background(Settings(latency=0.5)) as slow:
