@@ -39,6 +39,7 @@ class FailureJudge:
         # The 429s in a row that noise may bring. Measured at responses: after them, one bad row may be all
         # that is left to measure.
         self._by_chance = control.limiter.refusals_by_chance
+        self._any_refused = False
         # The requests whose last attempt got a 429.
         self._limited: set[bytes] = set()
 
@@ -46,7 +47,8 @@ class FailureJudge:
         """Notes that a response was received."""
         self._limited.discard(active.request.digest)
         self._refused_since = None
-        self._by_chance = self._control.limiter.refusals_by_chance
+        if self._any_refused:
+            self._by_chance = self._control.limiter.refusals_by_chance
 
     def judge(
         self,
@@ -69,6 +71,7 @@ class FailureJudge:
             )
             failure = dataclasses.replace(failure, action=action)
         if failure.action is FailureAction.SLOW_DOWN:
+            self._any_refused = True
             self._count_limited(active, admission, rows_left)
         self._count_attempt(active, admission, failure, now, at_the_end=at_the_end)
         delay = self._delay(active, failure)
