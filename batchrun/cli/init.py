@@ -1,6 +1,7 @@
 """`batchrun init` and `batchrun schema`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -54,7 +55,7 @@ def init_command(table: Path, job_file: Path | None, skip_lines: int, sheet: str
         raise UsageError(f"{path} already exists. Name another with --job.") from None
     except OSError as error:
         raise unwritable(f"{path} can't be written: {cause_of(error)}.", error) from None
-    click.echo(f"wrote {path}. Look at it, then: batchrun plan {path}", err=True)
+    click.echo(f"wrote {path}. Look at it, then: batchrun plan {quote(str(path))}", err=True)
 
 
 def _first_texts(table: "Table") -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from datetime import date, time
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -235,7 +236,7 @@ def _check_text(job: Job) -> None:
 def read_text(path: Path) -> str:
     """Returns the text of a job file. Raises JobError."""
     if is_table(path.name):
-        raise JobError(f"that is a table. `batchrun init {path}` writes a job file for it")
+        raise JobError(f"that is a table. `batchrun init {quote(str(path))}` writes a job file for it")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from batchrun.errors import JournalError, MovedError, StorageError, UsageError
@@ -256,7 +257,7 @@ def open_pool(path: Path) -> Pool:
     """Opens an existing pool and checks all of it. Raises UsageError where there is none, JournalError where
     the file is damaged or not a pool, StorageError where it can't be used."""
     if not path.exists():
-        raise UsageError(f"There is no pool {path}.\nNext: batchrun pool {path} --usd 20")
+        raise UsageError(f"There is no pool {path}.\nNext: batchrun pool {quote(str(path))} --usd 20")
     with _translated_errors(path):
         pool = Pool(path, _connected(path))
         try:

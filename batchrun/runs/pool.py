@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from batchrun.amounts import usd
@@ -103,7 +104,7 @@ def change_pool(path: Path, changes: dict[str, int | None]) -> None:
         with closing(open_pool(path)) as pool:
             caps = pool.change_caps(changes)
     if caps == PoolCaps(None, None):
-        raise UsageError(f"The pool {path} needs a cap.\nNext: batchrun pool {path} --usd 20")
+        raise UsageError(f"The pool {path} needs a cap.\nNext: batchrun pool {quote(str(path))} --usd 20")
     if is_new:
         make_pool(path, caps)
 

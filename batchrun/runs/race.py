@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -321,7 +322,7 @@ def _next_step(race: _Race, best: str | None) -> str | None:
     if best is None:
         return None
     has_unsent = any(each.tally.unsent() for each in race.entries if each.name == best)
-    return f"batchrun run {best} {'sends the other rows' if has_unsent else 'writes its output'}"
+    return f"batchrun run {quote(best)} {'sends the other rows' if has_unsent else 'writes its output'}"
 
 
 def _report(race: _Race) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from shlex import join
 
 from batchrun.client.server import Server
 from batchrun.engine.session import OpenSender, own_connections
@@ -83,7 +84,7 @@ def _starter(
         environment = without_key(os.environ, job, server.api_key)
         number = workers.count or DEFAULT_COUNT
         return partial(local_workers, number, arguments, environment, folder.workers_log)
-    warn(f"waits for workers. On each machine: batchrun worker {' '.join(arguments)}")
+    warn(f"waits for workers. On each machine: batchrun worker {join(arguments)}")
     return _started_by_hand
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -24,7 +25,7 @@ from batchrun.runs.report.distribution import EDGES, Distribution
 from batchrun.runs.report.facts import Facts, facts_of
 from batchrun.runs.report.page import page
 from batchrun.runs.report.reading_part import MOST_BYTES, excerpt, reading_parts, text_bytes
-from batchrun.runs.report.run_part import run_blocks, tiles
+from batchrun.runs.report.run_part import run_blocks, runs_blocks, tiles
 from batchrun.runs.report.timeline import MOST_INTERVALS, interval_width, timeline
 from batchrun.runs.report.write import page_values, report_path, write_report
 from batchrun.sandbox import Sandbox
@@ -188,6 +189,13 @@ def test_a_report_during_a_first_run_without_an_answer_has_no_charts(facts: Fact
     nothing = replace(facts, timeline=None, shown_run=None, runs=[], failures=[])
     titles = [found["title"] for found in run_blocks(nothing)]
     assert "Spend, USD" not in titles
+
+
+def test_a_run_that_is_going_on_is_not_called_one_without_a_record(facts: Facts) -> None:
+    open_run = msgspec.structs.replace(facts.runs[-1], finished_at=None, exit_code=None, reason=None)
+    for running, word in ((True, "going on"), (False, "no record")):
+        now = replace(facts, runs=[open_run], status=facts.status | {"running": running})
+        assert texts(runs_blocks(now, [""])[0])[0].count(word) == 1
 
 
 def test_two_jobs_are_compared_by_score_cost_and_latency(

@@ -207,6 +207,8 @@ def test_a_cap_that_is_lowered_or_raised_holds_from_the_next_claim_on(path: Path
 def test_a_pool_that_is_missing_is_refused_with_the_command_that_makes_it(path: Path) -> None:
     with pytest.raises(UsageError, match=r"There is no pool .*\nNext: batchrun pool .*team.budget --usd 20"):
         open_pool(path)
+    with pytest.raises(UsageError, match=r"Next: batchrun pool '.*my team.budget' --usd 20"):
+        open_pool(path.with_name("my team.budget"))
 
 
 def emptied(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from batchrun.amounts import NANO
 from batchrun.clock import instant
+from batchrun.journal.timeline import RunRecord
 from batchrun.rows.result import STATUSES
 from batchrun.runs.report.blocks import Block, bars, chart, percent, significant, table, usd
 from batchrun.runs.report.charts import Axes, Level, Series, number, time_scale, up_to
@@ -235,6 +236,12 @@ def _failures(facts: RunFacts) -> Iterator[Block]:
         )
 
 
+def _end_of(run: RunRecord, facts: RunFacts) -> str:
+    if run.finished_at is None and facts.status["running"] and run is facts.runs[-1]:
+        return "going on"
+    return run.reason or "no record"
+
+
 def runs_blocks(facts: Facts, changes: Sequence[str]) -> list[Block]:
     """Returns the part "Runs": each run of this output. `changes` says what changed in each."""
     scores = facts.tally.by_run
@@ -246,7 +253,7 @@ def runs_blocks(facts: Facts, changes: Sequence[str]) -> list[Block]:
         score = None if group is None or not group.scored else f"{group.score / group.scored:.3f}"
         cost = (run.nano_usd + run.uncertain_nano_usd) / 10**9
         cells = [str(run.run), instant(run.started_at)[:16].replace("T", " "), change, run.requests]
-        cells += [run.answered, cost, run.exit_code, run.reason or "no record"]
+        cells += [run.answered, cost, run.exit_code, _end_of(run, facts)]
         rows.append([*cells, *([score] if scored else [])])
     note = "The score is that of the rows whose last request the run sent." if scored else None
     return [table("Runs of this output", [*head, *(["score"] if scored else [])], rows, note)]

@@ -113,13 +113,14 @@ class Pages:
             return self._message("Rows", lines, named, reload=True)
         choice, page = table.choice_of(file, request.query_params.multi_items())
         found = table.found_rows(file, choice)
+        number = file.rows if found is None else len(found)
+        page = min(page, pages.pages_of(number))
         read = table.rows_of_page(file, choice, page, pages.columns_of_page(file))
         choices = {
             "status": pages.status_counts(table.values_of(file, "status")),
             "reason": table.values_of(file, "error_code"),
             "label": table.values_of(file, "label"),
         }
-        number = file.rows if found is None else len(found)
         values = pages.rows_values(file, choice, page, number, read, choices)
         return self._page("rows.html", job=named, being_made=job.reads_rows, running=job.is_running, **values)
 
@@ -137,7 +138,7 @@ class Pages:
         job, named = self._job(request)
         index = request.path_params["row"] - 1
         if index < 0:
-            raise HTTPException(404)
+            raise UsageError("The input has no row 0: rows are counted from 1.")
         read, remark = job.row(index)
         file = job.rows()
         if file is None:

@@ -110,7 +110,7 @@ def rows_values(
 
     `choices` are the values by which the rows may be filtered, with the number of rows.
     """
-    pages = max(1, -(-found // ROWS_OF_A_PAGE))
+    pages = pages_of(found)
     first = (page - 1) * ROWS_OF_A_PAGE
     known = {name: [value for value, _ in counts] for name, counts in choices.items()}
     for name in ("status", "reason", "label"):  # a value in the URL that no row has
@@ -146,6 +146,10 @@ def rows_values(
         "first": choice.query() if page > 2 else None,
         "made": instant(file.made_at)[11:19],
     }
+
+
+def pages_of(found: int) -> int:
+    return max(1, -(-found // ROWS_OF_A_PAGE))
 
 
 def columns_of_page(file: RowsFile) -> list[str]:
