@@ -19,9 +19,9 @@ from batchrun.text import first_line
 EXIT_BY_SIGNAL = 128
 DRAINING = (SIGHUP, SIGINT, SIGTERM)
 """The first of these drains the run, the second ends it at once."""
-ECHO_SECONDS = 0.5
+ECHO_SECONDS = 0.05
 """The same signal within so long of the first is no second one: `timeout` of GNU coreutils signals its child,
-and then the process group that the child is in."""
+and within a millisecond the process group that the child is in. No person is as quick."""
 AT_ONCE = (SIGQUIT, SIGXCPU)
 """Each of these ends the run at once: requests in flight are booked as uncertain."""
 

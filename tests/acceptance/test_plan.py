@@ -145,7 +145,7 @@ def test_a_second_signal_ends_the_sampling_without_a_plan(slow_place: Place) -> 
     command = ("plan", "job.toml", "--sample", "30", "--set", "limits.concurrency=4")
     with slow_place.start(*command) as process:
         until(lambda: slow_place.requests >= 4)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         done = ended(process)

@@ -12,11 +12,6 @@ TEXTS = [f"text {n}" for n in range(ROWS)]
 SIGNALS = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 
 
-def other_than(name: str) -> signal.Signals:
-    """The same signal twice within half a second counts once."""
-    return signal.SIGTERM if name == "SIGINT" else signal.SIGINT
-
-
 def interrupted(place: Place, *numbers: signal.Signals, settings: tuple[str, ...] = ()) -> Done:
     """A run that gets the signals, a tenth of a second apart, once it has its first answers."""
     place.texts(*TEXTS)
@@ -49,7 +44,7 @@ def test_what_is_in_flight_is_drained_and_the_next_run_goes_on(slow_place: Place
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_second_signal_ends_at_once_and_loses_no_answer_that_had_come(slow_place: Place, name: str) -> None:
     number = signal.Signals[name]
-    done = interrupted(slow_place, other_than(name), number)
+    done = interrupted(slow_place, number, number)
     assert done.code == SIGNALS[name], done.err
     assert "Traceback" not in done.err
     assert f"Ended at once by a second signal ({name})." in done.last_line
@@ -118,7 +113,7 @@ def test_the_second_signal_ends_the_writing_of_the_output_and_leaves_the_old_one
     place.texts("one")
     assert place.run().code == 0
     before = place.output.read_bytes()
-    done = interrupted_writing(place, other_than(name), signal.Signals[name])
+    done = interrupted_writing(place, signal.SIGINT, signal.Signals[name])
     assert done.code == SIGNALS[name], done.err
     assert "batchrun export writes the output" in done.last_line
     assert place.output.read_bytes() == before

@@ -95,8 +95,8 @@ def test_the_second_signal_ends_what_checks_for_it_and_the_handlers_come_back() 
     ("second", "after", "ends_at_once"),
     [
         (signal.SIGTERM, 0.001, False),
-        (signal.SIGTERM, 0.49, False),
-        (signal.SIGTERM, 0.51, True),
+        (signal.SIGTERM, 0.049, False),
+        (signal.SIGTERM, 0.051, True),
         (signal.SIGINT, 0.001, True),
     ],
 )
