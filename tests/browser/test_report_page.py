@@ -143,9 +143,9 @@ def test_the_filter_hides_rows_without_the_text(hostile: Path, watched: Watched)
 def test_a_cell_of_the_confusion_matrix_opens_its_row(hostile: Path, watched: Watched) -> None:
     page = watched.open(hostile.as_uri())
     page.locator('a[href="#disagree-1"]').click()
-    assert page.locator("#disagree-1 pre").first.is_visible()
+    page.locator("#disagree-1 pre").first.wait_for(state="visible")
     page = watched.open(f"{hostile.as_uri()}#failed-11")
-    assert page.locator("#failed-11 .reason").is_visible()
+    page.locator("#failed-11 .reason").wait_for(state="visible")
 
 
 def test_the_page_says_all_of_it_without_scripts(hostile: Path, browser: Any) -> None:
@@ -155,7 +155,7 @@ def test_the_page_says_all_of_it_without_scripts(hostile: Path, browser: Any) ->
     assert page.locator("svg.chart").first.is_visible()
     assert not page.locator(".filter").is_visible()
     page.locator("details.row > summary").first.click()
-    assert page.locator("details.row pre").first.is_visible()
+    page.locator("details.row pre").first.wait_for(state="visible")
     context.close()
 
 
@@ -165,6 +165,6 @@ def test_a_printed_page_has_the_texts_of_its_rows(hostile: Path, browser: Any, t
     page.goto(hostile.as_uri())
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("details.row pre").first.is_visible()
+    page.locator("details.row pre").first.wait_for(state="visible")
     assert page.pdf(path=tmp_path / "page.pdf").startswith(b"%PDF")
     context.close()
