@@ -262,7 +262,7 @@ class Dispatcher:
         self._forerunners.cached(released.active)
 
     def change_concurrency(self, most: int) -> None:
-        """Bounds the requests in flight anew; those above a lower bound end as they would have."""
+        """Changes the bound on requests in flight. Requests above a lower bound end as they would have."""
         self._prefetch.change_concurrency(most)
 
     # Ends of attempts.

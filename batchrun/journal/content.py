@@ -9,10 +9,10 @@ from batchrun.journal.journal import Journal
 
 
 def content_hash(journal: Journal) -> str:
-    """Returns a hash, as hex, that changes with every attempt that is added or booked anew.
+    """Returns a hash, as hex, that changes with every attempt that is added or rebooked.
 
     Attempts with a response never change, so their number and the newest one stand for all of them. The
-    others are read: they may be booked anew, or no longer be final.
+    others are read: they may be rebooked, or no longer be final.
     """
     queries = (
         "SELECT * FROM totals ORDER BY run, day, outcome, error_code",

@@ -43,7 +43,7 @@ class DigestIndex:
         self._connection = connection
         self._path = path
         # The unindexed attempts, from the records with these numbers. Once the first one is gone, it has been
-        # indexed, and the attempts are read anew.
+        # indexed, and the attempts are read again.
         self._first: int | None = None
         self._last = 0
         self._count = 0

@@ -41,3 +41,11 @@ def _started() -> Iterator[Any]:
 def chromium() -> Callable[[], AbstractContextManager[Any]]:
     """Starts the browser; its event loop holds this thread until it ends."""
     return _started
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    """A new page in the module's `browser`."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield Watched(context.new_page())
+    context.close()

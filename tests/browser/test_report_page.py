@@ -65,13 +65,6 @@ def browser(
         yield running
 
 
-@pytest.fixture
-def watched(browser: Any) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield Watched(context.new_page())
-    context.close()
-
-
 @pytest.mark.parametrize("name", BY)
 def test_an_example_job_s_page_asks_for_nothing_and_complains_of_nothing(
     name: str, pages: Pages, watched: Watched

@@ -63,13 +63,6 @@ def browser(address: str, chromium: Callable[[], AbstractContextManager[Any]]) -
         yield running
 
 
-@pytest.fixture
-def watched(browser: Any) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield Watched(context.new_page())
-    context.close()
-
-
 def test_pages_ask_for_their_own_files_alone_and_complain_of_nothing(address: str, watched: Watched) -> None:
     for path in PATHS:
         page = watched.open(address + path)

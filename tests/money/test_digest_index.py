@@ -1,17 +1,13 @@
 """The index by digest lags behind the attempts: nothing is missed meanwhile, whenever a process dies."""
 
-import itertools
 import os
-import resource
 import shutil
-import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from msgspec.structs import replace
@@ -24,10 +20,10 @@ from batchrun.journal.checking import check_quickly, check_whole
 from batchrun.journal.commits import Commits
 from batchrun.journal.salvage import salvage
 from tests.money import journals
+from tests.money.dying import DIED, dying_at_size, dying_within
 from tests.money.journals import Reports, answer_to, failure_of, make_journal, start_run, writer_of
 
 BATCH = 5
-_DIED = 9
 
 
 def digest_of(number: int) -> bytes:
@@ -337,31 +333,13 @@ def dies_writing(path: Path, told: int, prepare: Callable[[], object]) -> bool:
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, _DIED)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, DIED)
     return status != 0
-
-
-def dying_at_size(size: int) -> Callable[[], object]:
-    """The kernel kills the process within the write that would make any file larger than this."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return prepare
 
 
 def dying_at_step(step: int) -> Callable[[], object]:
     """The process dies at the beginning of so many steps of the code that commits and indexes."""
-    steps = itertools.count(1)
-    watched = {digest_index.__file__, sys.modules[Commits.__module__].__file__}
-
-    def profile(frame: FrameType, event: str, _argument: object) -> None:
-        if event in ("call", "c_call") and frame.f_code.co_filename in watched and next(steps) == step:
-            os._exit(_DIED)
-
-    return lambda: sys.setprofile(profile)
+    return dying_within({digest_index.__file__, sys.modules[Commits.__module__].__file__}, step)
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,12 @@
 with some of them answered, one that has failed permanently, and some requests in flight.
 """
 
-import itertools
 import os
-import resource
 import shutil
-import signal
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -29,6 +24,7 @@ from batchrun.runs.run import Server, run_job
 from batchrun.runs.run_folder import make_run_folder
 from batchrun.runs.status import status_of
 from batchrun.sandbox import Settings, background
+from tests.money.dying import dying_at_size, dying_within
 
 JOURNALS = Path(__file__).parents[1] / "journals"
 RELEASED = range(1, FORMAT + 1)
@@ -164,30 +160,9 @@ def dies_upgrading(path: Path, prepare: Callable[[], object]) -> bool:
     return status != 0
 
 
-def dying_at_size(size: int) -> Callable[[], object]:
-    """The kernel kills the process within the write that would make any file larger than this."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return prepare
-
-
 def dying_at_step(step: int) -> Callable[[], object]:
     """The process dies at the beginning of so many steps of the upgrade's own code."""
-    steps = itertools.count(1)
-
-    def profile(frame: FrameType, event: str, _argument: object) -> None:
-        if (
-            event in ("call", "c_call")
-            and frame.f_code.co_filename == upgrade.__file__
-            and next(steps) == step
-        ):
-            os._exit(9)
-
-    return lambda: sys.setprofile(profile)
+    return dying_within({upgrade.__file__}, step)
 
 
 @pytest.mark.parametrize("released", [1, 3])

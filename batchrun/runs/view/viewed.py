@@ -1,4 +1,4 @@
-"""A job as the page shows it: its state, which is looked at anew, and what takes longer, which is kept."""
+"""A job as the page shows it: its state, which is read often, and what takes longer, which is kept."""
 
 import tempfile
 import threading
@@ -128,7 +128,7 @@ class ViewedJob:
         self._looked_at = -SECONDS_BETWEEN_LOOKS
 
     def read_again(self) -> None:
-        """Lets the next pages read all rows anew, however short ago they were read."""
+        """Lets the next pages read all rows again, however recently they were read."""
         self._facts.hurry()
         self._rows.hurry()
 
