@@ -233,9 +233,9 @@ def _asks_at_the_start(job: Job) -> Callable[[View], Observer]:
 def test_what_is_asked_for_before_the_run_sends_is_taken_once_it_does(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def begin_after_a_request(dataset: Dataset, *more: Any) -> Any:
+    def begin_after_a_request(dataset: Dataset, *more: Any, **options: Any) -> Any:
         ask(RunFolder(run_folder(dataset.job)), "ann", ("budget.rows=50",))
-        return begin(dataset, *more)
+        return begin(dataset, *more, **options)
 
     monkeypatch.setattr("batchrun.runs.run.begin", begin_after_a_request)
     with going(tmp_path, server, budget={"rows": 100}) as run:
