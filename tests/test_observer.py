@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.client.request import Request
+from batchrun.client.server import Server
 from batchrun.engine.ledger import Cap
 from batchrun.exchange import BillingStatus, Response, Waiting
 from batchrun.job.file import make_job
 from batchrun.rows.observer import EVENTS, AttemptFailed, Observer, RowsScanned, RunStarted, combined
 from batchrun.rows.result import RowResult
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.money.dispatching import Desk
 from tests.money.fanout import NANO_USD_PER_TOKEN, answer, failure

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.errors import JobError
 from batchrun.job.file import load_job
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.recording import Exchange, Recording, recording
 from tests.sandbox.conftest import png

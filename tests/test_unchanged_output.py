@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 
 from batchrun.cli.summary_lines import end_lines
+from batchrun.client.server import Server
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
 from batchrun.runs.output import export_job
 from batchrun.runs.output_record import OutputRecord, keep_record, unchanged_output
 from batchrun.runs.review import review_path, write_review
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
 CELLS = "text,gold,note\nlovely,positive,=1\nawful,negative,b\nlovely,positive,c\n"

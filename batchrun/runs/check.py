@@ -17,9 +17,10 @@ from batchrun.rows.dataset import Dataset, open_dataset
 from batchrun.rows.observer import Observer
 from batchrun.rows.result import OK, RowResult
 from batchrun.rows.selection import pending_rows
+from batchrun.runs.begin import RowSubset
 from batchrun.runs.observers.view import View
 from batchrun.runs.paths import check_paths
-from batchrun.runs.run import RowSubset, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import RunFolder
 
 

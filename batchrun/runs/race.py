@@ -19,11 +19,11 @@ from batchrun.journal import Journal, open_for_reading
 from batchrun.rows.chunks import Chunk
 from batchrun.rows.dataset import Dataset, open_dataset
 from batchrun.rows.history import row_histories_by_digest
+from batchrun.runs.begin import RowSubset
 from batchrun.runs.paths import check_paths
-from batchrun.runs.run import RowSubset, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import RunFolder, make_run_folder
 from batchrun.runs.run_lock import locked
-from batchrun.runs.sending import as_json
 from batchrun.runs.summary import Summary
 from batchrun.tables.python_rows import expected_value
 
@@ -274,7 +274,7 @@ def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownReques
         is_ours = own is None or own > left
         job = _with_cap(candidate.job, left) if is_ours else candidate.job
         plan = sampling_plan(race.datasets[place], race.frame)
-        part = RowSubset(rows, as_json(plan), holds_usd=True)
+        part = RowSubset(rows, msgspec.json.encode(plan).decode(), holds_usd=True)
         summary = run_job(job, candidate.server, part=part, shutdown=shutdown)
     reason = summary["reason"]
     if is_ours and _AT_OUR_CAP.match(reason):

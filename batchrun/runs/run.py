@@ -35,7 +35,7 @@ from batchrun.rows.scratch import check_scratch
 from batchrun.rows.unsendable import unsendable_rows
 from batchrun.runs.adjust.record import made_in
 from batchrun.runs.adjust.request import remove_requests
-from batchrun.runs.begin import begin
+from batchrun.runs.begin import RowSubset, Run, begin
 from batchrun.runs.changes import accept_change, change_since_last_run
 from batchrun.runs.observers.event_log import EventLog
 from batchrun.runs.observers.telemetry import check_telemetry, telemetry_observers
@@ -52,7 +52,7 @@ from batchrun.runs.run_folder import (
     write_private,
 )
 from batchrun.runs.run_lock import locked
-from batchrun.runs.sending import RowSubset, Run, as_json, send_rows
+from batchrun.runs.sending import send_rows
 from batchrun.runs.summary import (
     Ending,
     Summary,
@@ -69,8 +69,6 @@ from batchrun.stops import Stop
 from batchrun.tables.locations import input_state
 from batchrun.tables.reader import Table
 from batchrun.tables.trial import check_values
-
-__all__ = ["RowSubset", "Server", "run_job"]
 
 
 def run_job(
@@ -233,7 +231,7 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
     if run.part is not None:
         return _end_without_output(run, ending_of_part(stop))
     job, journal = run.dataset.job, run.journal
-    journal.note_rows(run.number, as_json(run.progress.rows_so_far()))
+    journal.note_rows(run.number, msgspec.json.encode(run.progress.rows_so_far()).decode())
     summary_for = _summary_maker(run)
     summary: Summary = {}
     life = journal.totals(run.server.sandbox).at_the_end
@@ -257,7 +255,7 @@ def _finish(run: Run, stop: Stop | None, shutdown: ShutdownRequest) -> Summary:
     journal.finish_run(
         run.number,
         milliseconds(),
-        as_json(_noted_rows(summary)),
+        msgspec.json.encode(_noted_rows(summary)).decode(),
         summary["exit_code"],
         summary["reason"],
     )
@@ -301,7 +299,9 @@ def _end_without_output(run: Run, ending: Ending) -> Summary:
     so_far = run.progress.rows_so_far()
     summary = _summary_maker(run)(ending, counted_rows(so_far)) | {"output_written": False}
     write_private(run.folder.summary, _summary_file(summary))
-    run.journal.finish_run(run.number, milliseconds(), as_json(so_far), ending.exit_code, ending.reason)
+    run.journal.finish_run(
+        run.number, milliseconds(), msgspec.json.encode(so_far).decode(), ending.exit_code, ending.reason
+    )
     return summary
 
 
@@ -360,4 +360,4 @@ def _needs_attention(ending: Ending, this_run: Totals, journal: Journal, sandbox
 
 
 def _summary_file(summary: Summary) -> str:
-    return f"{msgspec.json.format(as_json(summary), indent=2)}\n"
+    return f"{msgspec.json.format(msgspec.json.encode(summary).decode(), indent=2)}\n"

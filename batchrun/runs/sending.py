@@ -1,87 +1,35 @@
 """The sending half of a run: which rows, in which order, with which rules."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchrun.client.address import messages_address
 from batchrun.client.retry import RetryPolicy
-from batchrun.client.server import Server
 from batchrun.engine.dispatcher import Rules
-from batchrun.engine.ledger import Cap, Ledger
-from batchrun.engine.limits.limiter import Limiter
-from batchrun.engine.session import OpenSender, Session, endpoint_settings, own_connections, run_engine
+from batchrun.engine.ledger import Ledger
+from batchrun.engine.session import Session, endpoint_settings, run_engine
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.engine.starting_balance import starting_price_list
-from batchrun.job.budget import Budget
 from batchrun.job.spec import asks_in_random_order
-from batchrun.journal import Journal, Totals, open_for_reading
-from batchrun.journal.pool import PoolShare
+from batchrun.journal import Journal, open_for_reading
 from batchrun.rows.active import Row
-from batchrun.rows.dataset import Dataset
 from batchrun.rows.history import with_caps_seen
 from batchrun.rows.observer import Observer, combined
 from batchrun.rows.scratch import scratch_folder
 from batchrun.rows.selection import in_given_order, in_random_order, pending_rows, random_order_of
 from batchrun.runs.adjust.take import taking
+from batchrun.runs.begin import Run
 from batchrun.runs.observers.progress import Progress
-from batchrun.runs.observers.view import View
-from batchrun.runs.run_folder import RunFolder
 from batchrun.runs.sampler import sample_now_and_then
 from batchrun.stops import Stop
-from batchrun.tables.locations import InputState
 
 if TYPE_CHECKING:
     from batchrun.evaluation.monitor import Spending
     from batchrun.rows.metrics import Metric
-
-
-@dataclass(frozen=True, slots=True)
-class RowSubset:
-    """Some of a job's rows: their indexes in sending order, and how they were drawn, as JSON.
-
-    `holds_usd` says that budget.usd is a race's, which other jobs spend from too, and so can't change.
-    """
-
-    rows: Sequence[int]
-    drawn: str
-    holds_usd: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that has begun. `number` is the journal's, `before` its totals at the beginning.
-
-    Rows that failed in a run before `retry_failed_before` are sent again. `input_state` is the input's at the
-    beginning. `view` is what observers see; its `job` has the caps and limits in force. `caps_of` returns the
-    ledger's caps for a budget, what earlier runs have spent counted. `share` is the journal's part of the
-    pool, if the budget has one.
-    """
-
-    dataset: Dataset
-    server: Server
-    folder: RunFolder
-    temporary_output: Path | None
-    journal: Journal
-    number: int
-    started_at: int
-    before: Totals
-    abandoned_requests: int
-    part: RowSubset | None
-    retry_failed_before: int
-    ledger: Ledger
-    limiter: Limiter
-    progress: Progress
-    input_state: InputState
-    concurrency: int
-    view: View
-    caps_of: Callable[[Budget], tuple[Cap, ...]]
-    open_sender: OpenSender = own_connections
-    share: PoolShare | None = None
 
 
 def send_rows(run: Run, observer: Observer, shutdown: ShutdownRequest) -> Stop | None:
@@ -129,7 +77,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         endpoint_settings(job, run.server),
         job.budget.seconds,
         observer,
-        lambda: as_json(run.progress.rows_so_far()),
+        lambda: msgspec.json.encode(run.progress.rows_so_far()).decode(),
         beside=(taking(run, observer), partial(sample_now_and_then, run.number, run.view)),
         open_sender=run.open_sender,
         pool=run.share,
@@ -167,7 +115,7 @@ def in_sending_order(run: Run, chunks: Generator[list[Row], None, None]) -> Gene
         run.journal.note_sampling(run.number, run.part.drawn)
         chunks = in_given_order(chunks, run.part.rows, immediate, scratch_folder(job))
     elif asks_in_random_order(job):
-        run.journal.note_sampling(run.number, as_json(random_order_of(job)))
+        run.journal.note_sampling(run.number, msgspec.json.encode(random_order_of(job)).decode())
         chunks = in_random_order(chunks, job.output.seed, immediate, scratch_folder(job))
     if job.request.free_tier:
         return _first_request(chunks)
@@ -193,7 +141,3 @@ def _mean_cost(ledger: Ledger, before_nano_usd: int, progress: Progress) -> "Spe
         return spent / rows, spent + left + ledger.reserved.nano_usd
 
     return spending
-
-
-def as_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

@@ -27,9 +27,9 @@ from batchrun.journal.checking import check_whole
 from batchrun.journal.commits import Record
 from batchrun.rows.dataset import Dataset, open_dataset
 from batchrun.rows.selection import pending_rows
-from batchrun.runs.begin import begin
+from batchrun.runs.begin import Run, begin
 from batchrun.runs.output import write_output
-from batchrun.runs.sending import Run, in_sending_order, session_of
+from batchrun.runs.sending import in_sending_order, session_of
 from batchrun.stops import Stop, at_cap_of, by_full_disk, interrupted
 from proofs.simulation.checks import Violation
 from proofs.simulation.disk import CrashError

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.amounts import NOTHING, Amount, usd_text
+from batchrun.client.server import Server
 from batchrun.engine.ledger import Ledger, caps_of
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response, Waiting
@@ -25,7 +26,7 @@ from batchrun.runs.observers.progress_lines import Part, fitted, status_lines
 from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.terminal import REFRESHES_PER_SECOND, Display
 from batchrun.runs.observers.view import View
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.money.fanout import request
 

@@ -9,10 +9,11 @@ from batchrun.cli.plan_lines import plan_lines
 from batchrun.cli.preview import BETWEEN_COLUMNS, NARROWEST, print_preview
 from batchrun.cli.status_text import status_lines
 from batchrun.cli.summary_lines import end_lines
+from batchrun.client.server import Server
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
 from batchrun.runs.plan.plan import plan_job
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.status import status_of
 from batchrun.runs.summary import Summary
 from batchrun.sandbox import Settings, background

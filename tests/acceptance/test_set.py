@@ -26,10 +26,10 @@ from batchrun.rows.observer import Observer, RunStarted
 from batchrun.runs.adjust import take
 from batchrun.runs.adjust.ask import adjust_run
 from batchrun.runs.adjust.request import Request, ask, take_requests, withdraw
-from batchrun.runs.begin import begin
+from batchrun.runs.begin import RowSubset, begin
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
-from batchrun.runs.run import RowSubset, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import RunFolder, make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.runs.status import status_of

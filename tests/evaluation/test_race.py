@@ -17,9 +17,10 @@ from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import LockedError, UsageError
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job, run_folder
+from batchrun.runs.begin import RowSubset
 from batchrun.runs.evaluate import evaluate_job
 from batchrun.runs.race import Candidate, race_jobs
-from batchrun.runs.run import RowSubset, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.sandbox import Sandbox, Settings, background

@@ -12,9 +12,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from batchrun.client.server import Server
 from batchrun.job.file import load_job
 from batchrun.journal.schema import FORMAT
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 
 FOLDER = Path(__file__).parent

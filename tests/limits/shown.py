@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrun.client.server import Server as Address
 from batchrun.engine.dispatcher import END, ROWS, ReleasedRequest
 from batchrun.exchange import BillingStatus, Failure, FailureAction
 from batchrun.job.file import make_job
@@ -23,7 +24,6 @@ from batchrun.journal import Journal
 from batchrun.runs.observers import progress_lines
 from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.view import View
-from batchrun.runs.run import Server as Address
 from benchmarks.limit_servers import Refusal, Server
 from tests.money.dispatching import Desk
 from tests.money.fanout import answer

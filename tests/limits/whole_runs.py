@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import polars as pl
 
+from batchrun.client.server import Server
 from batchrun.job.file import make_job
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox
 
 Step = tuple[float, str, dict[str, Any]]

@@ -9,10 +9,11 @@ from urllib.request import Request, urlopen
 import pytest
 from msgspec.structs import replace
 
+from batchrun.client.server import Server
 from batchrun.job.file import make_job
 from batchrun.journal import Outcome, create_or_open, open_for_reading
 from batchrun.journal.checking import check_whole
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.money.journals import Reports, answer_to, ask_all, failure_of, intent, start_run, writer_of
 

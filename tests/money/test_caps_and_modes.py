@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
 from batchrun.runs.plan.plan import plan_by_sample
 from batchrun.runs.pool import change_pool
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings, background
 
 ROWS = 48

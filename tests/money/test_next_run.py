@@ -7,11 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.errors import StorageError, UsageError
 from batchrun.job.file import make_job
 from batchrun.journal import Attempt, Intent, Journal, Outcome, create_or_open
 from batchrun.runs.output import write_output
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox, Settings, background
 from tests.money.journals import Reports, writer_of
 

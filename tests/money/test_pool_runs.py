@@ -10,6 +10,7 @@ from batchrun.cli.plan_lines import plan_lines
 from batchrun.cli.pool_lines import pool_line
 from batchrun.cli.status_text import status_lines
 from batchrun.cli.summary_lines import end_lines
+from batchrun.client.server import Server
 from batchrun.errors import EXIT_BUDGET, EXIT_DONE, EXIT_FAULT, OutputError, UsageError
 from batchrun.exchange import Response
 from batchrun.job.file import make_job
@@ -20,7 +21,7 @@ from batchrun.rows.observer import Observer
 from batchrun.runs.observers.view import View
 from batchrun.runs.plan.plan import plan_job
 from batchrun.runs.pool import change_pool, pool_report
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.settle import settle_job
 from batchrun.runs.status import status_of
 from batchrun.sandbox import Sandbox, Settings, background

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.engine.ledger import Cap
 from batchrun.job.file import make_job
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.money.dispatching import Desk
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrun.client.server import Server
 from batchrun.errors import JournalError, StorageError
 from batchrun.job.file import load_job
 from batchrun.journal import Totals, create_or_open, open_for_reading, upgrade
@@ -20,7 +21,7 @@ from batchrun.journal.checking import check_answers, check_whole
 from batchrun.journal.salvage import salvage
 from batchrun.journal.schema import FORMAT
 from batchrun.journal.upgrade import copies_of, remove_copies
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import make_run_folder
 from batchrun.runs.status import status_of
 from batchrun.sandbox import Settings, background

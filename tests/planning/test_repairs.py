@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from batchrun.cli.plan_lines import plan_lines
+from batchrun.client.server import Server
 from batchrun.exchange import Completion
 from batchrun.job.file import make_job
 from batchrun.job.labels import Labels
@@ -14,7 +15,7 @@ from batchrun.job.spec import Job
 from batchrun.labels.parser import make_parser
 from batchrun.rows.labelling import Labelling
 from batchrun.runs.plan.plan import plan_job
-from batchrun.runs.run import Server, run_job
+from batchrun.runs.run import run_job
 from batchrun.sandbox import Settings, background
 from tests.labels.test_labelling import ROW
 

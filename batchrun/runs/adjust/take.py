@@ -1,7 +1,7 @@
 """The run's side: takes requests for new caps and limits, puts them into force and journals them."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,11 +16,9 @@ from batchrun.job.spec import Job
 from batchrun.journal.adjustments import Adjustment
 from batchrun.rows.observer import Observer, RunAdjusted
 from batchrun.runs.adjust.request import STOP, Request, take_requests
+from batchrun.runs.begin import Run
 from batchrun.runs.workers import files_of_a_request
 from batchrun.stops import by_request
-
-if TYPE_CHECKING:
-    from batchrun.runs.sending import Run
 
 SECONDS_BETWEEN_LOOKS = 0.4
 """A request is taken within a second."""
@@ -29,7 +27,7 @@ Settings = Mapping[str, tuple[str | None, str | None]]
 """Old and new value by key."""
 
 
-def taking(run: "Run", observer: Observer) -> Callable[[Controls], Coroutine[Any, Any, None]]:
+def taking(run: Run, observer: Observer) -> Callable[[Controls], Coroutine[Any, Any, None]]:
     """Returns what takes requests for `run` as long as it sends."""
 
     async def take_now_and_then(controls: Controls) -> None:
@@ -41,7 +39,7 @@ def taking(run: "Run", observer: Observer) -> Callable[[Controls], Coroutine[Any
     return take_now_and_then
 
 
-def take(run: "Run", request: Request, controls: Controls, observer: Observer) -> None:
+def take(run: Run, request: Request, controls: Controls, observer: Observer) -> None:
     """Does what a request asks for, or notes why it can't be done."""
     refused = None
     try:
@@ -53,7 +51,7 @@ def take(run: "Run", request: Request, controls: Controls, observer: Observer) -
     observer.adjusted(RunAdjusted(request.author, settings, refused))
 
 
-def _done(run: "Run", request: Request, controls: Controls) -> Settings:
+def _done(run: Run, request: Request, controls: Controls) -> Settings:
     """Raises UsageError where the run can't do it."""
     if run.progress.stopping_for is not None:
         why = run.progress.stopping_for
@@ -77,7 +75,7 @@ def _done(run: "Run", request: Request, controls: Controls) -> Settings:
     return settings
 
 
-def _new_concurrency(run: "Run", job: Job) -> int | None:
+def _new_concurrency(run: Run, job: Job) -> int | None:
     """Returns the requests that may be in flight from now on; None if that hasn't changed.
 
     Raises UsageError if this process may not open the files for a higher number.

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from batchrun.client.server import Server
     from batchrun.engine.shutdown import ShutdownRequest
     from batchrun.evaluation.sample import SampleTally
+    from batchrun.runs.begin import RowSubset
     from batchrun.runs.observers.view import MakeObserver
-    from batchrun.runs.sending import RowSubset
 
 MOST_SAMPLED = 10_000
 """Most rows of a random sample that are used: more would hardly narrow an interval."""
@@ -154,7 +154,7 @@ def _open_tally(dataset: Dataset) -> "SampleTally | None":
 
 def _part(survey: _Survey, rows: int) -> "RowSubset | None":
     """Returns the rows to send; None if all have been sent."""
-    from batchrun.runs.sending import RowSubset
+    from batchrun.runs.begin import RowSubset
 
     if survey.order is None:
         return None
