@@ -21,7 +21,7 @@ from batchrun.runs.begin import RowSubset
 from batchrun.runs.observers.view import View
 from batchrun.runs.paths import check_paths
 from batchrun.runs.run import run_job
-from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.run_folder import RunFolder, has_journal
 
 
 class Check(TypedDict):
@@ -94,8 +94,8 @@ def check_job(job: Job, server: Server) -> Check:
 
 def _first_pending(job: Job, server: Server) -> int | None:
     dataset = open_dataset(job, sandbox=server.sandbox)
-    path = RunFolder(run_folder(job)).journal
-    reader = open_for_reading(path) if path.exists() else None
+    folder = RunFolder(run_folder(job))
+    reader = open_for_reading(folder.journal) if has_journal(folder) else None
     try:
         if reader is None:
             return _first_sendable(dataset)
@@ -117,10 +117,10 @@ def _first_sendable(dataset: Dataset) -> int | None:
 def _check(
     code: int, reason: str, next_step: str, server: Server, row: int | None, heard: _Heard, job: Job
 ) -> Check:
-    path = RunFolder(run_folder(job)).journal
+    folder = RunFolder(run_folder(job))
     answers, attempt, body = 0, None, None
-    if path.exists():  # there is none where no row could be sent
-        with closing(open_for_reading(path)) as journal:
+    if has_journal(folder):  # there is none where no row could be sent
+        with closing(open_for_reading(folder.journal)) as journal:
             answers = _check_every_answer(journal)
             attempt, body = _last_attempt(journal) if row is not None else (None, None)
     said = None if body is None else read_completion(body, 0)

@@ -22,7 +22,7 @@ from batchrun.rows.history import row_histories_by_digest
 from batchrun.runs.begin import RowSubset
 from batchrun.runs.paths import check_paths
 from batchrun.runs.run import run_job
-from batchrun.runs.run_folder import RunFolder, make_run_folder
+from batchrun.runs.run_folder import RunFolder, has_journal, make_run_folder
 from batchrun.runs.run_lock import locked
 from batchrun.runs.summary import Summary
 from batchrun.tables.python_rows import expected_value
@@ -196,10 +196,10 @@ def _entry(candidate: Candidate, dataset: Dataset, frame: "SamplingFrame") -> "E
 
     if dataset.metric is None:
         raise ValueError("the job has no evaluation")
-    path = RunFolder(run_folder(candidate.job)).journal
+    folder = RunFolder(run_folder(candidate.job))
     tally = SampleTally(frame, dataset.metric, classes=False, ended_only=True)
-    if path.exists():
-        with closing(open_for_reading(path)) as journal:
+    if has_journal(folder):
+        with closing(open_for_reading(folder.journal)) as journal:
             seen = set[bytes]()
             for chunk in dataset.chunks([evaluation_of(dataset).expected], journal):
                 _add_sent(tally, dataset, chunk, journal, seen)
@@ -295,10 +295,10 @@ def _with_cap(job: Job, nano_usd: int) -> Job:
 
 def _spent(candidate: Candidate) -> int:
     """Returns what a journal has spent, in nano-USD, with what a killed run may have."""
-    path = RunFolder(run_folder(candidate.job)).journal
-    if not path.exists():
+    folder = RunFolder(run_folder(candidate.job))
+    if not has_journal(folder):
         return 0
-    with closing(open_for_reading(path)) as journal:
+    with closing(open_for_reading(folder.journal)) as journal:
         life = journal.totals(candidate.server.sandbox)
     return life.spend.committed.nano_usd + life.open.nano_usd
 

@@ -1,7 +1,9 @@
 """The run's folder beside the output: journal, summary, lock and log, for its owner alone."""
 
 import os
+import pwd
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,13 +123,39 @@ def write_private(path: Path, text: str) -> None:
         raise StorageError(f"{path} can't be written: {cause_of(error)}.") from None
 
 
+def has_journal(folder: RunFolder) -> bool:
+    """Returns whether the folder has a journal. Raises UsageError where this user may not look."""
+    try:
+        folder.journal.stat()
+    except PermissionError:
+        raise no_permission(folder) from None
+    except OSError:
+        return False
+    if not os.access(folder.journal, os.R_OK):  # opening and closing it would drop SQLite's locks on it
+        raise no_permission(folder)
+    return True
+
+
+def no_permission(folder: RunFolder) -> UsageError:
+    """Returns the error of a user who may not see another one's run, and so can't know what goes on there."""
+    owner = ""
+    with suppress(OSError, KeyError):  # no name, as in a container
+        found = folder.path.stat().st_uid
+        owner = pwd.getpwuid(found).pw_name if found != os.geteuid() else ""
+    whose = f": it belongs to {owner}, and is for its owner alone" if owner else ""
+    way = f"run the command as {owner} (sudo -u {owner} ...)" if owner else "fix its permissions"
+    return UsageError(f"No permission for the run's folder {folder.path}{whose}.\nNext: {way}")
+
+
 def open_journal_of(job: Job) -> Journal:
     """Opens the journal of a job that has been run before, for reading. Raises UsageError without one."""
-    path = RunFolder(run_folder(job)).journal
-    if not path.exists():
-        raise UsageError(f"Nothing has been run yet: there is no journal {path}. First: batchrun run.")
-    _refuse_folders(RunFolder(run_folder(job)))
-    return open_for_reading(path)
+    folder = RunFolder(run_folder(job))
+    if not has_journal(folder):
+        raise UsageError(
+            f"Nothing has been run yet: there is no journal {folder.journal}. First: batchrun run."
+        )
+    _refuse_folders(folder)
+    return open_for_reading(folder.journal)
 
 
 def refuse_half_salvaged(folder: RunFolder) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchrun.errors import LockedError, StorageError
 from batchrun.job.spec import Job, run_folder
-from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.run_folder import RunFolder, no_permission
 
 _SECONDS_BETWEEN_TRIES = 0.02
 _NO_SUCH_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
@@ -29,38 +29,44 @@ def locked(
     `patience`, in seconds, allows for a `status` that checks whether a run is active. `warn` gets a line if
     the file system has no lock that survives the deletion of the lock file.
     """
-    with _held(folder, patience, warn) as lock:
+    with ExitStack() as held:
+        try:
+            lock = _hold(folder, os.O_RDWR | os.O_CREAT, held, patience, warn)
+        except OSError as error:
+            raise StorageError(f"The lock of {folder.path} can't be taken: {error.strerror}") from None
         _write_pid(lock)
         yield
 
 
 def is_locked(job: Job) -> bool:
-    """Returns whether a run of this output is active."""
+    """Returns whether a run of this output is active. Raises UsageError where this user may not look."""
     return is_active(RunFolder(run_folder(job)))
 
 
 def is_active(folder: RunFolder) -> bool:
-    """Returns whether a run with this folder is active."""
-    try:
-        with _held(folder, 0.0, lambda _: None):
-            return False
-    except LockedError:
-        return True
-    except StorageError:  # a folder that can't be written has no run
-        return False
-
-
-@contextmanager
-def _held(folder: RunFolder, patience: float, warn: Callable[[str], object]) -> Iterator[int]:
-    """Holds both locks; yields the descriptor of the lock file."""
-    until = time.monotonic() + patience
-    with ExitStack() as held:
+    """Returns whether a run with this folder is active. Raises UsageError where this user may not look."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # who may only read can see the lock, too
         try:
-            lock = _lock(folder.lock, os.O_RDWR | os.O_CREAT, held, until, warn)
-            _lock(folder.path, os.O_DIRECTORY, held, until, warn)
-        except OSError as error:
-            raise StorageError(f"The lock of {folder.path} can't be taken: {error.strerror}") from None
-        yield lock
+            with ExitStack() as held:
+                _hold(folder, flags, held, 0.0, lambda _: None)
+                return False
+        except LockedError:
+            return True
+        except PermissionError:
+            continue
+        except OSError:  # no folder, or one that nobody can write: it has no run
+            return False
+    raise no_permission(folder)
+
+
+def _hold(
+    folder: RunFolder, flags: int, held: ExitStack, patience: float, warn: Callable[[str], object]
+) -> int:
+    """Takes both locks until `held` ends; returns the descriptor of the lock file. Raises OSError."""
+    until = time.monotonic() + patience
+    lock = _lock(folder.lock, flags, held, until, warn)
+    _lock(folder.path, os.O_DIRECTORY, held, until, warn)
+    return lock
 
 
 def _wait_for(descriptor: int, path: Path, until: float, warn: Callable[[str], object]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from batchrun.errors import UsageError
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal.salvage import Salvaged, salvage
-from batchrun.runs.run_folder import RunFolder, refuse_half_salvaged
+from batchrun.runs.run_folder import RunFolder, has_journal, refuse_half_salvaged
 from batchrun.runs.run_lock import locked
 
 
@@ -16,7 +16,7 @@ def salvage_journal_of(job: Job) -> tuple[Salvaged, Path]:
     Raises UsageError without a journal, LockedError, StorageError, and JournalError if nothing can be read.
     """
     folder = RunFolder(run_folder(job))
-    if not folder.journal.exists():
+    if not has_journal(folder):
         raise UsageError(f"There is no journal {folder.journal} to salvage.")
     with locked(folder):
         unfinished = folder.path / "salvaging.sqlite"

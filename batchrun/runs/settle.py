@@ -15,7 +15,7 @@ from batchrun.journal import create_or_open
 from batchrun.journal.checking import check_at_start
 from batchrun.rows.dataset import endpoint_identity
 from batchrun.runs.pool import pool_of, settled_share
-from batchrun.runs.run_folder import RunFolder, refuse_half_salvaged, refuse_rescued
+from batchrun.runs.run_folder import RunFolder, has_journal, refuse_half_salvaged, refuse_rescued
 from batchrun.runs.run_lock import locked
 from batchrun.version import __version__
 
@@ -29,7 +29,7 @@ def settle_job(job: Job, uncertain: str, *, sandbox: bool = False) -> dict[str, 
     """
     amount = _amount(uncertain)
     folder = RunFolder(run_folder(job))
-    if not folder.journal.exists():
+    if not has_journal(folder):
         raise UsageError(f"Nothing has been run yet: there is no journal {folder.journal}")
     with locked(folder), pool_of(job) as pool:
         refuse_half_salvaged(folder)

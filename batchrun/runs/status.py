@@ -11,7 +11,7 @@ from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal, Totals
 from batchrun.runs.adjust.record import in_force, made_in
 from batchrun.runs.pool import state_or_trouble
-from batchrun.runs.run_folder import RunFolder, open_journal_of
+from batchrun.runs.run_folder import RunFolder, has_journal, open_journal_of
 from batchrun.runs.run_lock import is_locked
 from batchrun.runs.summary import amounts_of
 
@@ -86,7 +86,7 @@ def _seconds_to_go(started_at: int, rows: dict[str, Any] | None, lately: int) ->
 
 def has_run(job: Job) -> bool:
     """Returns whether the job has a journal."""
-    return RunFolder(run_folder(job)).journal.exists()
+    return has_journal(RunFolder(run_folder(job)))
 
 
 def _run_of(last: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from batchrun.errors import LockedError, OutputError, StorageError
+from batchrun.errors import LockedError, OutputError, StorageError, UsageError
+from batchrun.journal import create_or_open
+from batchrun.runs.adjust.ask import adjust_run
 from batchrun.runs.run_folder import RunFolder, make_run_folder
-from batchrun.runs.run_lock import locked
+from batchrun.runs.run_lock import is_active, locked
 
 
 def test_a_second_run_is_turned_away_at_once(tmp_path: Path) -> None:
@@ -122,3 +124,49 @@ def test_a_lock_file_without_a_number_leaves_the_process_out(tmp_path: Path) -> 
         folder.lock.write_text("")
         with pytest.raises(LockedError, match="is going on: it holds"), locked(folder, patience=0):
             pytest.fail("both have the lock")
+
+
+def test_a_user_without_permission_is_not_told_that_no_run_is_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run_folder(tmp_path / "out.run")
+    create_or_open(folder.journal).close()
+    opened, refused = os.open, {folder.lock}
+
+    def open_(path: Path, *arguments: int) -> int:
+        if path in refused:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments)
+
+    with locked(folder):
+        monkeypatch.setattr(os, "open", open_)
+        with pytest.raises(UsageError, match=r"No permission for the run's folder .*out\.run"):
+            adjust_run(folder, ["budget.usd=3"])
+    assert list(folder.path.glob("adjust-*")) == []
+
+
+def test_who_may_only_read_the_folder_sees_that_a_run_is_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def open_(path: Path, flags: int, *arguments: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *arguments)
+
+    with locked(RunFolder(tmp_path)):
+        monkeypatch.setattr(os, "open", open_)
+        assert is_active(RunFolder(tmp_path))
+    assert not is_active(RunFolder(tmp_path))
+
+
+def test_a_run_s_folder_that_may_not_be_read_names_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run_folder(tmp_path / "out.run")
+    create_or_open(folder.journal).close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.path.stat().st_uid + 1)
+    with pytest.raises(UsageError, match=r"belongs to \w+.*\nNext: run the command as \w+"):
+        adjust_run(folder, ["budget.usd=3"])

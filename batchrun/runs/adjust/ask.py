@@ -13,7 +13,7 @@ from batchrun.journal import Journal, open_for_reading
 from batchrun.journal.adjustments import Adjustment, adjustments_of
 from batchrun.runs.adjust.record import as_values
 from batchrun.runs.adjust.request import STOP, Request, ask, is_taken, withdraw
-from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.run_folder import RunFolder, has_journal
 from batchrun.runs.run_lock import is_active
 
 PATIENCE = 5.0
@@ -37,7 +37,7 @@ def adjust_run(
     """
     given = tuple(assignment.strip() for assignment in assignments)
     read_adjustments([each for each in given if each != STOP])
-    if not folder.journal.exists() or not is_active(folder):
+    if not has_journal(folder) or not is_active(folder):
         raise _no_run(folder)
     request = ask(folder, author or this_user(), given)
     try:

@@ -22,7 +22,7 @@ from batchrun.runs.plan.estimates import Expected, Figure, expected_of, least_se
 from batchrun.runs.plan.sample import BottomKSample, RandomOrder, random_order, random_runs
 from batchrun.runs.plan.shown import ShownRequests
 from batchrun.runs.pool import pool_left, pool_state
-from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.run_folder import RunFolder, has_journal
 from batchrun.runs.summary import Summary
 from batchrun.tables.reader import Table
 from batchrun.tables.trial import check_values
@@ -119,8 +119,8 @@ def _survey(job: Job, sandbox: bool, table: Table | None, wanted: int, show: int
     dataset = open_dataset(job, sandbox=sandbox, table=table)
     check_output(job, output_path(job))
     notes = [*dataset.notes, *check_values(output_path(job), dataset.table)]
-    path = RunFolder(run_folder(job)).journal
-    journal = open_for_reading(path) if path.exists() else None
+    folder = RunFolder(run_folder(job))
+    journal = open_for_reading(folder.journal) if has_journal(folder) else None
     try:
         before = journal.totals(sandbox).at_the_end if journal is not None else Totals()
         now = milliseconds()
