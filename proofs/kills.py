@@ -10,7 +10,7 @@ from proofs.results import Result, Say, usd
 from tests.kill.audit import Audit, audit, total
 from tests.kill.campaign import Plan, run_campaign
 from tests.kill.moments import at_a_system_call, while_writing_output
-from tests.kill.system_calls import compiled
+from tests.kill.system_calls import compiled, draw_commit, draw_indexing, draw_upgrade
 
 _AMPLE = 10 * 10**9
 _REACHED = 250 * 10**6
@@ -47,6 +47,12 @@ AT_SYSTEM_CALLS = Plan(
     job=_LABELS,
     replies=_REPLIES,
 )
+_IN_A_FEW_CALLS = Plan(rows=120, stages=((_AMPLE, 8),), moment=at_a_system_call, latency=0.02)
+IN_THE_JOURNAL = {
+    "between block and COMMIT": replace(_IN_A_FEW_CALLS, draw_call=draw_commit),
+    "index caught up": replace(_IN_A_FEW_CALLS, draw_call=draw_indexing, module="tests.kill.soon_indexed"),
+    "journal upgraded": replace(_IN_A_FEW_CALLS, draw_call=draw_upgrade, upgraded=True),
+}
 
 
 def prove_kills(say: Say, kills: int) -> list[Result]:
@@ -73,7 +79,8 @@ def _is_enough(audits: list[Audit], kills: int, plan: Plan, say: Say) -> bool:
 
 
 def _plans(library: Path | None) -> Iterator[Plan]:
-    plans = _PLANS if library is None else (*_PLANS, replace(AT_SYSTEM_CALLS, library=library))
+    at_calls = (AT_SYSTEM_CALLS, *IN_THE_JOURNAL.values()) if library is not None else ()
+    plans = (*_PLANS, *(replace(plan, library=library) for plan in at_calls))
     for seed in count(1):
         yield replace(plans[seed % len(plans)], seed=seed)
 

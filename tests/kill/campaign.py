@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.kill.evidence import RowRequest, Snapshot, row_requests, snapshot
+from tests.kill.former import bring_back
 from tests.kill.moments import Moment, Scene, any_moment
 from tests.kill.processes import BilledRequest, SandboxProcess, command_process, finished, sandbox_process
-from tests.kill.system_calls import draw_call
+from tests.kill.system_calls import Draw, draw_call, draw_commit
 
 CONCURRENCY = 50
 FAULTS = ("reset-before=0.03", "reset-after=0.03", "500=0.02")
@@ -59,8 +60,10 @@ class Plan:
     number of kills under it; it ends earlier where a run ends before it is killed, unless
     `kill_finished`: then the next run, which has nothing to send, is killed as well. `request` and
     `job` go behind the table [request] and the whole job file; `replies` is the sandbox's reply file. With a
-    library of `system_calls`, each process ends at a random one of its calls. `others` are commands, with
-    their options, of which one is killed now and then in place of a run.
+    library of `system_calls`, each process ends at one of its calls, as `draw_call` draws it. `others` are
+    commands, with their options, of which one is killed now and then in place of a run. `module` is run in
+    place of batchrun. Where `upgraded`, each process finds a journal of format 3,
+    and the first one, which finds none, ends in a commit.
     """
 
     rows: int
@@ -76,7 +79,10 @@ class Plan:
     job: str = ""
     replies: str | None = None
     library: Path | None = None
+    draw_call: Draw = draw_call
     others: Sequence[Sequence[str]] = ()
+    module: str = "batchrun"
+    upgraded: bool = False
 
 
 class Observation(NamedTuple):
@@ -171,8 +177,9 @@ def _killed(
     command: Sequence[str | Path], job: Path, sandbox: SandboxProcess, plan: Plan, draw: random.Random
 ) -> int:
     """Runs the command until the plan's moment, then kills it; returns the exit code, -9 where killed."""
+    draw_call = plan.draw_call if not plan.upgraded or bring_back(_journal(job)) else draw_commit
     settings = {} if plan.library is None else draw_call(draw).environment(plan.library, job.parent)
-    with command_process(*command, log=_log(job), settings=settings) as process:
+    with command_process(*command, log=_log(job), settings=settings, module=plan.module) as process:
         plan.moment(Scene(process, sandbox, job.with_name("answers.parquet"), draw))
         process.kill()
         return process.wait()
@@ -185,11 +192,15 @@ def _observe(
     return Observation(
         cap_nano_usd,
         sandbox.settled_totals()["nano_usd"],
-        snapshot(job.with_name("answers.run") / "journal.sqlite"),
+        snapshot(_journal(job)),
         exit_code,
         pq.read_metadata(output).num_rows if output.exists() else None,
         is_run,
     )
+
+
+def _journal(job: Path) -> Path:
+    return job.with_name("answers.run") / "journal.sqlite"
 
 
 def _log(job: Path) -> Path:

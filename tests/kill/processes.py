@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,22 +82,27 @@ def sandbox_process(*options: str) -> Iterator[SandboxProcess]:
 
 @contextmanager
 def command_process(
-    *arguments: str | Path, log: Path, settings: Mapping[str, str] | None = None
+    *arguments: str | Path,
+    log: Path,
+    settings: Mapping[str, str] | None = None,
+    module: str = "batchrun",
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A command of batchrun. What it says goes to `log`; it is killed if the block leaves it running.
 
-    `settings` are further variables of its environment.
+    `settings` are further variables of its environment; `module` is run in place of batchrun.
     """
     environment = {**os.environ, "ABLIT_KEY": "any", **(settings or {})}
+    command = list(map(str, arguments))
     with log.open("ab") as output:
-        process = BatchrunProcess(
-            list(map(str, arguments)),
-            stdout=output,
-            stderr=output,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            cwd=log.parent,
-        )
+        options: dict[str, Any] = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL}
+        process: subprocess.Popen[bytes]
+        if module == "batchrun":
+            process = BatchrunProcess(command, env=environment, cwd=log.parent, **options)
+        else:
+            environment["PYTHONPATH"] = str(_PROJECT)
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *command], env=environment, cwd=log.parent, **options
+            )
     with process:
         try:
             yield process

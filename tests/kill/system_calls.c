@@ -1,10 +1,12 @@
 /* Ends its process with SIGKILL at one system call. Tests load it with LD_PRELOAD.
 
-   KILL_CALL names the call: sync (fsync and fdatasync), write (also at a position), rename, unlink or flock.
+   KILL_CALL names the call: sync (fsync and fdatasync), write (also at a position), rename, unlink, flock, or
+   statement (a step of an SQL statement that begins with KILL_STATEMENT, where SQLite is a shared library).
    KILL_NUMBER says which of these calls, from 1; calls on files outside of KILL_FOLDER don't count. KILL_WHEN
    is before, after, or within: a write that has written half of its bytes. */
 
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -102,4 +104,25 @@ ssize_t pwrite(int file, const void *bytes, size_t size, off_t at) {
 
 ssize_t pwrite64(int file, const void *bytes, size_t size, off64_t at) {
     WRITING(REAL(pwrite64)(file, bytes, count, at))
+}
+
+static void *of_sqlite(const char *name) {
+    void *library = dlopen("libsqlite3.so.0", RTLD_LAZY | RTLD_NOLOAD);
+    return library != NULL ? dlsym(library, name) : NULL;
+}
+
+static int is_wanted_statement(void *statement) {
+    const char *wanted = getenv("KILL_STATEMENT");
+    const char *(*text_of)(void *) = (const char *(*)(void *))of_sqlite("sqlite3_sql");
+    const char *text = wanted != NULL && text_of != NULL ? text_of(statement) : NULL;
+    while (text != NULL && isspace((unsigned char)*text))
+        text++;
+    return text != NULL && strncmp(text, wanted, strlen(wanted)) == 0;
+}
+
+int sqlite3_step(void *statement) {
+    static int (*real)(void *);
+    if (real == NULL)
+        real = (int (*)(void *))of_sqlite("sqlite3_step");
+    ENDING("statement", is_wanted_statement(statement), int, real(statement))
 }
