@@ -1,5 +1,6 @@
 """Most rows would be sent again: said, and refused where the job wants that, before anything is sent."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 
 import batchrun
+from batchrun.journal import create_or_open
 
 JOB: dict[str, Any] = {
     "prompt": {"template": "Translate: {{ text }}"},
@@ -91,3 +93,15 @@ def test_an_export_without_the_sandbox_leaves_an_output_of_its_answers(tmp_path:
         batchrun.export(job, input=ROWS)
     assert output.read_bytes() == before
     assert batchrun.export(job, input=ROWS, to=tmp_path / "other.csv").summary["rows"]["pending"] == len(ROWS)
+
+
+def test_a_run_that_was_killed_at_its_beginning_hides_no_change(tmp_path: Path) -> None:
+    run(tmp_path)
+    with closing(create_or_open(tmp_path / "out.run" / "journal.sqlite")) as journal:
+        last = journal.last_run(sandbox=True)
+        assert last is not None
+        names = ("version", "started_at", "sandbox", "endpoint", "fingerprint", "job")
+        killed = journal.start_run(*(last[name] for name in names))
+        journal.note_rows(killed, '{"total": 6, "ok": 0, "invalid": 0, "looked_at": 0}')
+    with pytest.raises(batchrun.UsageError, match="6 of 6 answers"):
+        run(tmp_path, prompt={"template": "Say: {{ text }}"}, **REFUSE)

@@ -57,13 +57,13 @@ def status_command(
 def _lines(jobs: "Sequence[Job]", names: Sequence[str], sandbox: bool) -> tuple[list[str], bool]:
     """Returns the lines for people, and whether a run is going on."""
     from batchrun.cli.status_text import status_lines, table_lines
-    from batchrun.runs.status import has_run, status_of
+    from batchrun.runs.status import goes_on, has_run, status_of
 
     if len(jobs) == 1:
         status = status_of(jobs[0], sandbox=sandbox)
-        return status_lines(status), status["running"]
+        return status_lines(status), goes_on(status)
     found = [status_of(job, sandbox=sandbox) if has_run(job) else None for job in jobs]
-    return table_lines(names, found), any(status is not None and status["running"] for status in found)
+    return table_lines(names, found), any(status is not None and goes_on(status) for status in found)
 
 
 def _print_json(jobs: "Sequence[Job]", names: Sequence[str], sandbox: bool) -> None:

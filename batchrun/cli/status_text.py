@@ -9,6 +9,7 @@ from batchrun.cli.pool_lines import pool_line
 from batchrun.labels.counting import count_lines
 from batchrun.rows.observer import RunAdjusted
 from batchrun.runs.observers.adjusted_text import adjusted_text
+from batchrun.runs.status import goes_on, state_of
 from batchrun.runs.summary import reason_lines
 
 
@@ -39,15 +40,19 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     if last is None:
         lines = ["no run of this kind yet; --sandbox shows the runs with the sandbox"]
     else:
-        end = last["reason"] or (
-            "going on" if status["running"] else "ended without a record; requests in flight are uncertain"
-        )
-        next_step = f" To go on: {last['next_step']}." if last["next_step"] and not status["running"] else ""
+        end, next_step = _end(status), last["next_step"]
+        next_step = f" To go on: {next_step}." if next_step and not goes_on(status) else ""
         lines += [f"set       {_set_text(each)}" for each in status["adjustments"]]
         lines.append(f"last run  {_at(last)}: {end}{next_step}")
     if status["settled"] is not None:
         lines.insert(-1, f"settled   {_at(status['settled'])}: {status['settled']['reason']}")
     return lines
+
+
+def _end(status: dict[str, Any]) -> str:
+    if goes_on(status):
+        return "going on" if status["running"] else "in a race that is going on; another job has its turn"
+    return status["last_run"]["reason"] or "ended without a record; requests in flight are uncertain"
 
 
 def _at(run: dict[str, Any]) -> str:
@@ -75,15 +80,13 @@ _HEADING = ("job", "state", "rows", "spent", "answers/min", "time to go")
 def _table_row(name: str, status: dict[str, Any] | None) -> tuple[str, ...]:
     if status is None or status["last_run"] is None:
         return (name, "not run yet", "", "", "", "")
-    usd, last = status["usd"], status["last_run"]
-    code = last["exit_code"]
-    state = "running" if status["running"] else "ended abruptly" if code is None else f"ended with {code}"
+    usd = status["usd"]
     cap = "" if usd["budget"] is None else f" of {usd_figure(usd['budget'])}"
     spent = f"{usd_figure(usd['settled'] + usd['uncertain'], 4)}{cap} USD"
     rate = f"{status['answers_per_minute']:,}" if status["running"] else ""
     left = status["seconds_to_go"]
     to_go = "" if left is None else str(timedelta(seconds=round(left)))
-    return (name, state, _rows_cell(status["rows"]), spent, rate, to_go)
+    return (name, state_of(status), _rows_cell(status["rows"]), spent, rate, to_go)
 
 
 def _rows_cell(rows: dict[str, Any] | None) -> str:

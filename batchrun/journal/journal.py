@@ -322,14 +322,13 @@ class Journal:
             ).fetchone()
         return int(answers)
 
-    def last_row_counts(self, sandbox: bool) -> str | None:
-        """Returns the row counts by status, as JSON, from the last run that ended in order."""
+    def row_counts(self, sandbox: bool) -> list[str]:
+        """Returns the row counts by status, as JSON, as each run knew them, the newest run first."""
         with translated_errors(self.path):
-            row = self.connection.execute(
-                "SELECT rows FROM runs WHERE sandbox = ? AND rows NOTNULL ORDER BY run DESC LIMIT 1",
-                (int(sandbox),),
-            ).fetchone()
-        return None if row is None else str(row[0])
+            noted = self.connection.execute(
+                "SELECT rows FROM runs WHERE sandbox = ? AND rows NOTNULL ORDER BY run DESC", (int(sandbox),)
+            )
+            return [str(rows) for (rows,) in noted]
 
     def last_run(self, sandbox: bool, *, settlement: bool = False) -> dict[str, Any] | None:
         """The newest run's row, by column name; or the newest `settlement`'s, which is noted as a run."""

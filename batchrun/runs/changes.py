@@ -42,18 +42,22 @@ def change_since_last_run(dataset: Dataset, journal: Journal, *, sandbox: bool) 
     Reads the input as far as it takes to know. Raises InputError, JournalError.
     """
     last = journal.last_run(sandbox)
-    counts = journal.last_row_counts(sandbox)
-    if last is None or counts is None:
+    # A run that was killed at its beginning knows of no answers.
+    answers = next(filter(None, map(_answers, journal.row_counts(sandbox))), 0)
+    if last is None or not answers:
         return None
-    rows = msgspec.json.decode(counts)
-    answers = (rows.get(OK) or 0) + (rows.get(INVALID) or 0)
     again = _sent_again(dataset, journal, answers)
-    if not answers or 2 * again <= answers:
+    if 2 * again <= answers:
         return None
     totals = journal.totals(sandbox)
     cost = None if not totals.answered else totals.spend.settled.nano_usd * again // totals.answered
     what = tuple(_differences(msgspec.json.decode(last["job"]), dataset.job)) or ("the text of rows",)
     return Change(what, again, answers, cost)
+
+
+def _answers(counts: str) -> int:
+    rows = msgspec.json.decode(counts)
+    return int((rows.get(OK) or 0) + (rows.get(INVALID) or 0))
 
 
 def _sent_again(dataset: Dataset, journal: Journal, answers: int) -> int:

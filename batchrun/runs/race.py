@@ -1,8 +1,8 @@
 """A race: several jobs over the same rows, in turns under one cap, until it is known which one is best."""
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from shlex import quote
@@ -24,6 +24,7 @@ from batchrun.runs.paths import check_paths
 from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import RunFolder, has_journal, make_run_folder
 from batchrun.runs.run_lock import locked
+from batchrun.runs.status import RACE
 from batchrun.runs.summary import Summary
 from batchrun.tables.python_rows import expected_value
 
@@ -105,7 +106,8 @@ def race_jobs(
             before = race.sent
             told = _round_line(race)
             _send_round(race, heard, tell)
-            _look(race)
+            with _holding(race.candidates):
+                _look(race)
             if (line := _round_line(race)) != told:
                 tell(line)
             if race.stop is None and race.sent == before and not race.is_over:
@@ -266,15 +268,13 @@ def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownReques
 
     candidate = race.candidates[place]
     others = [other for other in race.candidates if other is not candidate]
-    with ExitStack() as held:
-        for other in others:
-            held.enter_context(locked(make_run_folder(run_folder(other.job))))
+    with _holding(others):
         left = max(0, race.nano_usd - sum(map(_spent, others)))
         own = candidate.job.budget.nano_usd
         is_ours = own is None or own > left
         job = _with_cap(candidate.job, left) if is_ours else candidate.job
         plan = sampling_plan(race.datasets[place], race.frame)
-        part = RowSubset(rows, msgspec.json.encode(plan).decode(), holds_usd=True)
+        part = RowSubset(rows, msgspec.json.encode(plan | {"drawn": RACE}).decode(), holds_usd=True)
         summary = run_job(job, candidate.server, part=part, shutdown=shutdown)
     reason = summary["reason"]
     if is_ours and _AT_OUR_CAP.match(reason):
@@ -286,6 +286,15 @@ def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownReques
 
 
 _AT_OUR_CAP = re.compile(r"Stopped at the cap budget\.usd\b")
+
+
+@contextmanager
+def _holding(candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Keeps every other run of these candidates away. Raises LockedError."""
+    with ExitStack() as held:
+        for each in candidates:
+            held.enter_context(locked(make_run_folder(run_folder(each.job))))
+        yield
 
 
 def _with_cap(job: Job, nano_usd: int) -> Job:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from batchrun.cli import batchrun_group
 from batchrun.cli.race_lines import race_lines
+from batchrun.cli.status_text import status_lines
 from batchrun.client.server import Server
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import LockedError, UsageError
@@ -23,6 +24,7 @@ from batchrun.runs.race import Candidate, race_jobs
 from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import make_run_folder
 from batchrun.runs.run_lock import locked
+from batchrun.runs.status import goes_on, state_of, status_of
 from batchrun.sandbox import Sandbox, Settings, background
 from batchrun.stops import interrupted
 
@@ -249,6 +251,25 @@ def test_every_turn_holds_its_cap_in_usd_against_changes(
     race(sandbox, job_of(folder, "A"), job_of(folder, "B", budget={"usd": 0.001}))
     assert len(held) > 1
     assert all(held)
+
+
+def test_a_candidate_between_its_turns_is_in_a_race_and_has_not_ended(
+    folder: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = job_of(folder, "A"), job_of(folder, "B")
+    states = []
+
+    def seen(job: Job, server: Server, **more: Any) -> Any:
+        if job.output.path == b.output.path:
+            states.append(status_of(a, sandbox=True))
+        return run_job(job, server, **more)
+
+    monkeypatch.setattr("batchrun.runs.race.run_job", seen)
+    race(sandbox, a, b, usd=0.004)
+    assert [(goes_on(each), state_of(each)) for each in states] == [(True, "in a race")] * len(states)
+    assert "in a race that is going on" in status_lines(states[0])[-1]
+    over = status_of(a, sandbox=True)
+    assert (goes_on(over), state_of(over)) == (False, "a part was sent")
 
 
 def test_nobody_else_spends_from_a_candidate_during_the_race(folder: Path, sandbox: Sandbox) -> None:

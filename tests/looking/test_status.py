@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from batchrun.cli import batchrun_group
 from batchrun.cli.status_text import _rows_cell, _rows_line, table_lines
 from batchrun.cli.watch import SECONDS_BETWEEN_LOOKS, watch
-from batchrun.runs.status import status_of
+from batchrun.runs.status import _rows_known, status_of
 from tests.looking.conftest import Finished, write_job
 
 
@@ -97,6 +98,30 @@ def test_on_a_terminal_the_lines_are_replaced(
 
 def test_watch_goes_without_json(finished: Finished) -> None:
     assert finished.command("status", "--watch", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("noted", "goes_on", "known"),
+    [
+        ([(0, 0), (60, None), (70, None)], False, 60),  # killed before it knew anything
+        ([(0, 0), (60, None)], True, 0),
+        ([(80, 90), (60, None)], False, 80),  # killed with more than the output has
+        ([(10, 100), (60, None)], False, 10),  # the job has changed
+        ([(3, 5), (40, 45)], False, 40),
+        ([], False, None),
+    ],
+)
+def test_a_killed_run_hides_no_rows_that_an_earlier_one_answered(
+    noted: list[tuple[int, int | None]], goes_on: bool, known: int | None
+) -> None:
+    counts = [
+        msgspec.json.encode(
+            {"total": 100, "ok": ok, "invalid": 0} | ({} if looked_at is None else {"looked_at": looked_at})
+        ).decode()
+        for ok, looked_at in noted
+    ]
+    rows = _rows_known(counts, goes_on=goes_on)
+    assert known == (None if rows is None else rows["ok"])
 
 
 def test_a_run_that_goes_on_does_not_call_earlier_answers_ok() -> None:

@@ -17,6 +17,7 @@ from batchrun.runs.report.charts import bar, number
 from batchrun.runs.report.facts import Facts, RunFacts
 from batchrun.runs.report.reading_part import row_values
 from batchrun.runs.report.write import page_values, run_values
+from batchrun.runs.status import state_of
 from batchrun.runs.view.table import ROWS_OF_A_PAGE, Choice, RowsFile
 
 Values = dict[str, Any]
@@ -45,7 +46,7 @@ def job_line(number_of: int, name: str, state: RunFacts | None, error: str | Non
     ended = rows["ok"] + rows["invalid"] + rows["failed"]
     to_go = status["seconds_to_go"]
     return line | {
-        "state": "running" if running else "ended abruptly" if code is None else f"ended with {code}",
+        "state": state_of(status),
         "level": "running" if running else "good" if code == 0 else "warning",
         "sandbox": state.sandbox,
         "rows": f"{number(ended)} of {number(rows['total'])}" if rows["total"] else number(ended),
