@@ -4,8 +4,9 @@ Each limit is kept twice. A GCRA spreads it evenly over the minute; an exact win
 hold more than it. Tokens are paced by the requests' expected use, and bounded by a total that the requests in
 flight will hardly exceed. Only the first in line is considered: a large request isn't overtaken.
 
-Only the limits in the headers are used, not the remaining amounts or reset times: the run's own count shows
-the same sooner, and providers mean different things by them.
+Of the headers only the limits count, not the remaining amounts or reset times: the run's own count shows the
+same sooner, and providers mean different things by them. But where these contradict a limit per minute
+plainly, `stated_window` has the shorter window.
 
 Times are seconds, given by the caller.
 """
@@ -15,6 +16,7 @@ from typing import Literal
 
 from batchrun.engine.limits.gcra import Gcra
 from batchrun.engine.limits.sliding_window import MINUTE, Bucket, SendLog
+from batchrun.engine.limits.stated_window import StatedWindow
 from batchrun.engine.limits.token_estimate import TokenEstimate
 from batchrun.exchange import RateLimits
 
@@ -79,6 +81,7 @@ class KnownLimits:
         self.tokens = KnownLimit(tokens_per_minute, TOKENS_CATCH_UP)
         self.sent = SendLog()
         self._estimate = TokenEstimate()
+        self._window = StatedWindow()
 
     @property
     def requests_per_second(self) -> float:
@@ -101,7 +104,7 @@ class KnownLimits:
         if self.requests.per_minute or self.tokens.per_minute:
             self.sent.expire(now)
         if self.requests.per_minute:
-            delay = max(delay, self.requests.pace.delay(now), self._request_window(now))
+            delay = max(delay, self._request_delay(now))
         if self.tokens.per_minute:
             delay = max(delay, self.tokens.pace.delay(now), self._token_window(now, worst_tokens))
         return delay
@@ -109,6 +112,7 @@ class KnownLimits:
     def admit(self, now: float, worst_tokens: int) -> tuple[float, Bucket]:
         """Counts a request that is sent now; returns what `settle` and `refused` need."""
         self.requests.pace.admit(now, 1)
+        self._window.sent += 1
         paced_tokens = self._estimate.share * worst_tokens
         self.tokens.pace.admit(now, paced_tokens)
         return paced_tokens, self.sent.add(now, worst_tokens)
@@ -134,7 +138,9 @@ class KnownLimits:
 
     def state(self, limits: RateLimits, now: float) -> bool:
         """Takes the limits that headers state; returns whether one of them changes."""
-        new_requests = self.requests.state(limits.limit_requests, now)
+        self._window.see(limits, now)
+        per_minute = int((limits.limit_requests or 0) * MINUTE / self._window.seconds)
+        new_requests = self.requests.state(per_minute, now)
         new_tokens = self.tokens.state(limits.limit_tokens, now)
         return new_requests or new_tokens
 
@@ -144,6 +150,12 @@ class KnownLimits:
         self.requests.give(requests, now)
         self.tokens.give(tokens, now)
         return (self.requests.per_minute or 0) > former
+
+    def _request_delay(self, now: float) -> float:
+        delay = max(self.requests.pace.delay(now), self._request_window(now))
+        given = self.requests.given
+        is_stated = given is None or (self.requests.per_minute != given and self.sent.requests < given)
+        return self._window.probe_in(now, delay) if is_stated and delay > 0 else delay
 
     def _request_window(self, now: float) -> float:
         excess = self.sent.requests + 1 - (self.requests.per_minute or 0)
