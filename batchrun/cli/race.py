@@ -1,8 +1,9 @@
 """`batchrun race`."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from batchrun.cli.job_options import target_of
 from batchrun.cli.lines import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from batchrun.job.spec import Job
+    from batchrun.runs.observers.race_view import RaceView
 
 
 @click.command("race", short_help="Find the best of several jobs under one cap.")
@@ -64,6 +68,7 @@ def race_command(
 
     with heavy_imports():
         from batchrun.cli.race_lines import ending_line, race_lines
+        from batchrun.runs.observers.race_view import RaceView
         from batchrun.runs.race import Candidate, race_jobs
 
     with ExitStack() as servers:
@@ -77,7 +82,9 @@ def race_command(
             )
             for path, job in zip(job_files, jobs, strict=True)
         ]
-        report = race_jobs(candidates, cap, tell=_nothing if quiet else _tell)
+        view = RaceView()
+        tell = servers.enter_context(_shown(view, quiet=quiet))
+        report = race_jobs(candidates, cap, tell=tell, view=view)
     if as_json:
         import msgspec
 
@@ -114,8 +121,26 @@ def _load(path: Path, usd: str, settings: tuple[str, ...], profile: str | None, 
     return load_job(path, settings, sandbox=sandbox, profile=profile, environ=os.environ)
 
 
+@contextmanager
+def _shown(view: "RaceView", *, quiet: bool) -> "Iterator[Callable[[str], object]]":
+    """Shows the race on a terminal; elsewhere a line now and then. Yields what tells of its rounds there."""
+    from batchrun.runs.observers.race_view import race_lines
+    from batchrun.runs.observers.terminal import is_live, live, plain
+
+    lines = partial(race_lines, view)
+    if quiet:
+        yield _nothing
+    elif is_live():
+        with live(lines):
+            yield _nothing
+    else:
+        with plain(lines, at_end=False):
+            yield _tell
+
+
 def _tell(line: str) -> None:
-    say(line, err=True)
+    with suppress(OSError):  # the reader or the terminal is closed
+        say(line, err=True)
 
 
 def _nothing(_line: str) -> None:

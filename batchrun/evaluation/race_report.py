@@ -30,6 +30,52 @@ class Entry:
     nano_usd: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A candidate when the journals were last read. `note` compares it with the others, in words."""
+
+    name: str
+    rows: int
+    score: float | None
+    nano_usd: int
+    note: str
+    given_up: bool
+
+
+def standings(entries: Sequence[Entry], elimination: Elimination) -> list[Standing]:
+    """Returns how the candidates stand while the race goes on."""
+    worse, differences = elimination.worse(), elimination.differences()
+    scores = [mean_score(entry)[0] for entry in entries]
+    left = [place for place in range(len(entries)) if place not in worse and scores[place] is not None]
+    first = max(left, key=lambda place: scores[place] or 0.0, default=None)
+
+    def note(place: int) -> str:
+        shown_by = worse.get(place)
+        if shown_by is not None and shown_by.better is not None:
+            return f"given up: worse than {entries[shown_by.better].name}"
+        if first is None or scores[place] is None:
+            return ""
+        return "the best so far" if place == first else _against(place, first, differences, entries)
+
+    return [
+        Standing(entry.name, entry.tally.sent(), scores[place], entry.nano_usd, note(place), place in worse)
+        for place, entry in enumerate(entries)
+    ]
+
+
+def _against(place: int, first: int, differences: Sequence[Difference], entries: Sequence[Entry]) -> str:
+    """Returns between which bounds a candidate's score is, seen from the best one's, with 95 % certainty."""
+    found = next(each for each in differences if {each.a, each.b} == {first, place})
+    low, high = (found.low, found.high) if found.a == place else (-found.high, -found.low)
+    return f"{max(-low, 0.0):.3f} lower to {max(high, 0.0):.3f} higher than {entries[first].name}"
+
+
+def mean_score(entry: Entry) -> tuple[float | None, int]:
+    """Returns the mean score of a candidate's rows so far, and of how many rows it is."""
+    scores = entry.sample.scores[~np.isnan(entry.sample.scores)]
+    return (float(scores.mean()) if scores.size else None), int(scores.size)
+
+
 def race_report(entries: Sequence[Entry], elimination: Elimination) -> dict[str, Any]:
     """Returns the race as JSON-able values. Amounts are USD, differences the first score less the second."""
     worse = elimination.worse()

@@ -20,6 +20,8 @@ from batchrun.rows.chunks import Chunk
 from batchrun.rows.dataset import Dataset, open_dataset
 from batchrun.rows.history import row_histories_by_digest
 from batchrun.runs.begin import RowSubset
+from batchrun.runs.observers.race_view import RaceView
+from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.paths import check_paths
 from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import RunFolder, has_journal, make_run_folder
@@ -57,8 +59,8 @@ class _Race:
     frame: "SamplingFrame"
     elimination: "Elimination"
     nano_usd: int
+    view: RaceView
     entries: "list[Entry]" = field(default_factory=list)
-    rounds: int = 0
     stop: Summary | None = None
 
     @property
@@ -81,6 +83,7 @@ def race_jobs(
     nano_usd: int,
     *,
     tell: Callable[[str], object] = lambda _: None,
+    view: RaceView | None = None,
     shutdown: ShutdownRequest | None = None,
 ) -> dict[str, Any]:
     """Sends the same rows for each candidate, in the random order of their evaluations; returns the report.
@@ -89,18 +92,20 @@ def race_jobs(
     one with 95 % certainty gets no more rows. `nano_usd` is a cap on the lives of all candidates' journals
     together, whatever has spent from them; each job's own caps hold, too. The answers are in the jobs'
     journals: the same call, and a run of a candidate, go on from there. `tell` gets a line before each
-    candidate's rows of a round, and one after the round. The report has `exit_code`, `reason` and
-    `next_step` as a summary does. Raises what `run_job` raises, and UsageError if the jobs don't evaluate the
-    same rows.
+    candidate's rows of a round, and one after the round; `view` has what is known meanwhile. The report has
+    `exit_code`, `reason` and `next_step` as a summary does. Raises what `run_job` raises, and UsageError if
+    the jobs don't evaluate the same rows.
     """
     from batchrun.evaluation.elimination import Elimination
     from batchrun.evaluation.frame import evaluation_of
+    from batchrun.evaluation.race_report import standings
 
     datasets = _checked(candidates)
     frame = _common_frame(candidates, datasets)
     elimination = Elimination(frame, evaluation_of(datasets[0]), len(candidates))
-    race = _Race(candidates, datasets, frame, elimination, nano_usd)
+    race = _Race(candidates, datasets, frame, elimination, nano_usd, view or RaceView())
     _look(race)
+    race.view.begun(frame.population, nano_usd, standings(race.entries, race.elimination))
     with handling_signals(shutdown) as heard:
         while not race.is_over and race.stop is None:
             before = race.sent
@@ -108,6 +113,7 @@ def race_jobs(
             _send_round(race, heard, tell)
             with _holding(race.candidates):
                 _look(race)
+            race.view.looked(standings(race.entries, race.elimination))
             if (line := _round_line(race)) != told:
                 tell(line)
             if race.stop is None and race.sent == before and not race.is_over:
@@ -232,13 +238,13 @@ def _add_sent(
 def _send_round(race: _Race, shutdown: ShutdownRequest, tell: Callable[[str], object]) -> None:
     """Sends the next rows for each candidate that is left; notes why the race stops, if it does."""
     left, target = race.left, _target(race)
-    race.rounds += 1
+    race.view.rounds += 1
     rows = race.frame.scorable_order[:target].tolist()
     for place in left:
         if (sent := race.entries[place].tally.sent()) < target:
             count = f"{target - sent:,} row{'s' if target - sent > 1 else ''}"
-            tell(f"round {race.rounds}: {count} for {race.candidates[place].name} ...")
-            summary = _sent(race, place, rows, shutdown)
+            tell(f"round {race.view.rounds}: {count} for {race.candidates[place].name} ...")
+            summary = _sent(race, place, rows, race.view.turn_of(place, target - sent), shutdown)
             if summary["exit_code"] != EXIT_DONE:
                 race.stop = summary
                 return
@@ -259,7 +265,9 @@ def _target(race: _Race) -> int:
     return min(sent + rows, race.frame.population)
 
 
-def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownRequest) -> Summary:
+def _sent(
+    race: _Race, place: int, rows: Sequence[int], observer: MakeObserver, shutdown: ShutdownRequest
+) -> Summary:
     """Sends rows for a candidate, which may spend for its life what the others leave of the cap.
 
     Nobody can spend from the others' journals meanwhile.
@@ -275,7 +283,7 @@ def _sent(race: _Race, place: int, rows: Sequence[int], shutdown: ShutdownReques
         job = _with_cap(candidate.job, left) if is_ours else candidate.job
         plan = sampling_plan(race.datasets[place], race.frame)
         part = RowSubset(rows, msgspec.json.encode(plan | {"drawn": RACE}).decode(), holds_usd=True)
-        summary = run_job(job, candidate.server, part=part, shutdown=shutdown)
+        summary = run_job(job, candidate.server, part=part, observers=(observer,), shutdown=shutdown)
     reason = summary["reason"]
     if is_ours and _AT_OUR_CAP.match(reason):
         return summary | {
@@ -323,8 +331,10 @@ def _round_line(race: _Race) -> str:
 
 
 def _mean(entry: "Entry") -> str:
-    scores = [score for score in entry.sample.scores.tolist() if score == score]
-    return f"{sum(scores) / len(scores):.3f} (rows: {len(scores):,})" if scores else "- (rows: 0)"
+    from batchrun.evaluation.race_report import mean_score
+
+    mean, rows = mean_score(entry)
+    return "- (rows: 0)" if mean is None else f"{mean:.3f} (rows: {rows:,})"
 
 
 def _next_step(race: _Race, best: str | None) -> str | None:

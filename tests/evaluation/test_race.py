@@ -1,7 +1,7 @@
 """Races as whole runs against the sandbox: who gets rows, what is paid, and how they go on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
@@ -10,16 +10,20 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from batchrun.amounts import usd_text
 from batchrun.cli import batchrun_group
-from batchrun.cli.race_lines import race_lines
+from batchrun.cli.race_lines import race_lines as ended_lines
 from batchrun.cli.status_text import status_lines
 from batchrun.client.server import Server
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import LockedError, UsageError
+from batchrun.evaluation.race_report import Standing
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job, run_folder
 from batchrun.runs.begin import RowSubset
 from batchrun.runs.evaluate import evaluate_job
+from batchrun.runs.observers.race_view import RaceView, race_lines, seconds_to_go
+from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.race import Candidate, race_jobs
 from batchrun.runs.run import run_job
 from batchrun.runs.run_folder import make_run_folder
@@ -170,7 +174,8 @@ def test_rows_without_an_expected_answer_are_left_out_and_cost_nothing(
     for job, candidate in zip(jobs, report["candidates"], strict=True):
         assert candidate["rows"] > 0
         assert evaluate_job(job, sandbox=True)["n"] == candidate["rows"], "they are a sample"
-    assert f"left out  {ROWS - ROWS // 4} rows without an expected answer" in "\n".join(race_lines(report))
+    left_out = f"left out  {ROWS - ROWS // 4} rows without an expected answer"
+    assert left_out in "\n".join(ended_lines(report))
 
 
 def test_once_all_rows_are_sent_nothing_is_left_to_find_out(folder: Path, sandbox: Sandbox) -> None:
@@ -251,6 +256,40 @@ def test_every_turn_holds_its_cap_in_usd_against_changes(
     race(sandbox, job_of(folder, "A"), job_of(folder, "B", budget={"usd": 0.001}))
     assert len(held) > 1
     assert all(held)
+
+
+def test_the_display_of_a_race_has_who_is_alive_and_what_was_sent_and_spent(
+    folder: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, shown = RaceView(), []
+
+    def seen(job: Job, server: Server, *, observers: Sequence[MakeObserver], **more: Any) -> Any:
+        summary = run_job(job, server, observers=observers, **more)
+        shown.append(race_lines(view, 100))
+        return summary
+
+    assert race_lines(view, 100) == ["reading the tables ..."]
+    monkeypatch.setattr("batchrun.runs.race.run_job", seen)
+    report = race(sandbox, *(job_of(folder, name) for name in "ABC"), view=view)
+    last = race_lines(view, 0)
+    for candidate, line in zip(report["candidates"], last[1:4], strict=True):
+        assert f"{candidate['job']}  {candidate['rows']:,} of 300 rows, score " in line
+        assert f", {usd_text(round(candidate['usd'] * 10**9))}" in line
+    assert "given up: worse than A" in last[3]
+    assert last[-1].startswith(f"spent {usd_text(round(report['usd']['spent'] * 10**9))} + 0.00 USD reserved")
+    assert "to go" in last[-1]
+    assert shown[1][1:3] == ["A  20 of 300 rows, 0.001 USD", "B  20 of 300 rows, 0.001 USD"]
+    assert "sandbox: nothing is paid" in shown[0][-1]
+    assert max(len(line) for lines in shown for line in lines) <= 100
+
+
+def test_the_time_to_go_of_a_race_is_bounded_by_its_rows_and_by_its_cap() -> None:
+    view = RaceView()
+    view.begun(100, 1_000, [Standing("a", 0, None, 0, "", False), Standing("b", 0, None, 0, "", False)])
+    assert seconds_to_go(view, 0, view.started + 10) is None
+    view.looked([Standing("a", 20, 0.9, 100, "", False), Standing("b", 20, 0.5, 100, "", True)])
+    assert seconds_to_go(view, 200, view.started + 10) == 20  # 80 rows of a, at 4 a second
+    assert seconds_to_go(view, 800, view.started + 10) == 2.5  # 10 rows at 20 each
 
 
 def test_a_candidate_between_its_turns_is_in_a_race_and_has_not_ended(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrun.amounts import usd_text
+from batchrun.amounts import Amount, usd_text
 from batchrun.exchange import Waiting
 from batchrun.job.caps import SECONDS
 from batchrun.rows.observer import Worker
@@ -41,18 +41,22 @@ def _status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
         immediate = "; Ctrl-C ends at once, and leaves it as it was" if progress.stopping_for else ""
         return [f"writing {view.job.output.path} ...{immediate}"]
     if progress.stopping_for and progress.in_flight:
-        return [
-            f"{progress.stopping_for} Waiting for {progress.in_flight:,} in flight.",
-            "Ctrl-C again ends at once; what is in flight may be billed.",
-            fitted(_money(view), width),
-        ]
+        return [*stopping_lines(progress), fitted(_money(view), width)]
     now = time.monotonic()
     speed = meter.read(now, view.limiter.pace.requests_per_minute)
     return [
         _rows_line(view, speed, now, width),
-        fitted(_pace(view, speed, now), width),
+        fitted(pace_parts(view, speed, now), width),
         fitted(_money(view), width),
         *([f"last error: {progress.last_error}"] if _is_in_trouble(progress) else []),
+    ]
+
+
+def stopping_lines(progress: Progress) -> list[str]:
+    """Returns what a signal has begun, and what another one does."""
+    return [
+        f"{progress.stopping_for} Waiting for {progress.in_flight:,} in flight.",
+        "Ctrl-C again ends at once; what is in flight may be billed.",
     ]
 
 
@@ -132,7 +136,8 @@ def _ending(view: View, speed: Speed, now: float) -> str | None:
 # The pace, and what holds it back.
 
 
-def _pace(view: View, speed: Speed, now: float) -> list[Part]:
+def pace_parts(view: View, speed: Speed, now: float) -> list[Part]:
+    """Returns the rate, the limits on it, what holds it back, and what went wrong."""
     progress, pace = view.progress, view.limiter.pace
     parts = [Part(f"{speed.rows:,.1f} rows/s", 0), *_held(view, now)]
     if pace.requests_per_minute:
@@ -217,9 +222,14 @@ def _cause(view: View, waiting: Waiting, now: float) -> str:
 # Money.
 
 
+def spend_of(view: View) -> Amount:
+    """Returns what the job has spent: in earlier runs, and in this one so far."""
+    ledger = view.ledger
+    return view.before.spend.committed.plus(ledger.settled).plus(ledger.uncertain)
+
+
 def _money(view: View) -> list[Part]:
-    ledger, before = view.ledger, view.before.spend
-    spent = before.committed.plus(ledger.settled).plus(ledger.uncertain)
+    ledger, spent = view.ledger, spend_of(view)
     cap = view.job.budget.nano_usd
     of_cap = "" if cap is None else f" of {usd_text(cap)}"
     parts = [

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 
 import click
@@ -21,6 +21,10 @@ from batchrun.text import single_line
 SECONDS_BETWEEN_LINES = 60.0
 REFRESHES_PER_SECOND = 2
 
+Lines = Callable[[int], list[str]]
+"""Returns the lines to show, for a width in columns; 0 is any."""
+Say = Callable[[str], None]
+
 
 class Display(Observer):
     """Shows a run's progress: on a terminal as three updated lines unless `by_lines`, in a notebook as a bar.
@@ -30,14 +34,20 @@ class Display(Observer):
 
     def __init__(self, view: View, *, by_lines: bool = False) -> None:
         self._view = view
-        live = sys.stderr.isatty() and not _dumb()
-        self._show = bar if in_notebook() else _live if live and not by_lines else _lines
+        self._by_lines = by_lines
         self._shown = ExitStack()
-        self._say: Callable[[str], None] = _echo
+        self._say: Say = _echo
 
     def run_started(self, event: RunStarted) -> None:
         with suppress(OSError):
-            self._say = self._shown.enter_context(self._show(self._view)) or _echo
+            self._say = self._shown.enter_context(self._show()) or _echo
+
+    def _show(self) -> AbstractContextManager[Say | None]:
+        if in_notebook():
+            return bar(self._view)
+        meter = RateMeter(self._view.progress, time.monotonic())
+        lines = partial(status_lines, self._view, meter)
+        return live(lines) if is_live() and not self._by_lines else plain(lines)
 
     def adjusted(self, event: RunAdjusted) -> None:
         with suppress(OSError):
@@ -48,33 +58,38 @@ class Display(Observer):
             self._shown.close()
 
 
+def is_live() -> bool:
+    """Returns whether lines on stderr can be replaced: it is a terminal that knows how."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
 @contextmanager
-def _live(view: View) -> Iterator[Callable[[str], None]]:
-    """Shows the live lines; yields what prints a line above them. Another writer would tear them."""
+def live(lines: Lines) -> Iterator[Say]:
+    """Shows the lines in their place, again and again; yields what prints a line above them.
+
+    Another writer would tear them.
+    """
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     console = Console(stderr=True, markup=False, highlight=False)
-    meter = RateMeter(view.progress, time.monotonic())
     with Live(
         console=console,
-        get_renderable=lambda: Text(
-            "\n".join(status_lines(view, meter, console.width)), no_wrap=True, overflow="ellipsis"
-        ),
+        get_renderable=lambda: Text("\n".join(lines(console.width)), no_wrap=True, overflow="ellipsis"),
         refresh_per_second=REFRESHES_PER_SECOND,
         transient=True,
-    ) as live:
-        yield partial(live.console.print, soft_wrap=True)
+    ) as shown:
+        yield partial(shown.console.print, soft_wrap=True)
 
 
 @contextmanager
-def _lines(view: View) -> Iterator[None]:
-    meter = RateMeter(view.progress, time.monotonic())
+def plain(lines: Lines, *, at_end: bool = True) -> Iterator[None]:
+    """Prints the lines as one, now and then, and `at_end`."""
     ended = threading.Event()
 
     def tell() -> None:
-        click.echo(" | ".join(status_lines(view, meter, 0)), err=True)
+        click.echo(" | ".join(lines(0)), err=True)
 
     def tell_now_and_then() -> None:
         while not ended.wait(SECONDS_BETWEEN_LINES):
@@ -87,12 +102,9 @@ def _lines(view: View) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        tell()
+        if at_end:
+            tell()
 
 
 def _echo(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _dumb() -> bool:
-    return os.environ.get("TERM") in (None, "", "dumb")
