@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("status", short_help="Show the state of jobs, also during a run.")
 @click.argument("job_files", metavar="[JOB.toml]...", nargs=-1, type=click.Path(path_type=Path))
 @override_options
-@click.option("--watch", "watching", is_flag=True, help="Show it again every 2 s, until no run is going on.")
+@click.option("--watch", "watching", is_flag=True, help="Show each change, until no run is going on.")
 @click.option("--sandbox", is_flag=True, help="The runs with the sandbox instead of the paid ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout, one object a job.")
 def status_command(
@@ -48,7 +48,7 @@ def status_command(
     if watching:
         from batchrun.cli.watch import watch
 
-        watch(look, time.monotonic, time.sleep)
+        watch(look, time.process_time, time.sleep)
         return
     for line in look()[0]:
         say(line)

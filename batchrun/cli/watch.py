@@ -1,4 +1,4 @@
-"""Shows lines again and again: on a terminal in their place, elsewhere whenever they have changed."""
+"""Shows lines whenever they have changed: on a terminal in their place, elsewhere below the others."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from batchrun.cli.lines import say
 
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS = 0.5
+"""A look beside a small run takes 2 ms of CPU time, and a run notes its row counts once a second."""
 MOST_SHARE_OF_TIME = 0.05
 """Sums over a journal of a million attempts take 0.6 s: then the looks are further apart."""
 
@@ -14,27 +15,33 @@ Look = Callable[[], tuple[list[str], bool]]
 """Returns the lines to show, and whether there will be others."""
 
 
-def watch(look: Look, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
-    """Shows the lines until there will be no others, or until Ctrl-C. Times are in seconds."""
+def watch(look: Look, used: Callable[[], float], sleep: Callable[[float], object]) -> None:
+    """Shows the lines until there will be no others, or until Ctrl-C.
+
+    `used` returns the CPU time so far, in seconds: on a busy machine a look takes longer and costs no more.
+    """
     with suppress(KeyboardInterrupt):
-        show = _in_place() if sys.stdout.isatty() else _when_changed()
+        show = _in_place() if sys.stdout.isatty() else _below()
+        shown: list[str] | None = None
         while True:
-            began = clock()
+            before = used()
             lines, goes_on = look()
-            show(lines)
+            if lines != shown:
+                show(lines)
+            shown = lines
             if not goes_on:
                 return
-            sleep(max(SECONDS_BETWEEN_LOOKS, (clock() - began) / MOST_SHARE_OF_TIME))
+            sleep(max(SECONDS_BETWEEN_LOOKS, (used() - before) / MOST_SHARE_OF_TIME))
 
 
-def _when_changed() -> Callable[[list[str]], None]:
-    shown: list[str] = []
+def _below() -> Callable[[list[str]], None]:
+    is_first = True
 
     def show(lines: list[str]) -> None:
-        if lines != shown:
-            for line in (*([""] if shown else []), *lines):
-                say(line)
-            shown[:] = lines
+        nonlocal is_first
+        for line in (*([] if is_first else [""]), *lines):
+            say(line)
+        is_first = False
 
     return show
 
