@@ -30,6 +30,7 @@ from batchrun.errors import BatchrunError
 from batchrun.job.spec import MOST_IN_FLIGHT, Job
 from batchrun.journal import Journal, JournalWriter
 from batchrun.journal.ballast import give_up_room, holding_room
+from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.rows.active import Row
 from batchrun.rows.observer import Observer
 from batchrun.stops import Stop, by_endpoint, by_full_disk, by_moved_journal
@@ -66,7 +67,8 @@ class Session:
     `run` is the journal's number for the run, `most_seconds` bounds the sending. `row_counts` returns the
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
     returns ends the run; `may_begin` says whether a row may begin yet. The tasks `beside` run beside the
-    sending, and may change its caps and limits. `pool` grants money if the budget has one.
+    sending, and may change its caps and limits. `open_commits` says where the journal is written. `pool`
+    grants money if the budget has one.
     """
 
     run: int
@@ -82,6 +84,7 @@ class Session:
     may_begin: Callable[[Row], bool] | None = None
     beside: Sequence[Callable[[Controls], Coroutine[Any, Any, None]]] = ()
     open_sender: OpenSender = own_connections
+    open_commits: OpenCommits = commits_here
     pool: MoneyPool | None = None
 
 
@@ -120,6 +123,7 @@ async def _run_engine(
         nearly_full=lambda error: in_loop(engine.stop, by_full_disk(error), DRAIN_SECONDS),
         row_counts=_now_and_then(lambda: (session.row_counts(), session.run)),
         moved=lambda error: in_loop(engine.stop, by_moved_journal(error), DRAIN_SECONDS),
+        open_commits=session.open_commits,
     )
     ended: Stop | Exception | None
     try:

@@ -8,7 +8,7 @@ from batchrun.journal.adjustments import Adjustment, insert_adjustments
 from batchrun.journal.attempt_rows import insert_attempts
 from batchrun.journal.blocks import Block, block_of, open_blocks
 from batchrun.journal.checksums import sealed
-from batchrun.journal.connection import transaction, written_by_another
+from batchrun.journal.connection import transaction, translated_errors, written_by_another
 from batchrun.journal.digest_index import ATTEMPTS_IN_A_PART, DigestIndex, condition_of, list_unindexed
 from batchrun.journal.records import Attempt, AttemptRow, Intent
 from batchrun.journal.samples import Sample, insert_samples
@@ -24,7 +24,11 @@ class Close:
     """Ends the queue."""
 
 
-Record = Intent | Attempt | Withdrawal | Adjustment | Sample | Close
+class Wake:
+    """Makes the writer try whether it can still write."""
+
+
+Record = Intent | Attempt | Withdrawal | Adjustment | Sample | Close | Wake
 
 _INSERT_OVERRUN = f"""
 INSERT INTO overruns SELECT *, {OVERRUN_CONTROL} FROM (
@@ -50,17 +54,23 @@ class Commits:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        blocks = open_blocks(connection, path)
-        self._block_of = {attempt: block for block in blocks for attempt in block.intents}
-        self._sums: SumsByGroup = {}
-        self._newest = self._newest_written()
         self._digests = DigestIndex(connection, path)
+        self._sums: SumsByGroup = {}
+        with translated_errors(path):
+            blocks = open_blocks(connection, path)
+            self._newest = self._newest_written()
+        self._block_of = {attempt: block for block in blocks for attempt in block.intents}
 
     def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None = None) -> frozenset[int]:
         """Writes one transaction. Ends precede intents, so that an intent sees the earlier responses.
 
-        `row_counts` are noted with their run. Returns the intents refused as unneeded.
+        `row_counts` are noted with their run. Returns the intents refused as unneeded. Raises JournalError
+        and StorageError.
         """
+        with translated_errors(self._path):
+            return self._write(batch, row_counts)
+
+    def _write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None) -> frozenset[int]:
         ends = [record for record in batch if type(record) is Attempt]
         withdrawn = {int(record) for record in batch if type(record) is Withdrawal}
         intents = [record for record in batch if type(record) is Intent]
@@ -89,8 +99,12 @@ class Commits:
         return refused
 
     def index_digests(self, at_least: int = 1, attempts_in_a_part: int = ATTEMPTS_IN_A_PART) -> bool:
-        """Does what `DigestIndex.index_part` does."""
-        return self._digests.index_part(at_least, attempts_in_a_part)
+        """Does what `DigestIndex.index_part` does. Raises JournalError and StorageError."""
+        with translated_errors(self._path):
+            return self._digests.index_part(at_least, attempts_in_a_part)
+
+    def close(self) -> None:
+        """Does nothing: the connection is the journal's."""
 
     def _check_alone(self) -> None:
         """Raises StorageError where another program has written attempts of its own."""

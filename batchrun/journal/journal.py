@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrun.clock import MILLISECONDS_PER_DAY
-from batchrun.errors import MovedError, StorageError
+from batchrun.errors import StorageError
 from batchrun.journal.attempt_rows import (
     FAILURES,
     abandoned,
@@ -21,7 +21,7 @@ from batchrun.journal.checksums import NUMBERS, check_numbers
 from batchrun.journal.connection import transaction, translated_errors
 from batchrun.journal.digest_index import DigestIndex, insert_indexed
 from batchrun.journal.former_formats import former_intents
-from batchrun.journal.place import Place, keep_copy
+from batchrun.journal.place import Identity, Place, keep_copy, moved
 from batchrun.journal.records import AttemptRow, Intent, Outcome, RequestHistory, Totals
 from batchrun.journal.schema import FORMAT
 from batchrun.journal.settlement import free_of_charge, settlement_of, unbilled
@@ -54,13 +54,15 @@ class Journal:
     def close(self) -> None:
         self.connection.close()
 
+    @property
+    def identity(self) -> Identity | None:
+        """What tells the file from others, as long as it is open."""
+        return self._place.journal
+
     def check_place(self) -> None:
         """Raises MovedError where the written file is no longer the one at the journal's path."""
         if not self._place.is_kept():
-            raise MovedError(
-                f"The journal {self.path} was deleted, moved or replaced while the run was going on.\n"
-                "Put it back if it was moved, then run the same command."
-            )
+            raise moved(self.path)
 
     def keep(self) -> Path:
         """Writes the open journal to its path, or beside another file there. Returns the copy's path.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from batchrun.errors import StorageError, cause_of
-from batchrun.journal.connection import connect, damaged, translated_errors
+from batchrun.journal.connection import connect, damaged, keep_every_commit, translated_errors
 from batchrun.journal.former_formats import show_as_current
 from batchrun.journal.journal import Journal
 from batchrun.journal.schema import FORMAT, create, format_of
@@ -79,10 +79,7 @@ def _prepare_for_writing(connection: sqlite3.Connection, path: Path) -> int:
         create(connection)
     former = format_of(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA cache_size = -16000")  # KiB
-    # The fewer checkpoints, the fewer copies of pages that change repeatedly.
-    connection.execute("PRAGMA wal_autocheckpoint = 32000")  # pages of 4 KiB: 131 MB
+    keep_every_commit(connection)
     if former < FORMAT:
         upgrade(connection, path, former)
     return FORMAT

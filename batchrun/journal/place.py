@@ -9,12 +9,14 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from batchrun.errors import MovedError
 from batchrun.journal.connection import connect, translated_errors
 from batchrun.journal.write_ahead_log import log_of
 
 RESCUED = "rescued"
 """The stem of copies' names where another journal is at the path: rescued-1.sqlite."""
-_Identity = tuple[int, int]
+Identity = tuple[int, int]
+"""The numbers of a file's device and inode."""
 
 
 class Place:
@@ -22,18 +24,18 @@ class Place:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._journal = _identity(path)
-        self._log: _Identity | None = None
+        self.journal = identity_of(path)
+        self._log: Identity | None = None
 
     def has_journal(self) -> bool:
         """Whether the journal itself is at its path, regardless of its log."""
-        return self._journal is not None and _identity(self._path) == self._journal
+        return self.journal is not None and identity_of(self._path) == self.journal
 
     def is_kept(self) -> bool:
         """Returns False where the journal or its write-ahead log is missing at its path or was replaced."""
         # SQLite creates the log with the first commit.
-        self._log = self._log or _identity(log_of(self._path))
-        return self.has_journal() and _identity(log_of(self._path)) == self._log
+        self._log = self._log or identity_of(log_of(self._path))
+        return self.has_journal() and identity_of(log_of(self._path)) == self._log
 
 
 def keep_copy(connection: sqlite3.Connection, path: Path) -> Path:
@@ -56,7 +58,14 @@ def keep_copy(connection: sqlite3.Connection, path: Path) -> Path:
     return unfinished
 
 
-def _identity(path: Path) -> _Identity | None:
+def moved(path: Path) -> MovedError:
+    return MovedError(
+        f"The journal {path} was deleted, moved or replaced while the run was going on.\n"
+        "Put it back if it was moved, then run the same command."
+    )
+
+
+def identity_of(path: Path) -> Identity | None:
     try:
         found = path.stat()
     except OSError:

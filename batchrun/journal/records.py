@@ -31,7 +31,7 @@ class Grant(NamedTuple):
     per_day: bool
 
 
-class Intent(msgspec.Struct, frozen=True, gc=False):
+class Intent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A request about to be sent. `digest` (16 bytes) identifies the request by its content.
 
     `number` counts the attempts of this request in this run, from 1. `started_at` is milliseconds
@@ -53,7 +53,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
         return self.started_at // MILLISECONDS_PER_DAY
 
 
-class Attempt(msgspec.Struct, frozen=True, gc=False):
+class Attempt(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How an intent ended. The amounts are the booked ones: 0 where nothing was billed, the whole
     reservation where that is unknown, and `nano_usd` None where a response's cost can't be computed.
 

@@ -2,15 +2,15 @@
 
 import math
 import queue
-import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from batchrun.errors import MovedError, StorageError
 from batchrun.journal.adjustments import Adjustment
-from batchrun.journal.commits import Close, Commits, Record, Withdrawal
-from batchrun.journal.connection import translate, translated_errors
+from batchrun.journal.commits import Close, Commits, Record, Wake, Withdrawal
+from batchrun.journal.connection import no_longer_written
 from batchrun.journal.digest_index import MOST_UNINDEXED
 from batchrun.journal.journal import Journal
 from batchrun.journal.records import Attempt, Intent
@@ -19,6 +19,23 @@ from batchrun.journal.samples import Sample
 _MOST_IN_A_COMMIT = 5_000
 _SECONDS_BETWEEN_COMMITS = 0.02
 """The least time from commit to commit: an fsync costs as much for one record as for many."""
+
+
+class CommitsSomewhere(Protocol):
+    """`Commits`, in this process or in another one. All raise JournalError and StorageError."""
+
+    def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None) -> frozenset[int]: ...
+    def index_digests(self, at_least: int = ...) -> bool: ...
+    def close(self) -> None: ...
+
+
+OpenCommits = Callable[[Journal, Callable[[], object]], CommitsSomewhere]
+"""Opens the commits of a journal. They call the function, in any thread, once they can't be written."""
+
+
+def commits_here(journal: Journal, _lost: Callable[[], object]) -> Commits:
+    """Opens commits in this process, on the journal's own connection."""
+    return Commits(journal.connection, journal.path)
 
 
 class JournalWriter:
@@ -31,7 +48,7 @@ class JournalWriter:
     when that try succeeds, `nearly_full(error)` is called: there is room for the requests in flight, and no
     more. `moved(error)` is called after the first commit that finds another file or none at the journal's
     path. `row_counts()` is called in this thread with every commit: it returns the row counts so far, as
-    JSON, with their run; None where that can wait.
+    JSON, with their run; None where that can wait. `open_commits` says where the thread writes.
     """
 
     def __init__(
@@ -43,10 +60,9 @@ class JournalWriter:
         nearly_full: Callable[[StorageError], object],
         row_counts: Callable[[], tuple[str, int] | None] = lambda: None,
         moved: Callable[[MovedError], object] = lambda _: None,
+        open_commits: OpenCommits = commits_here,
     ) -> None:
         self._journal = journal
-        with translated_errors(journal.path):
-            self._commits = Commits(journal.connection, journal.path)
         self._committed = committed
         self._failed = failed
         self._make_room = make_room
@@ -58,6 +74,7 @@ class JournalWriter:
         self._error: Exception | None = None
         self._last_commit = -math.inf
         self._may_index = True
+        self._commits = open_commits(journal, lambda: self._queue.put(Wake()))
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -88,11 +105,10 @@ class JournalWriter:
         try:
             self._write_all()
         except BaseException as error:  # any kind: a run that waits for a dead thread never ends
-            self._error = StorageError(
-                f"The journal {self._journal.path} is no longer written: {type(error).__name__}: {error}.\n"
-                "Responses committed so far are safe. Run the same command."
-            )
+            self._error = no_longer_written(self._journal.path, error)
             self._failed(self._error)
+        finally:
+            self._commits.close()
 
     def _write_all(self) -> None:
         open_for_more = True
@@ -104,7 +120,7 @@ class JournalWriter:
             try:
                 refused = self._commit_making_room(batch)
             except Exception as error:
-                self._error = self._translated(error)
+                self._error = error
                 self._failed(self._error)
             else:
                 self._look_at_place()
@@ -123,11 +139,8 @@ class JournalWriter:
                 self._commits.index_digests(MOST_UNINDEXED)
             while self._may_index and not open_for_more and self._commits.index_digests():
                 pass
-        except sqlite3.Error as error:
+        except StorageError:
             self._may_index = False
-            translated = translate(self._journal.path, error)
-            if not isinstance(translated, StorageError):
-                raise translated from error
 
     def _look_at_place(self) -> None:
         """Checks the journal's place before `committed` releases the intents of this commit."""
@@ -138,19 +151,16 @@ class JournalWriter:
             self._has_moved = True
             self._moved(error)
 
-    def _translated(self, error: Exception) -> Exception:
-        return translate(self._journal.path, error) if isinstance(error, sqlite3.Error) else error
-
     def _commit_making_room(self, batch: list[Record]) -> frozenset[int]:
         try:
             return self._commit(batch)
-        except sqlite3.Error as error:
-            translated = translate(self._journal.path, error)
-            if not isinstance(translated, StorageError) or not self._make_room():
+        except StorageError as error:
+            if not self._make_room():
                 raise
+            full = error
         self._may_index = False
         refused = self._commit(batch)
-        self._nearly_full(translated)
+        self._nearly_full(full)
         return refused
 
     def _next_batch(self) -> list[Record]:

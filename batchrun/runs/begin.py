@@ -22,6 +22,7 @@ from batchrun.job.budget import Budget
 from batchrun.job.spec import fingerprint, public_job
 from batchrun.journal import Journal, Totals
 from batchrun.journal.pool import Pool, PoolShare
+from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.rows.dataset import Dataset, endpoint_identity
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
@@ -72,6 +73,7 @@ class Run:
     view: View
     caps_of: Callable[[Budget], tuple[Cap, ...]]
     open_sender: OpenSender = own_connections
+    open_commits: OpenCommits = commits_here
     share: PoolShare | None = None
 
 
@@ -88,6 +90,7 @@ def begin(
     retry_failed: bool,
     concurrency: int,
     open_sender: OpenSender = own_connections,
+    open_commits: OpenCommits = commits_here,
     pool: Pool | None = None,
 ) -> Run:
     """Returns a run that the journal knows as begun. Only the holder of the lock may call this."""
@@ -132,5 +135,6 @@ def begin(
             spent_today=spent_on_the_day(journal, sandbox, started_at),
         ),
         open_sender=open_sender,
+        open_commits=open_commits,
         share=share,
     )

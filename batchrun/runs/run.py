@@ -64,7 +64,7 @@ from batchrun.runs.summary import (
     summary_of,
     without_output,
 )
-from batchrun.runs.workers import files_of_a_request, senders
+from batchrun.runs.workers import commits_of, files_of_a_request, senders
 from batchrun.stops import Stop
 from batchrun.tables.locations import input_state
 from batchrun.tables.reader import Table
@@ -104,7 +104,7 @@ def run_job(
     dataset = _checked_input(job, server, table, temporary_output or output_path(job))
     concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))
-    with locked(folder, warn=warn), pool_of(job) as pool:
+    with locked(folder, warn=warn) as locks, pool_of(job) as pool:
         remove_requests(folder)  # what is asked for from now on waits until this run sends
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
@@ -131,6 +131,7 @@ def run_job(
                     retry_failed=retry_failed,
                     concurrency=concurrency,
                     open_sender=open_sender,
+                    open_commits=commits_of(job, server, locks),
                     pool=pool,
                 )
                 summary = _observed(run, observers, shutdown)

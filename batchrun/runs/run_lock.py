@@ -1,7 +1,8 @@
 """One run at a time: the kernel holds a lock on the lock file and one on the run's folder for the process.
 
 The lock file alone is not enough: deleting it during a run would let a second run begin. Systems without
-flock, such as some network file systems, use the older kind of lock that `lockf` takes.
+flock, such as some network file systems, use the older kind of lock that `lockf` takes, and that no other
+process inherits.
 """
 
 import errno
@@ -11,31 +12,39 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrun.errors import LockedError, StorageError
 from batchrun.job.spec import Job, run_folder
 from batchrun.runs.run_folder import RunFolder, no_permission
 
 _SECONDS_BETWEEN_TRIES = 0.02
+_SECONDS_FOR_THE_DEAD = 30.0
 _NO_SUCH_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
 
 
 @contextmanager
 def locked(
     folder: RunFolder, patience: float = 0.2, warn: Callable[[str], object] = lambda _: None
-) -> Iterator[None]:
+) -> Iterator[tuple[int, ...]]:
     """Holds the locks of the run's folder. Raises LockedError if another process has one, StorageError.
 
-    `patience`, in seconds, allows for a `status` that checks whether a run is active. `warn` gets a line if
-    the file system has no lock that survives the deletion of the lock file.
+    `patience`, in seconds, allows for a `status` that checks whether a run is active. A run that was killed
+    gets longer, until its last responses are written. `warn` gets a line if the file system has no lock that
+    survives the deletion of the lock file. Yields the descriptors by which a process that inherits them holds
+    the locks too: none where locks can't be inherited.
     """
+    now, told = time.monotonic(), list[str]()
+    until = _Until(now + patience, now + max(patience, _SECONDS_FOR_THE_DEAD))
     with ExitStack() as held:
         try:
-            lock = _hold(folder, os.O_RDWR | os.O_CREAT, held, patience, warn)
+            locks = _hold(folder, os.O_RDWR | os.O_CREAT, held, until, told.append)
         except OSError as error:
             raise StorageError(f"The lock of {folder.path} can't be taken: {error.strerror}") from None
-        _write_pid(lock)
-        yield
+        for line in told:
+            warn(line)
+        _write_pid(locks[0])
+        yield () if told else locks
 
 
 def is_locked(job: Job) -> bool:
@@ -48,7 +57,7 @@ def is_active(folder: RunFolder) -> bool:
     for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # who may only read can see the lock, too
         try:
             with ExitStack() as held:
-                _hold(folder, flags, held, 0.0, lambda _: None)
+                _hold(folder, flags, held, _AT_ONCE, lambda _: None)
                 return False
         except LockedError:
             return True
@@ -59,26 +68,42 @@ def is_active(folder: RunFolder) -> bool:
     raise no_permission(folder)
 
 
+class _Until(NamedTuple):
+    """How long to wait for a lock, in seconds of the monotonic clock."""
+
+    held_by_a_run: float
+    held_for_a_dead_run: float  # whose journal process still writes
+
+
+_AT_ONCE = _Until(0.0, 0.0)
+
+
 def _hold(
-    folder: RunFolder, flags: int, held: ExitStack, patience: float, warn: Callable[[str], object]
-) -> int:
-    """Takes both locks until `held` ends; returns the descriptor of the lock file. Raises OSError."""
-    until = time.monotonic() + patience
+    folder: RunFolder, flags: int, held: ExitStack, until: _Until, warn: Callable[[str], object]
+) -> tuple[int, int]:
+    """Takes both locks until `held` ends; returns the descriptors of lock file and folder. Raises OSError."""
     lock = _lock(folder.lock, flags, held, until, warn)
-    _lock(folder.path, os.O_DIRECTORY, held, until, warn)
-    return lock
+    return lock, _lock(folder.path, os.O_DIRECTORY, held, until, warn)
 
 
-def _wait_for(descriptor: int, path: Path, until: float, warn: Callable[[str], object]) -> None:
+def _wait_for(descriptor: int, path: Path, until: _Until, warn: Callable[[str], object]) -> None:
     while not _is_taken(descriptor, path, warn):
-        if time.monotonic() >= until:
+        now, holder = time.monotonic(), _holder(path)
+        if holder is None or _is_alive(holder):
+            if now >= until.held_by_a_run:
+                process = "" if holder is None else f" (process {holder})"
+                raise LockedError(
+                    f"Another run of this output is going on{process}: it holds the lock {path}"
+                )
+        elif now >= until.held_for_a_dead_run:
             raise LockedError(
-                f"Another run of this output is going on{_holder(path)}: it holds the lock {path}"
+                f"The last responses of a run that was killed (process {holder}) are still being written:"
+                f" the lock {path} is held.\nRun the same command later."
             )
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
-def _lock(path: Path, flags: int, held: ExitStack, until: float, warn: Callable[[str], object]) -> int:
+def _lock(path: Path, flags: int, held: ExitStack, until: _Until, warn: Callable[[str], object]) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     held.callback(os.close, descriptor)
     _wait_for(descriptor, path, until, warn)
@@ -92,11 +117,21 @@ def _write_pid(lock: int) -> None:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
-def _holder(lock: Path) -> str:
+def _holder(lock: Path) -> int | None:
     try:
-        return f" (process {int(lock.read_text())})"
+        return int(lock.read_text())
     except (OSError, ValueError):
-        return ""
+        return None
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _is_taken(descriptor: int, path: Path, warn: Callable[[str], object]) -> bool:

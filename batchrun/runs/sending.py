@@ -80,6 +80,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         lambda: msgspec.json.encode(run.progress.rows_so_far()).decode(),
         beside=(taking(run, observer), partial(sample_now_and_then, run.number, run.view)),
         open_sender=run.open_sender,
+        open_commits=run.open_commits,
         pool=run.share,
     )
 

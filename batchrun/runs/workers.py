@@ -1,7 +1,7 @@
-"""Opens the door to a run's workers, if its job has any."""
+"""Opens the door to a run's workers, if its job has any: then its journal has a process of its own, too."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from shlex import join
@@ -12,6 +12,8 @@ from batchrun.errors import BatchrunError
 from batchrun.job.credentials import without_key
 from batchrun.job.spec import Job
 from batchrun.job.workers import DEFAULT_COUNT, Workers, split_address
+from batchrun.journal.process import commits_elsewhere
+from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.runs.run_folder import RunFolder, write_private
 from batchrun.workers.access import (
     listening_socket,
@@ -28,6 +30,16 @@ from batchrun.workers.ray_cluster import connected_cluster, ray_workers
 def files_of_a_request(job: Job, server: Server) -> int:
     """Returns the descriptors that a request takes here: workers and their connections are elsewhere."""
     return (job.workers is None) + server.sandbox
+
+
+def commits_of(job: Job, server: Server, locks: Sequence[int]) -> OpenCommits:
+    """Returns what opens the journal's commits. A process of their own inherits the run's `locks`.
+
+    Where these can't be inherited, the next run could begin beside such a process: then there is none.
+    """
+    if job.workers is None or not locks:
+        return commits_here
+    return commits_elsewhere(locks, without_key(os.environ, job, server.api_key))
 
 
 @contextmanager

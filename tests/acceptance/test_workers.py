@@ -16,6 +16,7 @@ from tests.acceptance.command import Done, Place, as_options, ended, until
 from tests.kill.audit import broken_at
 from tests.kill.campaign import Observation
 from tests.kill.evidence import snapshot
+from tests.kill.workers import journal_process_of
 from tests.sandbox.conftest import png
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def is_running(process: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def journal_process(run: "subprocess.Popen[str]") -> int:
+    process = journal_process_of(run.pid)
+    assert process is not None
+    return process
 
 
 def check_books(place: Place, done: Done, cap: int = AMPLE) -> None:
@@ -159,14 +166,33 @@ def test_a_frozen_worker_is_noticed_by_its_silence(slow_place: Place) -> None:
 def test_workers_end_with_a_killed_run_and_the_next_run_finishes(slow_place: Place) -> None:
     with running(slow_place) as run:
         until(lambda: slow_place.requests >= 16)
-        workers = workers_of(slow_place)
+        processes = [*workers_of(slow_place), journal_process(run)]
         run.kill()
         run.wait()
-        until(lambda: not any(map(is_running, workers)), 5)
+        until(lambda: not any(map(is_running, processes)), 5)
     sent = slow_place.requests
     check_books(slow_place, Done(-signal.SIGKILL, "", ""))
     done = slow_place.run(options=["--workers", "local:2"])
     assert done.code == 0
+    assert sent < slow_place.requests
+    check_books(slow_place, done)
+    check_rows(slow_place)
+
+
+def test_a_run_ends_with_its_journal_s_process_and_the_next_one_finishes(slow_place: Place) -> None:
+    with running(slow_place) as run:
+        until(lambda: slow_place.requests >= 16)
+        workers = workers_of(slow_place)
+        os.kill(journal_process(run), signal.SIGKILL)
+        done = ended(run)
+        sent = slow_place.requests
+    assert done.code == 1
+    journal = slow_place.folder / "out.run" / "journal.sqlite"
+    assert f"The process that writes the journal {journal} was killed by signal 9" in done.err
+    assert not any(map(is_running, workers))
+    check_books(slow_place, done)
+    done = slow_place.run(options=["--workers", "local:2"])
+    assert done.code == 0, done.err
     assert sent < slow_place.requests
     check_books(slow_place, done)
     check_rows(slow_place)
@@ -184,9 +210,12 @@ def test_a_cap_holds_over_all_workers(place: Place) -> None:
 def test_a_signal_drains_what_workers_are_sending(slow_place: Place) -> None:
     with running(slow_place) as run:
         until(lambda: slow_place.requests >= 16)
-        run.send_signal(signal.SIGTERM)
+        process = journal_process(run)
+        for each in (process, run.pid):  # as a service manager does
+            os.kill(each, signal.SIGTERM)
         done = ended(run)
     assert done.code == 143, done.err
+    assert not is_running(process)
     outcomes = slow_place.journal("SELECT outcome, count(*) FROM attempts GROUP BY 1")
     assert outcomes == [("answered", slow_place.requests)]
     check_books(slow_place, done)
@@ -275,13 +304,13 @@ def test_a_wrong_token_and_a_missing_run_are_named(place: Place) -> None:
     assert (done.code, f"No coordinator answers at {address}" in done.err) == (1, True)
 
 
-def test_no_key_is_in_a_worker_s_command_line_environment_or_files(slow_place: Place) -> None:
+def test_no_key_is_in_a_command_line_an_environment_or_files_of_a_run_s_processes(slow_place: Place) -> None:
     place = slow_place
     with running(place) as run:
         until(lambda: place.requests >= 12)
-        for worker in workers_of(place):
+        for process in [*workers_of(place), journal_process(run)]:
             for name in ("cmdline", "environ"):
-                assert place.key.encode() not in Path(f"/proc/{worker}/{name}").read_bytes()
+                assert place.key.encode() not in Path(f"/proc/{process}/{name}").read_bytes()
         token = place.folder / "out.run" / "workers.token"
         assert token.stat().st_mode & 0o777 == 0o600
         secret = token.read_bytes().strip()

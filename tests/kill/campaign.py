@@ -1,5 +1,6 @@
 """A campaign: one job, run and killed again and again, then resumed until it ends by itself."""
 
+import fcntl
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -182,7 +183,16 @@ def _killed(
     with command_process(*command, log=_log(job), settings=settings, module=plan.module) as process:
         plan.moment(Scene(process, sandbox, job.with_name("answers.parquet"), draw))
         process.kill()
-        return process.wait()
+        exit_code = process.wait()
+    _until_lock_is_free(job.with_name("answers.run") / "lock")
+    return exit_code
+
+
+def _until_lock_is_free(lock: Path) -> None:
+    """Waits for the process that writes a killed run's journal, if it has one."""
+    if lock.exists():
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _observe(

@@ -1,4 +1,4 @@
-"""Kills of the processes of a run with workers: now one of the workers, now the run itself."""
+"""Kills of the processes of a run with workers: a worker, the journal's process, the run itself."""
 
 import os
 import random
@@ -18,29 +18,48 @@ count = {WORKERS}
 
 
 class WhileWorkersDie:
-    """A moment that kills up to three workers before the campaign kills the run, and counts them."""
+    """A moment that kills up to three of a run's processes before the campaign kills the run, and counts."""
 
     def __init__(self) -> None:
-        self.kills = 0
+        self.of_workers = 0
+        self.of_journals = 0
+
+    @property
+    def kills(self) -> int:
+        return self.of_workers + self.of_journals
 
     def __call__(self, scene: Scene) -> None:
         for _ in range(scene.draw.randint(0, WORKERS)):
             while_asking(scene)
-            self.kills += _kill_one(scene.process.pid, scene.draw)
+            self._kill_one(scene.process.pid, scene.draw)
         while_asking(scene)
 
+    def _kill_one(self, run: int, draw: random.Random) -> None:
+        """Kills a child of the run, if it has one at the moment."""
+        with suppress(OSError):
+            journal = journal_process_of(run)
+            children = _children_of(run)
+            if children:
+                chosen = draw.choice(children)
+                os.kill(chosen, signal.SIGKILL)
+                self.of_journals += chosen == journal
+                self.of_workers += chosen != journal
 
-def _kill_one(run: int, draw: random.Random) -> bool:
-    """Kills a worker that is a child of the run; False if there is none at the moment."""
+
+def journal_process_of(run: int) -> int | None:
+    """Returns the process that writes the run's journal, if it has one at the moment."""
+    for child in _children_of(run):
+        with suppress(OSError):
+            if b"batchrun.journal.process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
+    return None
+
+
+def _children_of(run: int) -> list[int]:
     try:
-        workers = Path(f"/proc/{run}/task/{run}/children").read_text().split()
+        return [int(child) for child in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
     except OSError:
-        return False
-    with suppress(ProcessLookupError):
-        if workers:
-            os.kill(int(draw.choice(workers)), signal.SIGKILL)
-            return True
-    return False
+        return []
 
 
 def worker_plan(moment: WhileWorkersDie, kills: int, seed: int, cap_nano_usd: int) -> Plan:

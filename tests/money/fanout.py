@@ -23,6 +23,7 @@ from batchrun.engine.local import Engine
 from batchrun.engine.pricing import PriceList
 from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response
 from batchrun.journal import Journal, JournalWriter, create_or_open
+from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.rows.active import Row
 from batchrun.runs.observers.progress import Progress
 from batchrun.stops import Stop
@@ -93,6 +94,7 @@ class Run:
     broken_commit: int | None = None
     broken_input: Exception | None = None
     make_room: Callable[[], bool] = lambda: False
+    open_commits: OpenCommits = commits_here
     meddle: Callable[[Engine], Coroutine[Any, Any, None]] | None = None
 
     async def asked(self, provider: Provider, requests: Sequence[Request]) -> Stop | None:
@@ -105,6 +107,7 @@ class Run:
             lambda error: in_loop(engine.abort, error),
             self.make_room,
             lambda error: in_loop(engine.fail, error),
+            open_commits=self.open_commits,
         )
         if isinstance(writer, _BreakingWriter):
             writer.commits_left = self.broken_commit or 0

@@ -9,6 +9,7 @@ import msgspec
 from batchrun.errors import StorageError
 from batchrun.journal import Attempt, Intent, Journal, JournalWriter, Outcome, create_or_open
 from batchrun.journal.records import RequestHistory
+from batchrun.journal.writer import OpenCommits, commits_here
 
 STARTED_AT = 1_700_000_000_000
 
@@ -92,16 +93,23 @@ class Reports:
         self.nearly_full += (error,)
 
 
-def writer_of(journal: Journal, reports: Reports) -> JournalWriter:
+def writer_of(journal: Journal, reports: Reports, open_commits: OpenCommits = commits_here) -> JournalWriter:
     return JournalWriter(
-        journal, reports.take_commit, reports.take_error, lambda: False, reports.take_nearly_full
+        journal,
+        reports.take_commit,
+        reports.take_error,
+        lambda: False,
+        reports.take_nearly_full,
+        open_commits=open_commits,
     )
 
 
-def ask_all(journal: Journal, attempts: range, run: int = 1) -> None:
+def ask_all(
+    journal: Journal, attempts: range, run: int = 1, open_commits: OpenCommits = commits_here
+) -> None:
     """Answers to all attempts, but refusals of the multiples of 10, and uncertain failures of 15."""
     reports = Reports()
-    writer = writer_of(journal, reports)
+    writer = writer_of(journal, reports, open_commits)
     for attempt in attempts:
         writer.write_intent(intent(attempt, run=run))
     for _ in attempts:

@@ -14,6 +14,8 @@ from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
 from batchrun.journal.ballast import BALLAST_BYTES, give_up_room, holding_room
 from batchrun.journal.checking import check_whole
+from batchrun.journal.process import commits_elsewhere
+from batchrun.journal.writer import OpenCommits, commits_here
 from tests.money.fanout import Provider, Run, SendResult, request
 from tests.money.fanout import answer as small_answer
 from tests.money.journals import Reports, answer_to, digest_of, intent, start_run, writer_of
@@ -36,7 +38,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.anyio
-async def test_on_a_full_disk_the_run_stops_and_keeps_what_is_in_flight(small_disk: Path) -> None:
+@pytest.mark.parametrize("open_commits", [commits_here, commits_elsewhere((), os.environ)])
+async def test_on_a_full_disk_the_run_stops_and_keeps_what_is_in_flight(
+    small_disk: Path, open_commits: OpenCommits
+) -> None:
     """Every answer that came is in the journal; the error says what to do."""
 
     async def serve(number: int, attempt: int) -> SendResult:
@@ -44,7 +49,7 @@ async def test_on_a_full_disk_the_run_stops_and_keeps_what_is_in_flight(small_di
         small = small_answer()
         return type(small)(os.urandom(BODY), small.input_tokens, small.output_tokens, small.cost_nano_usd)
 
-    run = Run(small_disk / "journal.sqlite")
+    run = Run(small_disk / "journal.sqlite", open_commits=open_commits)
     provider = Provider(serve)
     with holding_room(small_disk / "ballast") as ballast:
         run.make_room = lambda: give_up_room(ballast)
@@ -76,11 +81,12 @@ def test_room_is_held_and_given_up_once(tmp_path: Path) -> None:
     assert not (tmp_path / "ballast").exists()
 
 
-def test_what_was_committed_before_a_write_failed_is_readable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", ["thread", "process"])
+def test_what_was_committed_before_a_write_failed_is_readable(tmp_path: Path, writer: str) -> None:
     """In a process that may write no file of more than 512 KiB, where no room can help."""
     path = tmp_path / "journal.sqlite"
     child = subprocess.run(
-        [sys.executable, "-m", "tests.money.test_disk_full", path],
+        [sys.executable, "-m", "tests.money.test_disk_full", path, writer],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -100,13 +106,13 @@ def test_what_was_committed_before_a_write_failed_is_readable(tmp_path: Path) ->
     journal.close()
 
 
-def write_until_it_fails(path: Path) -> None:
+def write_until_it_fails(path: Path, open_commits: OpenCommits) -> None:
     """Prints the error's class, and how many answers had been reported as committed."""
     journal = create_or_open(path)
     run = start_run(journal)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))
     reports = Reports()
-    writer = writer_of(journal, reports)
+    writer = writer_of(journal, reports, open_commits)
     attempt = 0
     while not reports.errors:
         attempt += 1
@@ -119,5 +125,7 @@ def write_until_it_fails(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_until_it_fails(Path(sys.argv[1]))
+    write_until_it_fails(
+        Path(sys.argv[1]), commits_here if sys.argv[2] == "thread" else commits_elsewhere((), os.environ)
+    )
     os._exit(0)

@@ -1,0 +1,234 @@
+"""Commits in a process of their own: they cost the run's process neither time nor its interpreter's lock.
+
+The process has the run's locks too: no other run begins before it has ended. It writes the batches that it
+is given, one after the other, and ends once the run has closed its pipe, or has died.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from struct import Struct
+from typing import IO, NoReturn
+
+import msgspec
+
+from batchrun.errors import JournalError, MovedError, StorageError
+from batchrun.journal.adjustments import Adjustment
+from batchrun.journal.commits import Commits, Record, Withdrawal
+from batchrun.journal.connection import connect, keep_every_commit, no_longer_written, translated_errors
+from batchrun.journal.journal import Journal
+from batchrun.journal.place import identity_of, moved
+from batchrun.journal.records import Attempt, Intent
+from batchrun.journal.samples import Sample
+from batchrun.journal.writer import OpenCommits
+
+_SIZE = Struct("!Q")
+_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+
+
+class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+    """Asks for a transaction with these records."""
+
+    ends: list[Attempt]
+    withdrawn: list[int]
+    intents: list[Intent]
+    adjustments: list[Adjustment]
+    samples: list[Sample]
+    row_counts: tuple[str, int] | None
+
+
+class IndexPart(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+    """Asks for what `Commits.index_digests` does."""
+
+    at_least: int
+
+
+class Written(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+    """The transaction is durable, without the refused intents."""
+
+    refused: frozenset[int]
+
+
+class Indexed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+    more: bool
+
+
+class Fault(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
+    """What was asked for was not done. `kind` is the class of the error."""
+
+    kind: str
+    text: str
+
+
+_KINDS = {kind.__name__: kind for kind in (JournalError, MovedError, StorageError)}
+_ORDERS: msgspec.msgpack.Decoder[Write | IndexPart] = msgspec.msgpack.Decoder(Write | IndexPart)
+_ANSWERS: msgspec.msgpack.Decoder[Written | Indexed | Fault] = msgspec.msgpack.Decoder(
+    Written | Indexed | Fault
+)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def commits_elsewhere(locks: Sequence[int], environment: Mapping[str, str]) -> OpenCommits:
+    """Returns what opens commits in a new process, which inherits the descriptors of the run's `locks`."""
+    return partial(JournalProcess, locks, environment)
+
+
+class JournalProcess:
+    """The run's side: does what `Commits` does, by asking the process. It is told of its end by `lost`.
+
+    Raises StorageError if the process can't be started.
+    """
+
+    def __init__(
+        self,
+        locks: Sequence[int],
+        environment: Mapping[str, str],
+        journal: Journal,
+        lost: Callable[[], object],
+    ) -> None:
+        self._path = journal.path
+        self._process = _started(journal, locks, environment)
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        self._orders: IO[bytes] = self._process.stdin
+        self._answers: IO[bytes] = self._process.stdout
+        threading.Thread(target=self._watch, args=(lost,), name="journal's process", daemon=True).start()
+
+    def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None = None) -> frozenset[int]:
+        answer = self._asked(
+            Write(
+                [record for record in batch if type(record) is Attempt],
+                [int(record) for record in batch if type(record) is Withdrawal],
+                [record for record in batch if type(record) is Intent],
+                [record for record in batch if type(record) is Adjustment],
+                [record for record in batch if type(record) is Sample],
+                row_counts,
+            )
+        )
+        return answer.refused if isinstance(answer, Written) else frozenset()
+
+    def index_digests(self, at_least: int = 1) -> bool:
+        answer = self._asked(IndexPart(at_least))
+        return isinstance(answer, Indexed) and answer.more
+
+    def close(self) -> None:
+        """Waits for the end of the process."""
+        with suppress(OSError), self._process:  # a dead one doesn't take what is left to flush
+            pass
+
+    def _asked(self, order: Write | IndexPart) -> Written | Indexed:
+        try:
+            _send(self._orders, order)
+        except OSError:
+            raise self._has_ended() from None
+        answer = _received(self._answers)
+        if answer is None:
+            raise self._has_ended()
+        found = _ANSWERS.decode(answer)
+        if isinstance(found, Fault):
+            raise _KINDS.get(found.kind, StorageError)(found.text)
+        return found
+
+    def _watch(self, lost: Callable[[], object]) -> None:
+        self._process.wait()
+        lost()
+
+    def _has_ended(self) -> StorageError:
+        code = self._process.wait()
+        why = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
+        assert self._process.stderr is not None  # noqa: S101
+        words = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+        said = f": {words[-1]}" if words else ""
+        return StorageError(
+            f"The process that writes the journal {self._path} {why}{said}.\n"
+            "Responses committed so far are safe. Run the same command."
+        )
+
+
+def _started(
+    journal: Journal, locks: Sequence[int], environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    device, inode = journal.identity or (0, 0)
+    # The process inherits which signals are blocked. It ends with its run, whoever signals to all processes.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-m", __name__, str(journal.path), str(device), str(inode)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environment),
+            pass_fds=tuple(locks),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StorageError(
+            f"The process that writes the journal {journal.path} can't be started: {error.strerror}."
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
+def _send(pipe: IO[bytes], message: msgspec.Struct) -> None:
+    """Raises OSError where nobody reads the pipe any more."""
+    encoded = _encode(message)
+    pipe.write(_SIZE.pack(len(encoded)))
+    pipe.write(encoded)
+    pipe.flush()
+
+
+def _received(pipe: IO[bytes]) -> bytes | None:
+    """Returns the next message; None where there is no whole one before the pipe's end."""
+    size = pipe.read(_SIZE.size)
+    if len(size) < _SIZE.size:
+        return None
+    (expected,) = _SIZE.unpack(size)
+    message = pipe.read(expected)
+    return message if len(message) == expected else None
+
+
+def main(path: Path, device: int, inode: int) -> NoReturn:
+    """Serves the run that has started this process until it closes the pipe."""
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    commits: Commits | None = None
+    with suppress(BrokenPipeError):  # the run has died: what it had given is written
+        while (order := _received(orders)) is not None:
+            try:
+                commits = commits or _opened(path, (device, inode))
+                answer = _done(commits, _ORDERS.decode(order))
+            except (JournalError, StorageError) as error:
+                answer = Fault(type(error).__name__, str(error))
+            except Exception as error:
+                answer = Fault(StorageError.__name__, str(no_longer_written(path, error)))
+            _send(answers, answer)
+    # Without closing the journal: a last connection would copy its log first, and hold the lock meanwhile.
+    os._exit(0)
+
+
+def _opened(path: Path, identity: tuple[int, int]) -> Commits:
+    if identity_of(path) != identity:
+        raise moved(path)
+    with translated_errors(path):
+        connection = connect(path, "rw")
+        keep_every_commit(connection)
+    if identity_of(path) != identity:
+        raise moved(path)
+    return Commits(connection, path)
+
+
+def _done(commits: Commits, order: Write | IndexPart) -> Written | Indexed | Fault:
+    if isinstance(order, IndexPart):
+        return Indexed(commits.index_digests(order.at_least))
+    withdrawn = map(Withdrawal, order.withdrawn)
+    records: list[Record] = [*order.ends, *withdrawn, *order.intents, *order.adjustments, *order.samples]
+    return Written(commits.write(records, order.row_counts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
