@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrun.cli.imports import heavy_imports
+from batchrun.journal import create_or_open
+from batchrun.runs.run_folder import make_run_folder
 from batchrun.sandbox import Settings, background
 
 THREADS = "OPENBLAS_NUM_THREADS"
@@ -44,6 +46,14 @@ def imported_by(folder: Path, *arguments: str) -> set[str]:
 
 def test_help_imports_nothing_that_takes_long(tmp_path: Path) -> None:
     assert not imported_by(tmp_path, "--help") & {"msgspec", "polars", "pyarrow", "numpy", "anyio", "rich"}
+
+
+def test_status_reads_the_journal_alone(tmp_path: Path) -> None:
+    job = "input.path = 'in.csv'\nprompt.template = 'x'\nrequest.model = 'm'\noutput.path = 'out.csv'\n"
+    (tmp_path / "job.toml").write_text(job)
+    journal = make_run_folder(tmp_path / "out.run").journal
+    create_or_open(journal).close()
+    assert not imported_by(tmp_path, "status", "job.toml") & {"polars", "pyarrow", "numpy", "anyio", "email"}
 
 
 def test_a_run_of_a_small_table_does_without_what_takes_longest(

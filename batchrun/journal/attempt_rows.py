@@ -35,6 +35,25 @@ def read_numbers(connection: sqlite3.Connection, path: Path) -> Iterator[Attempt
         yield row
 
 
+def first_started_since(connection: sqlite3.Connection, instant: int) -> int:
+    """Returns a lower bound of the attempts that were sent since an instant, by bisection.
+
+    They are numbered in the order of sending; clocks that were set back make the bound lower or higher.
+    """
+    (newest,) = connection.execute("SELECT ifnull(max(attempt), 0) FROM attempts").fetchone()
+    low, high = 0, newest + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = connection.execute(
+            "SELECT started_at FROM attempts WHERE attempt >= ? ORDER BY attempt LIMIT 1", (middle,)
+        ).fetchone()
+        if found is None or found[0] >= instant:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def abandoned(intent: Intent, finished_at: int, *, final: bool) -> AttemptRow:
     """Returns the record of an intent whose run ended before its outcome was known: its worst case counts."""
     return sealed(

@@ -10,6 +10,7 @@ from batchrun.errors import StorageError
 from batchrun.journal.attempt_rows import (
     FAILURES,
     abandoned,
+    first_started_since,
     read_attempts,
     read_numbers,
     reopened,
@@ -37,8 +38,8 @@ from batchrun.journal.totals import (
     totals_of,
 )
 
-LONGEST_ATTEMPT_MS = 600_000
-"""An older attempt is assumed not to have ended just now."""
+MOST_SENT_BEFORE = 20_000
+"""Attempts before the first one since an instant, which can have been in flight then."""
 
 
 class Journal:
@@ -310,17 +311,15 @@ class Journal:
             return uncertain_credits(self.connection, f"run NOT IN ({_listed(self._other_runs(sandbox))})")
 
     def answers_since(self, instant: int, sandbox: bool) -> int:
-        """Returns the number of responses since an instant, among the attempts that can have ended since.
+        """Returns the number of responses since an instant. Those of sandbox runs, or those of the others.
 
-        Those of sandbox runs, or those of the others.
+        Of the attempts that were sent before the instant, the newest `MOST_SENT_BEFORE` can be among them.
         """
         with translated_errors(self.path):
             (answers,) = self.connection.execute(
-                "SELECT count(*) FROM attempts WHERE outcome = 'answered' AND finished_at >= ?1"
-                " AND attempt > ifnull("
-                "(SELECT attempt FROM attempts WHERE started_at < ?2 ORDER BY attempt DESC LIMIT 1), 0)"
-                " AND run IN (SELECT run FROM runs WHERE sandbox = ?3)",
-                (instant, instant - LONGEST_ATTEMPT_MS, int(sandbox)),
+                "SELECT count(*) FROM attempts WHERE attempt >= ? AND outcome = 'answered'"
+                " AND finished_at >= ? AND run IN (SELECT run FROM runs WHERE sandbox = ?)",
+                (first_started_since(self.connection, instant) - MOST_SENT_BEFORE, instant, int(sandbox)),
             ).fetchone()
         return int(answers)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,6 +17,7 @@ import msgspec
 
 from batchrun.client.request import DIGEST_BYTES
 from batchrun.job.spec import Job
+from batchrun.rows.packages import version_of
 from batchrun.tables.atomic import Replacement
 from batchrun.version import __version__
 
@@ -61,7 +61,7 @@ def made_of(job: Job, endpoint: str, texts: frozenset[str]) -> bytes:
         endpoint,
         sorted(texts),
         __version__,
-        version("minijinja"),
+        version_of("minijinja"),
     )
     return msgspec.json.encode(parts, order="sorted")
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from batchrun.job.spec import Job, public_job
 from batchrun.journal import Journal
 from batchrun.journal.content import content_hash
 from batchrun.rows.dataset import Dataset
+from batchrun.rows.packages import version_of
 from batchrun.runs.run_folder import write_private
 from batchrun.runs.summary import Summary
 from batchrun.tables.locations import InputState, input_state
@@ -77,16 +77,9 @@ def made_of(dataset: Dataset, journal: Journal, check: Check) -> MadeOf | None:
         contents = [(file, _hash_of_file(Path(file), check)) for file in files]
     except OSError:
         return None
-    versions = (__version__, sys.version, *map(_version_of, _PACKAGES))
+    versions = (__version__, sys.version, *map(version_of, _PACKAGES))
     parts = (public_job(job), dataset.endpoint, contents, content_hash(journal), versions)
     return MadeOf(sha256(msgspec.json.encode(parts, order="sorted")).hexdigest(), before)
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _depends_on_more(job: Job) -> bool:

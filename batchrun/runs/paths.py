@@ -16,6 +16,7 @@ from pyarrow.fs import LocalFileSystem
 
 from batchrun.errors import InputError, OutputError, StorageError, UsageError, cause_of, unwritable
 from batchrun.job.spec import Job, output_path, run_folder
+from batchrun.runs.pool import pool_file
 from batchrun.runs.run_folder import RunFolder
 from batchrun.tables.atomic import try_replacing
 from batchrun.tables.database import DATABASE_FILES, database_file
@@ -72,11 +73,6 @@ def report_file(job: Job) -> Path | None:
 def prometheus_file(job: Job) -> Path | None:
     """Returns the file of the job's metrics."""
     return None if job.telemetry.prometheus is None else job.base / job.telemetry.prometheus
-
-
-def pool_file(job: Job) -> Path | None:
-    """Returns the file of the budget that the job shares with others."""
-    return None if job.budget.pool is None else job.base / Path(job.budget.pool).expanduser()
 
 
 def _pool_files(job: Job) -> dict[str, Path]:

@@ -12,9 +12,13 @@ from batchrun.errors import BatchrunError, UsageError
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal
 from batchrun.journal.pool import Pool, PoolCaps, PoolMember, PoolShare, make_pool, open_pool, share_of
-from batchrun.runs.paths import pool_file
 from batchrun.runs.run_folder import RunFolder
 from batchrun.text import first_line
+
+
+def pool_file(job: Job) -> Path | None:
+    """Returns the file of the budget that the job shares with others."""
+    return None if job.budget.pool is None else job.base / Path(job.budget.pool).expanduser()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`batchrun status` of several jobs, and `--watch`."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,11 @@ from click.testing import CliRunner, Result
 from batchrun.cli import batchrun_group
 from batchrun.cli.status_text import _rows_cell, _rows_line, table_lines
 from batchrun.cli.watch import SECONDS_BETWEEN_LOOKS, watch
+from batchrun.journal import create_or_open, open_for_reading
+from batchrun.journal import journal as journal_module
 from batchrun.runs.status import _rows_known, status_of
 from tests.looking.conftest import Finished, write_job
+from tests.money.journals import STARTED_AT, make_journal
 
 
 def status(*arguments: str) -> Result:
@@ -53,6 +57,21 @@ def test_a_running_job_has_its_rate_and_its_time_to_go(finished: Finished) -> No
     (_, line) = table_lines(["job.toml"], [found | {"seconds_to_go": 3725.4}])
     assert "  running  " in line
     assert line.endswith("  1,200        1:02:05")
+
+
+@pytest.mark.parametrize(("sent_before", "found"), [(20_000, 35), (5, 13), (0, 9)])
+def test_answers_since_an_instant_are_counted_from_where_they_can_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent_before: int, found: int
+) -> None:
+    """Attempt n began after n ms and ended a second later; some of them ended without an answer."""
+    monkeypatch.setattr(journal_module, "MOST_SENT_BEFORE", sent_before)
+    make_journal(tmp_path / "journal.sqlite", 40)
+    with closing(open_for_reading(tmp_path / "journal.sqlite")) as journal:
+        assert journal.answers_since(STARTED_AT + 31, sandbox=False) == found
+        assert journal.answers_since(STARTED_AT + 31, sandbox=True) == 0
+        assert journal.answers_since(STARTED_AT + 5_000, sandbox=False) == 0
+    with closing(create_or_open(tmp_path / "empty.sqlite")) as journal:
+        assert journal.answers_since(0, sandbox=False) == 0
 
 
 def watched(looks: list[tuple[list[str], bool]], seconds_a_look: float = 0.0) -> list[float]:
