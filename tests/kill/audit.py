@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from batchrun.errors import EXIT_FAULT
 from tests.kill.campaign import ENDS, Evidence, Observation
 from tests.kill.evidence import Attempt, Snapshot
 
@@ -87,6 +88,8 @@ def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
     if evidence.observations[-1].exit_code not in ENDS:
         yield f"the last run ended with exit code {evidence.observations[-1].exit_code}"
     for number, observation in enumerate(evidence.observations, 1):
+        if observation.is_run and observation.exit_code == EXIT_FAULT and not evidence.plan.loses_journal:
+            yield f"run {number} ended by a fault"
         for text in broken_at(observation):
             yield f"after run {number}: {text}"
         if observation.output_rows not in (None, evidence.plan.rows):
@@ -113,7 +116,7 @@ def broken_at(seen: Observation) -> list[str]:
         broken.append(
             f"billed {billed} is not within {journal.settled} settled + {journal.uncertain} uncertain"
         )
-    if journal.open and seen.is_run and not seen.killed:
+    if journal.open and seen.is_run and not seen.killed and seen.exit_code != EXIT_FAULT:
         broken.append(f"{len(journal.open)} intents are open though the run ended by itself")
     answers = Counter(attempt.digest for attempt in journal.answered.values())
     broken += [f"request {digest.hex()} has {n} answers" for digest, n in answers.items() if n > 1]

@@ -64,4 +64,11 @@ def _children_of(run: int) -> list[int]:
 
 def worker_plan(moment: WhileWorkersDie, kills: int, seed: int, cap_nano_usd: int) -> Plan:
     """A job that is long enough for some kills of the run, each with those of its workers before it."""
-    return Plan(rows=300 * kills, stages=((cap_nano_usd, kills),), seed=seed, moment=moment, job=JOB)
+    return Plan(
+        rows=300 * kills,
+        stages=((cap_nano_usd, kills),),
+        seed=seed,
+        moment=moment,
+        job=JOB,
+        loses_journal=True,
+    )
