@@ -34,6 +34,9 @@ def precision_lines(report: dict[str, Any]) -> Iterator[str]:
     rows, labels, found = report["rows"], report["labels"], report["precision"]
     counts = ", ".join(f"{rows[kind]:,} {text}" for kind, text in _COUNTS.items() if rows[kind])
     yield f"reviewed  {rows['total']:,} rows: {counts or 'none'}"
+    if not labels["then"]:
+        yield "None of them was drawn at random, so they say nothing about the other labels."
+        return
     unchecked = found["unchecked"]
     left = f"; {unchecked:,} of the audit are not looked at" if unchecked else ""
     yield f"precision {_share(found)} of {found['of']:,} labels are right{left}"

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchrun.cli.review_lines import precision_lines
 from batchrun.clock import milliseconds
 from batchrun.errors import JobError, UsageError
 from batchrun.job.file import load_job
@@ -366,6 +367,9 @@ def test_corrections_end_where_the_review_reads_them(tmp_path: Path, sandbox: Sa
     assert path.read_text(encoding="utf-8-sig").count("by hand") == 2
     report = read_review(done.job, path, corrected=tmp_path / "corrected.parquet", sandbox=True)
     assert report["rows"] | {"right": 1, "corrected": 1, "total": 2} == report["rows"]
+    reviewed, none_drawn = precision_lines(report)
+    assert reviewed == "reviewed  2 rows: 1 right, 1 corrected"
+    assert none_drawn.startswith("None of them was drawn at random")
     labels = pl.read_parquet(tmp_path / "corrected.parquet")["reviewed"].to_list()
     assert labels[:2] == ["no", "yes"]
 
