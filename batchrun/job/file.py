@@ -14,7 +14,7 @@ import msgspec
 from batchrun.errors import JobError
 from batchrun.job.budget import nano_usd
 from batchrun.job.caps import CAPS
-from batchrun.job.error_messages import OFF_UNLESS_GIVEN, STRUCTS, nearest, refuse_unknown, shown, wrong_value
+from batchrun.job.error_messages import OFF_UNLESS_GIVEN, STRUCTS, refuse_unknown, shown, wrong_value
 from batchrun.job.labels import LABEL_KINDS, with_schema
 from batchrun.job.lines import placed
 from batchrun.job.presets import with_preset
@@ -23,6 +23,7 @@ from batchrun.job.rules import check_job, normal_base_url
 from batchrun.job.spec import Job, JobTables, Prompt, fingerprint, public_job
 from batchrun.job.texts import check_texts
 from batchrun.tables.endings import is_table
+from batchrun.tables.near_paths import did_you_mean
 
 _AMOUNTS = (
     ("pricing", "input_usd_per_million"),
@@ -159,10 +160,12 @@ def _with_files(prompt: Prompt, base: Path) -> Prompt:
             continue
         if getattr(prompt, key) is not None:
             raise JobError(f"[prompt]: give prompt.{key} or prompt.{key}_file, not both")
+        path = base / Path(name).expanduser()
         try:
-            text = (base / Path(name).expanduser()).read_bytes().decode("utf-8-sig")
+            text = path.read_bytes().decode("utf-8-sig")
         except OSError as error:
-            raise JobError(f"[prompt] {key}_file: {name} can't be read: {error.strerror}") from None
+            why = f"{error.strerror}{did_you_mean(path)}"
+            raise JobError(f"[prompt] {key}_file: {name} can't be read: {why}") from None
         except UnicodeDecodeError:
             raise JobError(f"[prompt] {key}_file: {name} is not UTF-8") from None
         text = text.removesuffix("\n").removesuffix("\r")
@@ -249,10 +252,8 @@ def read_text(path: Path) -> str:
 
 def _near_file(path: Path) -> str:
     folder = path.absolute().parent
-    if not folder.is_dir():
-        return f"; the folder {folder} doesn't exist"
-    near = nearest(path.name, sorted(file.name for file in folder.glob("*.toml")))
-    return f"; did you mean {path.with_name(near)}?" if near else ""
+    missing = "" if folder.is_dir() else f"; the folder {folder} doesn't exist"
+    return did_you_mean(path, ending=".toml") or missing
 
 
 def _override_value(text: str) -> Any:

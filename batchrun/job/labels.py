@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from batchrun.errors import JobError
+from batchrun.tables.near_paths import did_you_mean
 
 LABEL_KINDS = ("choices", "json_schema", "pattern")
 
@@ -108,7 +109,7 @@ def _read_schema(path: Path, name: str) -> dict[str, Any]:
     try:
         schema = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
-        raise JobError(f"{where}: there is no such file") from None
+        raise JobError(f"{where}: there is no such file{did_you_mean(path)}") from None
     except OSError as error:
         raise JobError(f"{where}: can't be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from batchrun.errors import InputError, JobError
 from batchrun.tables.copies import CopiedLocation, copied
 from batchrun.tables.locations import scheme_of
+from batchrun.tables.near_paths import did_you_mean
 from batchrun.tables.table_file import check_column_names
 from batchrun.text import first_line, without_secrets
 
@@ -51,7 +52,7 @@ def open_query(path: str, base: Path, query: str | None, folder: Path | None) ->
         return copied(name, ("ipc", None), _postgresql(path, query), folder)
     file = database_file(path, base)
     if not file.is_file():
-        raise InputError(f"{file}: no such file")
+        raise InputError(f"{file}: no such file{did_you_mean(file)}")
     if kind == "duckdb":
         return copied(str(file), ("ipc", None), _duckdb(file, query), folder)
     return copied(str(file), ("jsonl", None), _sqlite(file, query), folder)

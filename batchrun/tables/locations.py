@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from batchrun.errors import InputError
 from batchrun.tables.endings import COMPRESSED, READ, TEXT_FORMATS, format_of
+from batchrun.tables.near_paths import did_you_mean
 from batchrun.tables.object_store import filesystem_of
 from batchrun.text import cause, first_line, in_another_form, without_secrets
 
@@ -106,6 +107,9 @@ def _find_locations(path: str, base: Path, endpoint_url: str | None) -> tuple[Lo
             raise InputError(f"{full}: no file matches this pattern")
     else:
         names = [str(full)]
+        here = Path(path).absolute()
+        if not full.exists() and here.is_file():
+            raise InputError(f"{full}: no such file; did you mean {here}? Paths are relative to the job file")
     local = fs.LocalFileSystem()
     return tuple(_location(name, str(Path(name).absolute()), local) for name in names)
 
@@ -141,7 +145,7 @@ def _location(name: str, path: str, filesystem: fs.FileSystem) -> Location:
     except OSError as error:
         raise InputError(f"{name}: {first_line(error)}") from error
     if info.type == fs.FileType.NotFound:
-        raise InputError(f"{path}: no such file{_near_names(path, filesystem)}")
+        raise InputError(f"{path}: no such file{_hint(path, filesystem)}")
     if info.type == fs.FileType.Directory:
         raise InputError(f"{name} is a folder. Name a file, or a pattern such as {path}/*.parquet")
     if info.type != fs.FileType.File:
@@ -152,20 +156,25 @@ def _location(name: str, path: str, filesystem: fs.FileSystem) -> Location:
     return Location(name, path, filesystem, info.size or 0, kind, compression)
 
 
-def _near_names(path: str, filesystem: fs.FileSystem) -> str:
+def _hint(path: str, filesystem: fs.FileSystem) -> str:
+    """Returns the file that may be meant; without one, that the folder is missing too."""
     folder, _, name = path.rpartition("/")
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
     try:
         listed = filesystem.get_file_info(fs.FileSelector(folder or "/"))
     except OSError:
-        return f". There is no folder {folder} either"
+        near = did_you_mean(Path(path)) if is_local else ""
+        return near or f". There is no folder {folder} either"
     names = [info.base_name for info in listed if info.is_file]
     same = in_another_form(name, names)
     if same is not None:
         return (
             f". In that folder, {same} looks the same in other characters: {same!a} (Unicode's NFC and NFD)"
         )
-    near = difflib.get_close_matches(name, names)
-    return f". In that folder: {', '.join(near)}" if near else ""
+    if is_local:
+        return did_you_mean(Path(path))
+    found = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 @contextmanager

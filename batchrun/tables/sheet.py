@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batchrun.errors import InputError, OutputError, cause_of, unwritable
 from batchrun.tables.atomic import Replacement
+from batchrun.tables.near_paths import did_you_mean
 
 MOST_CHARACTERS = 30_000
 """The limit of one cell: spreadsheets hold 32,767, and some put the rest into a row of its own."""
@@ -91,7 +92,7 @@ def _read_cells(path: Path, columns: Sequence[str]) -> tuple[list[str], list[dic
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+        raise InputError(f"{path} can't be read: {error.strerror}{did_you_mean(path) or '.'}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8. Save it as CSV UTF-8.") from None
     csv.field_size_limit(_MOST_CHARACTERS_READ)

@@ -41,11 +41,33 @@ def test_endings_are_known_in_capitals_too(tmp_path: Path) -> None:
     assert read_all(tmp_path / "A.CSV").to_pydict() == {"a": ["x"]}
 
 
-def test_a_missing_file_is_named_in_full_with_its_near_names(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_full_with_the_one_that_may_be_meant(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text("a\n")
     with pytest.raises(InputError) as caught:
         open_table("review.csv", tmp_path)
-    assert str(caught.value) == f"{tmp_path}/review.csv: no such file. In that folder: reviews.csv"
+    meant = f"; did you mean {tmp_path}/reviews.csv?"
+    assert str(caught.value) == f"{tmp_path}/review.csv: no such file{meant}"
+
+
+@pytest.mark.parametrize(
+    "path", ["dta/reviews.csv", "data/Review.CSV", "dat/2024/reviews.csv", "DATA/revews.csv"]
+)
+def test_folders_of_a_missing_file_are_corrected_too(tmp_path: Path, path: str) -> None:
+    for folder in ("data", "data/2024"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "reviews.csv").write_text("a\n")
+    meant = tmp_path / ("data/2024" if "2024" in path else "data") / "reviews.csv"
+    with pytest.raises(InputError, match=f"no such file; did you mean {meant}\\?$"):
+        open_table(path, tmp_path)
+
+
+def test_a_path_relative_to_another_folder_than_the_job_file_s_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.csv").write_text("a\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"did you mean {tmp_path}/in.csv\\? Paths are relative to the job"):
+        open_table("in.csv", tmp_path / "jobs")
 
 
 def test_a_name_in_another_form_of_unicode_is_named(tmp_path: Path) -> None:
