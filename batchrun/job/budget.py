@@ -33,7 +33,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     rows: Annotated[
         Annotated[int, Meta(ge=0, le=MOST_COUNTED)] | None,
-        Meta(description="Rows that this run sends for, answered or not."),
+        Meta(description="Rows that this run sends for, answered or not: it answers at most as many."),
     ] = None
     seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MOST_COUNTED)] | None, Meta(description="Wall time of this run.")
