@@ -18,8 +18,9 @@ def pool_line(pool: dict[str, Any]) -> str:
     held = ""
     if pool.get("held"):
         held = f"; {usd_figure(pool['held'])} USD claimed by this job's run, until it or the next one ends"
+    kind = "; of sandbox runs alone" if pool["sandbox"] else ""
     name = Path(pool["path"]).name
-    return f"pool      {', '.join(parts)} in {name}, {usd_figure(pool['left'])} USD left{held}"
+    return f"pool      {', '.join(parts)} in {name}, {usd_figure(pool['left'])} USD left{held}{kind}"
 
 
 def pool_lines(report: dict[str, Any]) -> list[str]:

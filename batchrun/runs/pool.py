@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from batchrun.amounts import usd
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.errors import BatchrunError, UsageError
+from batchrun.job.caps import POOL, cap_named
 from batchrun.job.spec import Job, run_folder
 from batchrun.journal import Journal
 from batchrun.journal.pool import Pool, PoolCaps, PoolMember, PoolShare, make_pool, open_pool, share_of
 from batchrun.runs.run_folder import RunFolder
+from batchrun.stops import Stop
 from batchrun.text import first_line
 
 
@@ -21,16 +24,28 @@ def pool_file(job: Job) -> Path | None:
     return None if job.budget.pool is None else job.base / Path(job.budget.pool).expanduser()
 
 
+WITHOUT_POOL = "try the job without its pool: --set budget.pool=null"
+
+
 @contextmanager
-def pool_of(job: Job) -> Iterator[Pool | None]:
+def pool_of(job: Job, *, sandbox: bool) -> Iterator[Pool | None]:
     """Opens the pool of a job's budget; None without one. Raises UsageError where the file doesn't exist."""
     path = pool_file(job)
+    if sandbox and path is not None and not path.exists():
+        raise UsageError(f"There is no pool {path}.\nNext: as nothing is paid here, {WITHOUT_POOL}")
     pool = None if path is None else open_pool(path)
     try:
         yield pool
     finally:
         if pool is not None:
             pool.close()
+
+
+def in_sandbox(stop: Stop | None) -> Stop | None:
+    """Returns the stop of a run that pays nothing: nobody has to raise a real pool's cap for it."""
+    if stop is None or stop.next_step != cap_named(POOL).next_step:
+        return stop
+    return replace(stop, next_step=f"as nothing is paid here, {WITHOUT_POOL}")
 
 
 def settled_share(pool: Pool | None, journal: Journal, *, sandbox: bool) -> PoolShare | None:
@@ -72,7 +87,7 @@ def pool_state(job: Job, journal: Journal | None, *, sandbox: bool) -> dict[str,
     claimed by its current run, or by one that was killed, until the next run settles it. Raises UsageError,
     JournalError, StorageError.
     """
-    with pool_of(job) as pool:
+    with pool_of(job, sandbox=sandbox) as pool:
         if pool is None:
             return None
         own = 0 if journal is None else sum(journal.counted_by_day(sandbox).values())
@@ -88,7 +103,7 @@ def pool_state(job: Job, journal: Journal | None, *, sandbox: bool) -> dict[str,
 
 def pool_left(job: Job, journal: Journal | None, *, sandbox: bool, now: int) -> int | None:
     """Returns the nano-USD that the pool would leave a run that starts `now`; None without a pool."""
-    with pool_of(job) as pool:
+    with pool_of(job, sandbox=sandbox) as pool:
         if pool is None:
             return None
         share = share_of(pool, RunFolder(run_folder(job)).journal, journal, sandbox=sandbox)
@@ -137,6 +152,7 @@ def _state(pool: Pool, sandbox: bool) -> tuple[dict[str, Any], list[PoolMember]]
         "path": str(pool.path),
         "usd": None if caps.life is None else usd(caps.life),
         "usd_per_day": None if caps.per_day is None else usd(caps.per_day),
+        "sandbox": sandbox,
         "counted": usd(counted),
         "counted_today": usd(today),
         "left": usd(max(0, caps.left(counted, today)[0])),

@@ -43,7 +43,7 @@ from batchrun.runs.observers.view import MakeObserver
 from batchrun.runs.output import Findings, Metadata, check_output, output_metadata, write_output
 from batchrun.runs.output_record import OutputRecord, keep_record, made_of, unchanged_output
 from batchrun.runs.paths import check_paths
-from batchrun.runs.pool import give_back, pool_of, pool_part
+from batchrun.runs.pool import give_back, in_sandbox, pool_of, pool_part
 from batchrun.runs.rest import rest_text
 from batchrun.runs.run_folder import (
     make_run_folder,
@@ -104,7 +104,7 @@ def run_job(
     dataset = _checked_input(job, server, table, temporary_output or output_path(job))
     concurrency = possible_concurrency(job.limits.concurrency, warn, each=files_of_a_request(job, server))
     folder = make_run_folder(run_folder(job))
-    with locked(folder, warn=warn) as locks, pool_of(job) as pool:
+    with locked(folder, warn=warn) as locks, pool_of(job, sandbox=server.sandbox) as pool:
         remove_requests(folder)  # what is asked for from now on waits until this run sends
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
@@ -202,6 +202,8 @@ def _carry_out(run: Run, observer: Observer, by_program: ShutdownRequest | None)
     with handling_signals(by_program) as shutdown:
         try:
             stop = send_rows(run, observer, shutdown)
+            if run.server.sandbox:
+                stop = in_sandbox(stop)
             observer.output_begun()
             return _finish(run, stop, shutdown)
         except ImmediateShutdown:

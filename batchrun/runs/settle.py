@@ -31,7 +31,7 @@ def settle_job(job: Job, uncertain: str, *, sandbox: bool = False) -> dict[str, 
     folder = RunFolder(run_folder(job))
     if not has_journal(folder):
         raise UsageError(f"Nothing has been run yet: there is no journal {folder.journal}")
-    with locked(folder), pool_of(job) as pool:
+    with locked(folder), pool_of(job, sandbox=sandbox) as pool:
         refuse_half_salvaged(folder)
         refuse_rescued(folder)
         with closing(create_or_open(folder.journal)) as journal:

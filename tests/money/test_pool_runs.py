@@ -25,6 +25,7 @@ from batchrun.runs.run import run_job
 from batchrun.runs.settle import settle_job
 from batchrun.runs.status import status_of
 from batchrun.sandbox import Sandbox, Settings, background
+from batchrun.stops import at_cap_of
 
 NANO = 10**9
 
@@ -61,7 +62,9 @@ def test_two_jobs_use_one_budget_up_and_stop_at_it(tmp_path: Path, sandbox: Sand
     assert second["exit_code"] == EXIT_BUDGET
     assert "Stopped at the cap budget.pool." in second["reason"]
     assert "more would finish the job" in second["reason"]
-    assert "batchrun pool FILE --usd" in second["next_step"]
+    assert "batchrun pool" not in second["next_step"], "nothing is paid"
+    assert "--set budget.pool=null" in second["next_step"]
+    assert at_cap_of("budget.pool").next_step.startswith("raise its cap with `batchrun pool FILE --usd N`")
     spent = first["usd"]["settled"] + second["usd"]["settled"]
     assert spent == pytest.approx(sandbox.bill()["total"]["usd"])
     assert 0.015 - 160 * 5e-6 < spent <= 0.015, "up to the worst case of one row"
