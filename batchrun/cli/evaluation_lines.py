@@ -65,7 +65,8 @@ def comparison_lines(comparison: dict[str, Any], names: tuple[str, str]) -> Iter
         return
     low, high = comparison["interval"]
     yield (
-        f"A - B     {comparison['difference']:+.3f} (95 %: {low:+.3f} to {high:+.3f}) on {comparison['n']:,} "
+        f"A - B     {comparison['difference']:+z.3f} (95 %: {low:+z.3f} to {high:+z.3f}) "
+        f"on {comparison['n']:,} "
         f"rows that both have scored, of {comparison['of']:,}; {comparison['method']}"
     )
     yield (

@@ -97,14 +97,14 @@ def plan_command(
     elif plan is not None:
         for line in plan_lines(plan):
             say(line)
-        for line in request_lines(plan):
+        for line in request_lines(plan) if show or not plan["stopped"] else ():
             click.echo(single_line(line))
     if summary is not None:
-        _tell_end(summary, quiet)
+        _tell_end(summary, plan, quiet)
     return 0 if summary is None else summary["exit_code"]
 
 
-def _tell_end(summary: "Summary", quiet: bool) -> None:
+def _tell_end(summary: "Summary", plan: "Plan | None", quiet: bool) -> None:
     """Prints on stderr how the sampling ended."""
     from batchrun.amounts import usd_figure
 
@@ -116,4 +116,7 @@ def _tell_end(summary: "Summary", quiet: bool) -> None:
     )
     requests = summary["this_run"]["requests"]["sent"]
     say(f"sample    {requests:,} requests, {usd_figure(spent)} USD{made_up}", err=True)
-    say(f"{summary['reason']} To go on: {summary['next_step']}.", err=True)
+    of_part = ""
+    if plan is not None and plan["stopped"] and plan["expected"]["sample"]:
+        of_part = f" The plan is of the {plan['expected']['sample']:,} rows that were sent."
+    say(f"{summary['reason']}{of_part} To go on: {summary['next_step']}.", err=True)

@@ -99,9 +99,7 @@ def test_a_cap_that_stops_the_sampling_holds_and_the_plan_says_how_many_rows_it_
     answered = stopped["rows"]["answered"]
     assert 2 < answered < 40
     assert place.bill()["usd"] <= 0.01
-    assert stopped["expected"]["basis"] == (
-        f"a random sample of {answered} rows: the other {40 - answered} of 40 were not sent"
-    )
+    assert stopped["expected"]["basis"] == f"a random sample of {answered} rows, of 40 that were asked for"
     assert "budget.usd" in stopped["stopped"]
     people = place.command("plan", "job.toml", "--sample", "40", *as_options(settings))
     assert people.code == 4
@@ -111,6 +109,8 @@ def test_a_cap_that_stops_the_sampling_holds_and_the_plan_says_how_many_rows_it_
         " ".join(people.err.split()),
     )
     assert f"a random sample of {answered} rows" in people.out
+    assert "first request" not in people.out, "the plan stays in sight"
+    assert f"The plan is of the {answered} rows that were sent." in people.err
 
 
 def test_sampling_needs_the_key_and_the_lock_of_a_run(place: Place) -> None:

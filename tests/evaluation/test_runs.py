@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchrun.cli.evaluation_lines import comparison_lines
 from batchrun.client.server import Server
 from batchrun.errors import JobError, UsageError
 from batchrun.evaluation.frame import sampling_frame
@@ -252,6 +253,12 @@ def test_two_prompts_are_compared_on_the_rows_that_both_have_asked(folder: Path,
     assert comparison["b"]["usd_per_correct"] is None
     same = compare_jobs(a, a, sandbox=True)
     assert (same["difference"], same["p_value"]) == (0.0, 1.0)
+    (difference,) = (
+        line
+        for line in comparison_lines(same | {"difference": -0.0, "interval": [-0.0, 0.0]}, ("a", "a"))
+        if line.startswith("A - B")
+    )
+    assert "+0.000 (95 %: +0.000 to +0.000)" in difference
 
 
 def test_jobs_that_score_different_things_are_not_compared(folder: Path, sandbox: Sandbox) -> None:

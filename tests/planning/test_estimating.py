@@ -136,7 +136,7 @@ def test_few_rows_that_nobody_asked_for_as_a_sample_are_none() -> None:
     guessed = expected_of(counts, Totals(), price_list, Limits(), sample, 0, clustered=False)
     assert (guessed.sample, guessed.input_tokens, guessed.output_tokens) == (0, Figure(70), Figure(10))
     asked_for = expected_of(counts, Totals(), price_list, Limits(), sample, 40, clustered=False)
-    assert asked_for.basis == "a random sample of 19 rows: the other 21 of 40 were not sent"
+    assert asked_for.basis == "a random sample of 19 rows, of 40 that were asked for"
     assert asked_for.input_tokens.value == 900
 
 

@@ -133,9 +133,7 @@ def expected_by_sample(
     if len(figures) < len(rest):
         return None
     costs = [float(spend.nano_usd) for spend in spends if spend.nano_usd is not None]
-    short = (
-        f": the other {wanted - len(sample):,} of {wanted:,} were not sent" if len(sample) < wanted else ""
-    )
+    short = f", of {wanted:,} that were asked for" if len(sample) < wanted else ""
     return Expected(
         figures[0],
         figures[1],

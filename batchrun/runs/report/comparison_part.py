@@ -38,7 +38,7 @@ def _of_scores(comparison: dict[str, Any]) -> list[float] | None:
 def _difference(found: list[float] | None) -> list[str | None]:
     if found is None:
         return [None, None]
-    value, low, high = (f"{each:+.3g}" for each in found)
+    value, low, high = (f"{each:+z.3g}" for each in found)
     return [value, f"{low} to {high}"]
 
 
