@@ -48,6 +48,9 @@ class Job:
     def start(self) -> Measured:
         return Measured(self.command("run"), self.log)
 
+    def start_with_free_senders(self) -> Measured:
+        return Measured(python_module("benchmarks.free_senders", str(self.file)), self.log)
+
 
 class Jobs:
     """Makes jobs and their inputs in a folder; an input is written once for each number of rows."""

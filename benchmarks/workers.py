@@ -12,14 +12,31 @@ from benchmarks.machine import description
 from benchmarks.server import Server, compile_server, serving
 
 IN_FLIGHT = 256
-WORKERS = (0, 1, 2, 4)
+
+
+class Senders(NamedTuple):
+    """So many workers, or senders that cost nothing, beside which the run's own process may read the rows."""
+
+    name: str
+    workers: int
+    free: bool = False
+
+
+SENDERS = (
+    Senders("none", 0),
+    Senders("1", 1),
+    Senders("2", 2),
+    Senders("4", 4),
+    Senders("senders that cost nothing, without a reader process", 0, free=True),
+    Senders("senders that cost nothing", 2, free=True),
+)
 
 
 class Cost(NamedTuple):
-    """CPU in us a row, from the start of Python to the exit: of the run's own process, and of its workers."""
+    """CPU in us a row, from the start of Python to the exit: of the run's own process, and of all others."""
 
     own: float
-    workers: float
+    others: float
     rows_per_second: float
 
 
@@ -28,22 +45,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    found: dict[int, list[Cost]] = {workers: [] for workers in WORKERS}
+    found: dict[Senders, list[Cost]] = {senders: [] for senders in SENDERS}
     with tempfile.TemporaryDirectory(prefix="batchrun-workers-") as name:
         jobs, program = Jobs(Path(name)), compile_server(Path(name))
         with serving(program) as server:
             for _ in range(options.rounds):
-                for workers in WORKERS:
-                    found[workers].append(_cost(jobs, server, options.rows, workers))
+                for senders in SENDERS:
+                    found[senders].append(_cost(jobs, server, options.rows, senders))
     print(description())
     print(_table(found))
 
 
-def _cost(jobs: Jobs, server: Server, rows: int, workers: int) -> Cost:
+def _cost(jobs: Jobs, server: Server, rows: int, senders: Senders) -> Cost:
     job = jobs.new(server, rows, IN_FLIGHT)
-    if workers:
-        job.file.write_text(f'{job.file.read_text()}[workers]\nkind = "local"\ncount = {workers}\n')
-    process = job.start()
+    if senders.workers:
+        workers = f'[workers]\nkind = "local"\ncount = {senders.workers}\n'
+        job.file.write_text(f"{job.file.read_text()}{workers}")
+    process = job.start_with_free_senders() if senders.free else job.start()
     try:
         while process.running:
             time.sleep(0.02)
@@ -54,14 +72,14 @@ def _cost(jobs: Jobs, server: Server, rows: int, workers: int) -> Cost:
     return Cost(own / rows * 1e6, (usage.cpu - own) / rows * 1e6, rows / usage.wall)
 
 
-def _table(found: dict[int, list[Cost]]) -> str:
+def _table(found: dict[Senders, list[Cost]]) -> str:
     lines = [
-        "| workers | CPU per row of the run's own process, us | of all workers, us | rows a second |",
+        "| workers | CPU per row of the run's own process, us | of all other processes, us | rows a second |",
         "| --- | --- | --- | --- |",
     ]
-    for workers, costs in found.items():
+    for senders, costs in found.items():
         own, elsewhere, rate = (median(values) for values in zip(*costs, strict=True))
-        lines.append(f"| {workers or 'none'} | {own:.0f} | {max(0.0, elsewhere):.0f} | {rate:,.0f} |")
+        lines.append(f"| {senders.name} | {own:.0f} | {max(0.0, elsewhere):.0f} | {rate:,.0f} |")
     return "\n".join(lines)
 
 

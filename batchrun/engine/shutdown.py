@@ -41,14 +41,23 @@ class ShutdownRequest:
 
     @contextmanager
     def notifying(self, tell: Callable[[Stop], object]) -> Iterator[None]:
-        """Calls `tell` with each stop for the duration of the block, also for an earlier signal."""
-        self.tell = tell
+        """Calls `tell` with each stop for the duration of the block, also for an earlier signal.
+
+        Blocks may be nested: the innermost is told first.
+        """
+        others = self.tell
+
+        def tell_all(stop: Stop) -> None:
+            tell(stop)
+            others(stop)
+
+        self.tell = tell_all
         try:
             if self.stop is not None:
                 tell(self.stop)
             yield
         finally:
-            self.tell = _nobody
+            self.tell = others
 
     def check(self) -> None:
         """Raises ImmediateShutdown after a second signal.

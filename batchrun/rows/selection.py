@@ -35,6 +35,9 @@ class SampleCandidate:
     row: Row | None
 
 
+Scanned = tuple[RowsScanned, list[Row]]
+"""More rows of the input: what has become of them, and those still to send."""
+
 Pending = Callable[[Chunk], tuple[list[Row], int]]
 """Returns a chunk's rows still to send, and how many of the others have failed."""
 
@@ -50,15 +53,25 @@ def pending_rows(
     A row that has failed permanently is left out too, unless `labelling` sends it again. A request may occur
     more than once: its rows share one response.
     """
-    rows = 0
+    return reported(scan(dataset, journal, labelling), observer)
+
+
+def scan(dataset: Dataset, journal: Journal, labelling: Labelling) -> Generator[Scanned, None, None]:
+    """Yields what `pending_rows` does, with the counts that its observer hears."""
     unsettled = _without_verdict(journal, labelling) if labelling.follows_up else _unanswered(journal)
     for chunk in dataset.chunks([], journal):
         pending, failed = unsettled(chunk)
-        scanned = len(chunk.digests)
-        unsendable = chunk.digests.count(None)
-        answered = scanned - unsendable - len(pending) - failed
-        observer.rows_scanned(RowsScanned(scanned, unsendable, answered, failed))
-        rows += scanned
+        rows, unsendable = len(chunk.digests), chunk.digests.count(None)
+        answered = rows - unsendable - len(pending) - failed
+        yield RowsScanned(rows, unsendable, answered, failed), pending
+
+
+def reported(scanned: Iterator[Scanned], observer: Observer) -> Generator[list[Row], None, None]:
+    """Yields the rows of a scan, and tells the observer what has been scanned."""
+    rows = 0
+    for counts, pending in scanned:
+        observer.rows_scanned(counts)
+        rows += counts.rows
         yield pending
     observer.rows_counted(rows)
 

@@ -1,6 +1,8 @@
 """The sending half of a run: which rows, in which order, with which rules."""
 
+import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,18 +16,28 @@ from batchrun.engine.ledger import Ledger
 from batchrun.engine.session import Session, endpoint_settings, run_engine
 from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.engine.starting_balance import starting_price_list
+from batchrun.job.credentials import without_key
 from batchrun.job.spec import asks_in_random_order
 from batchrun.journal import Journal, open_for_reading
 from batchrun.rows.active import Row
 from batchrun.rows.history import with_caps_seen
+from batchrun.rows.labelling import Labelling
 from batchrun.rows.observer import Observer, combined
 from batchrun.rows.scratch import scratch_folder
-from batchrun.rows.selection import in_given_order, in_random_order, pending_rows, random_order_of
+from batchrun.rows.selection import (
+    Scanned,
+    in_given_order,
+    in_random_order,
+    random_order_of,
+    reported,
+    scan,
+)
 from batchrun.runs.adjust.take import taking
 from batchrun.runs.begin import Run
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.sampler import sample_now_and_then
 from batchrun.stops import Stop
+from batchrun.workers.reader import Reader, Task, pays, reader_process, seen
 
 if TYPE_CHECKING:
     from batchrun.evaluation.monitor import Spending
@@ -49,10 +61,38 @@ def _sent(run: Run, session: Session, shutdown: ShutdownRequest) -> Stop | None:
     try:
         if run.dataset.metric is not None and run.part is None:
             return _run_sample(run, session, run.dataset.metric, reader, shutdown)
-        pending = pending_rows(run.dataset, reader, session.observer, session.rules.labelling)
-        return run_engine(session, run.journal, in_sending_order(run, pending), shutdown)
+        with _scanned(run, reader, session.rules.labelling, shutdown) as scanned:
+            pending = reported(scanned, session.observer)
+            return run_engine(session, run.journal, in_sending_order(run, pending), shutdown)
     finally:
         reader.close()
+
+
+@contextmanager
+def _scanned(
+    run: Run, journal: Journal, labelling: Labelling, shutdown: ShutdownRequest
+) -> Iterator[Iterator[Scanned]]:
+    """Yields the scanned rows, which a process of its own reads where that pays and can be started."""
+    here = partial(scan, run.dataset, journal, labelling)
+    with ExitStack() as elsewhere:
+        reader = _reader(run, elsewhere) if pays(run.dataset) else None
+        if reader is None:
+            yield here()
+            return
+        dataset = run.dataset
+        task = Task(
+            dataset.job, run.server.sandbox, seen(dataset), run.journal.path, labelling.asks_again_before
+        )
+        with shutdown.notifying(lambda _: reader.interrupt()):
+            yield reader.scan(task, here)
+
+
+def _reader(run: Run, elsewhere: ExitStack) -> Reader | None:
+    environment = without_key(os.environ, run.dataset.job, run.server.api_key)
+    try:
+        return elsewhere.enter_context(reader_process(environment, run.folder.workers_log))
+    except OSError:  # no memory for another process: this one reads, as without workers
+        return None
 
 
 def session_of(run: Run, observer: Observer) -> Session:

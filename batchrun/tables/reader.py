@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow.fs import LocalFileSystem
 
 from batchrun.errors import InputError, JobError
 from batchrun.tables.arrow_file import open_ipc, open_parquet, open_remote_parquet
+from batchrun.tables.copies import CopiedLocation
 from batchrun.tables.csv_file import open_csv
 from batchrun.tables.csv_former_types import former_value
 from batchrun.tables.csv_types import printed, printed_values
@@ -49,13 +51,17 @@ _POLARS_SCHEMES = ("https", "http", "az")
 
 @dataclass(frozen=True)
 class Table:
-    """An input with a known schema, which can be read repeatedly, in the same order."""
+    """An input with a known schema, which can be read repeatedly, in the same order.
+
+    `in_place` says that its files are on this machine and no copies, so that another process can open them.
+    """
 
     schema: pa.Schema
     files: tuple[str, ...]
     row_count: int | None
     parts: tuple[TableFile, ...]
     notes: tuple[str, ...] = ()
+    in_place: bool = False
 
     @property
     def cells(self) -> Cells:
@@ -127,7 +133,7 @@ def open_table(path: str, base: Path, options: ReadOptions | None = None) -> Tab
     Raises InputError, and JobError for options that don't go with the input.
     """
     options = options or ReadOptions()
-    parts, notes = _parts(path, base, options)
+    parts, notes, in_place = _parts(path, base, options)
     if options.hive:
         parts = [with_folder_columns(part) for part in parts]
     schema = parts[0].schema
@@ -136,16 +142,17 @@ def open_table(path: str, base: Path, options: ReadOptions | None = None) -> Tab
     counts = [part.row_count for part in parts]
     total = None if None in counts else sum(count for count in counts if count is not None)
     notes += [note for part in parts for note in part.notes]
-    return Table(schema, tuple(part.name for part in parts), total, tuple(parts), tuple(notes))
+    return Table(schema, tuple(part.name for part in parts), total, tuple(parts), tuple(notes), in_place)
 
 
-def _parts(path: str, base: Path, options: ReadOptions) -> tuple[list[TableFile], list[str]]:
+def _parts(path: str, base: Path, options: ReadOptions) -> tuple[list[TableFile], list[str], bool]:
+    """Returns the files, notes, and whether all of the files are read in place, on this machine."""
     scheme, name = scheme_of(path), without_secrets(path)
     if options.query is not None or database_of(path):
         return _open([open_query(path, base, options.query, options.scratch)], options)
     if scheme in _POLARS_SCHEMES:
         if format_of(name)[0] == "parquet":
-            return [open_remote_parquet(path)], []
+            return [open_remote_parquet(path)], [], False
         if scheme == "az":
             raise InputError(f"{name}: over az:// only Parquet can be read. Download the file first")
         return _open([download(path, options.scratch)], options)
@@ -175,7 +182,7 @@ def in_memory(data: pa.Table, name: str) -> Table:
     return Table(schema, (name,), data.num_rows, (TableFile(name, schema, data.num_rows, read),))
 
 
-def _open(given: Sequence[Location], options: ReadOptions) -> tuple[list[TableFile], list[str]]:
+def _open(given: Sequence[Location], options: ReadOptions) -> tuple[list[TableFile], list[str], bool]:
     notes: list[str] = []
     locations = [_in_place(location, options, notes) for location in given]
     kinds = {location.format for location in locations}
@@ -189,7 +196,9 @@ def _open(given: Sequence[Location], options: ReadOptions) -> tuple[list[TableFi
         raise JobError(f"[input] types: {locations[0].name} has types already; only CSV columns take one")
     if options.skip_lines and kind not in ("csv", "tsv"):
         raise JobError(f"[input] skip_lines: {locations[0].name} has no header; only CSV and sheets have")
-    return _OPENERS[kind](locations, options), notes
+    in_place = all(isinstance(location.filesystem, LocalFileSystem) for location in locations)
+    is_copied = any(isinstance(location, CopiedLocation) for location in locations)
+    return _OPENERS[kind](locations, options), notes, in_place and not is_copied
 
 
 def _in_place(location: Location, options: ReadOptions, notes: list[str]) -> Location:

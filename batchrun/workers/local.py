@@ -60,7 +60,7 @@ async def _run_once(
 ) -> str:
     """Runs a process to its end; returns why it has ended, or can't be started."""
     try:
-        process = _started(arguments, environment, log)
+        process = start_python(["batchrun", "worker", *arguments], environment, log)
     except OSError as error:
         return f"A worker process can't be started: {error.strerror}."
     processes.add(process)
@@ -72,12 +72,18 @@ async def _run_once(
     return f"A worker process ended with exit code {code}: {_last_words(log)}"
 
 
-def _started(arguments: list[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start_python(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log: Path,
+    stdin: int = subprocess.DEVNULL,
+) -> "subprocess.Popen[bytes]":
+    """Starts `python -m` with these arguments; what it prints is appended to `log`. Raises OSError."""
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", "batchrun", "worker", *arguments],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-P", "-m", *arguments],
+            stdin=stdin,
             stdout=output,
             stderr=output,
             env=dict(environment),

@@ -20,6 +20,7 @@ from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
 from batchrun.rows.active import Row
 from batchrun.rows.selection import in_random_order
+from batchrun.stops import interrupted
 from tests.money.fanout import TARIFF, request
 from tests.money.journals import Reports, intent, start_run, writer_of
 
@@ -75,6 +76,17 @@ def test_a_signal_before_the_asking_is_heard_by_it(tmp_path: Path) -> None:
     journal.close()
     assert stop == shutdown.stop
     assert time.monotonic() - started < 1
+
+
+def test_whoever_listens_inside_is_told_first_and_others_go_on_listening() -> None:
+    told: list[str] = []
+    shutdown = ShutdownRequest()
+    with shutdown.notifying(lambda _: told.append("outer")):
+        with shutdown.notifying(lambda _: told.append("inner")):
+            shutdown.request(interrupted(signal.SIGINT, immediate=False))
+        shutdown.request(interrupted(signal.SIGINT, immediate=True))
+    shutdown.request(interrupted(signal.SIGINT, immediate=True))
+    assert told == ["inner", "outer", "outer"]
 
 
 def test_the_second_signal_ends_what_checks_for_it_and_the_handlers_come_back() -> None:
