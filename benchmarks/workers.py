@@ -15,7 +15,7 @@ IN_FLIGHT = 256
 
 
 class Senders(NamedTuple):
-    """So many workers, or senders that cost nothing, beside which the run's own process may read the rows."""
+    """So many workers; free ones are senders that cost nothing, so that the coordinator is measured alone."""
 
     name: str
     workers: int
@@ -27,8 +27,8 @@ SENDERS = (
     Senders("1", 1),
     Senders("2", 2),
     Senders("4", 4),
-    Senders("senders that cost nothing, without a reader process", 0, free=True),
-    Senders("senders that cost nothing", 2, free=True),
+    Senders("free, and all in this process", 0, free=True),
+    Senders("free, journal and reader in processes of their own", 2, free=True),
 )
 
 
