@@ -7,7 +7,8 @@ BatchrunError            1   a fault of batchrun or of this machine
 │   └── OutputError      2   the output can't be written where the job wants it
 ├── JournalError         1   the journal is damaged, newer than this batchrun, or can't be written
 ├── StorageError         1   disk full, permission lost: while the run was going on
-│   └── MovedError       1   the journal was deleted, moved or replaced
+│   ├── MovedError       1   the journal was deleted, moved or replaced
+│   └── HeldError        1   another program holds a file for too long
 └── LockedError         75   another run of this output holds the lock
 
 Stops that are not faults (a cap, a signal, a refusing endpoint) are values: `batchrun.stops`.
@@ -58,6 +59,10 @@ class StorageError(BatchrunError):
 
 class MovedError(StorageError):
     """The journal is no longer where the run opened it."""
+
+
+class HeldError(StorageError):
+    """Another program holds a file that this one has to write; it may be free a moment later."""
 
 
 class LockedError(BatchrunError):

@@ -1,5 +1,6 @@
 """Keeps ledger and journal in step: every attempt is booked in both, in the order that keeps the budget."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from batchrun.client.request import Request
 from batchrun.clock import MILLISECONDS_PER_DAY, milliseconds
 from batchrun.engine.ledger import Ledger, Reservation, Shortfall
 from batchrun.engine.pricing import PriceList
-from batchrun.errors import JournalError, StorageError
+from batchrun.errors import HeldError, JournalError, StorageError
 from batchrun.exchange import BillingStatus, Failure, Response
 from batchrun.job.caps import DAY_CAPS, POOL, POOL_PER_DAY
 from batchrun.journal.records import Attempt, Grant, Intent, Outcome
@@ -21,6 +22,11 @@ BEYOND_COUNTING = 10**15
 """A worst case in nano-USD, credits or tokens from which SQLite's sums could overflow."""
 
 
+HELD = f"{POOL}, which another program holds"
+"""Replaces a cap's name while nothing can be claimed from the pool."""
+TRY_AGAIN_SECONDS = 0.5
+MOST_TRIES = 60
+"""So many claims in a row that find the pool held end the run: nothing says that it will ever be free."""
 _NONE = Reservation(NOTHING)
 
 
@@ -38,7 +44,8 @@ class MoneyPool(Protocol):
     def claim(self, least: int, day: int, attempt: int) -> Grant:
         """Claims `least` nano-USD or more for a UTC day, or nothing. Raises StorageError, JournalError.
 
-        `attempt` is the highest one known to be durable in the journal.
+        `attempt` is the highest one known to be durable in the journal. Returns soon: raises HeldError while
+        another program holds the pool.
         """
 
 
@@ -100,6 +107,8 @@ class Accounting:
     ) -> None:
         self.run = run
         self._pool = pool
+        self._claims_held = 0
+        self._tried_at = 0
         self._next_attempt = first_attempt
         self._latest_durable = first_attempt - 1
         self._ledger = ledger
@@ -139,9 +148,17 @@ class Accounting:
         self, worst_case: Amount, shortfall: Shortfall, pool: MoneyPool
     ) -> Reservation | Shortfall:
         """Claims what is missing: durable in the pool before the journal's writer has the intent."""
-        lack = shortfall.lack or Lack("nano_usd", worst_case.nano_usd, 0)
+        lack, now = shortfall.lack or Lack("nano_usd", worst_case.nano_usd, 0), self._clock()
+        if self._claims_held and 0 <= now - self._tried_at < TRY_AGAIN_SECONDS * 1000:
+            return Shortfall(HELD, may_pass=True)
         try:
             grant = pool.claim(lack.needed - lack.left, self._day, self._latest_durable)
+            self._claims_held = 0
+        except HeldError as error:
+            self._claims_held, self._tried_at = self._claims_held + 1, now
+            if self._claims_held < MOST_TRIES:
+                return Shortfall(HELD, may_pass=True)
+            return Shortfall(POOL, may_pass=False, stop=by_faulty_pool(error))
         except (JournalError, StorageError) as error:
             return Shortfall(POOL, may_pass=False, stop=by_faulty_pool(error))
         self._ledger.add_grant(grant.granted, grant.left)
@@ -149,6 +166,11 @@ class Accounting:
             return self._ledger.reserve(worst_case)
         name = POOL_PER_DAY if grant.per_day else POOL
         return Shortfall(name, shortfall.may_pass, Lack(lack.unit, lack.needed, lack.left + grant.left))
+
+    @property
+    def seconds_to_try(self) -> float:
+        """Returns when to reserve again what had no room, unless a request ends before."""
+        return TRY_AGAIN_SECONDS if self._claims_held else math.inf
 
     def cancel_intent(self, active: ActiveRequest) -> None:
         """Releases the reservation of a request that was not sent."""

@@ -148,7 +148,7 @@ class Dispatcher:
                     continue
                 return ROWS if self._scheduler.wants_rows else self._seconds_to_retry(now)
             if not self._prepare(self._next):
-                return math.inf
+                return self._accounting.seconds_to_try
             self._next = None
         return self._seconds_to_drain(now) or END
 

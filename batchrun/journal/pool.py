@@ -19,7 +19,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
-from batchrun.errors import JournalError, MovedError, StorageError, UsageError
+from batchrun.errors import HeldError, JournalError, MovedError, StorageError, UsageError
 from batchrun.journal.checksums import checksum
 from batchrun.journal.connection import (
     connect,
@@ -39,6 +39,8 @@ BATCHES = 32
 """A claim takes this part of what is left, on top of what it needs. So a few hundred claims use up any pool,
 and no run keeps much from the others."""
 
+MOST_WAIT_MS = 100
+"""Enough for the claims of other runs; a person who looks at the pool may hold it for an hour."""
 _UNBOUNDED = 10**18
 _TABLES = f"""
 CREATE TABLE caps (
@@ -133,6 +135,16 @@ class Pool:
         with _translated_errors(self.path), transaction(self.connection, immediate=True):
             yield
 
+    @contextmanager
+    def waiting_at_most(self, milliseconds: int) -> Iterator[None]:
+        """Raises HeldError in this block where another program holds the pool for longer."""
+        (usual,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
+        self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {usual}")
+
     def check(self) -> None:
         """Raises JournalError where anything in the file is damaged."""
         with _translated_errors(self.path):
@@ -167,10 +179,11 @@ class PoolShare:
         """Claims `least` nano-USD or more for attempts of a day, or nothing if a cap leaves less.
 
         `attempt` is the highest one known to be durable in the journal, which tells it from older copies.
-        Raises MovedError, StorageError, JournalError: then nothing more may be reserved.
+        Raises MovedError, StorageError, JournalError: then nothing more may be reserved. Returns soon, since
+        it is called while requests are sent: raises HeldError while another program holds the pool.
         """
         self.pool.check_place()
-        with self.pool.changing():
+        with self.pool.waiting_at_most(MOST_WAIT_MS), self.pool.changing():
             left, per_day = self.pool.caps().left(*self._counted(day, others_alone=False))
             if left < least:
                 return Grant(0, left, per_day)
@@ -317,7 +330,8 @@ def _translated_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         if is_storage_fault(error) or is_held(error):
-            raise StorageError(
+            kind = HeldError if is_held(error) else StorageError
+            raise kind(
                 f"The pool {path} can't be written or read: {error}.\n"
                 "Make room, fix the permissions or close what holds it, then run the same command."
             ) from error

@@ -1,9 +1,13 @@
 """One budget for several jobs: whatever happens to them, the sum over their journals keeps its caps."""
 
+import math
 import os
 import shutil
+import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from batchrun.amounts import NOTHING
 from batchrun.clock import MILLISECONDS_PER_DAY
-from batchrun.engine.accounting import Accounting, ActiveRequest
+from batchrun.engine.accounting import MOST_TRIES, Accounting, ActiveRequest
 from batchrun.engine.ledger import Ledger, Shortfall, caps_of
-from batchrun.errors import EXIT_FAULT, JournalError, MovedError, StorageError, UsageError
+from batchrun.errors import EXIT_FAULT, HeldError, JournalError, MovedError, StorageError, UsageError
 from batchrun.exchange import BillingStatus
 from batchrun.job.budget import Budget
 from batchrun.journal import create_or_open
@@ -278,6 +282,19 @@ def test_a_pool_that_vanishes_grants_nothing_more(path: Path, harm: Callable[[Pa
         share.claim(7, DAY, 0)
 
 
+def test_a_claim_returns_soon_while_another_program_holds_the_pool(path: Path) -> None:
+    (share,) = shares_of(pool_at(path), 1)
+    began = time.monotonic()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for held in ("BEGIN IMMEDIATE", "BEGIN; SELECT * FROM caps"):  # the second one keeps a commit waiting
+            other.executescript(held)
+            with pytest.raises(HeldError, match="close what holds it"):
+                share.claim(7, DAY, 0)
+            other.execute("ROLLBACK")
+    assert time.monotonic() - began < 10, "SQLite's own wait is 30 s each"
+    assert share.claim(7, DAY, 0).granted >= 7
+
+
 def test_a_pool_is_made_whole_or_not_at_all_and_never_over_a_file(path: Path) -> None:
     path.write_text("mine")
     with pytest.raises(StorageError, match="can't be made: File exists"):
@@ -307,6 +324,45 @@ def test_a_pool_that_fails_during_a_run_stops_it_with_its_own_reason() -> None:
         EXIT_FAULT,
         "The pool team.budget was deleted.",
     )
+
+
+class Held:
+    """A pool that another program holds for so many claims."""
+
+    def __init__(self, claims: int) -> None:
+        self.tried = 0
+        self._claims = claims
+
+    def claim(self, least: int, day: int, attempt: int) -> Grant:
+        self.tried += 1
+        if self.tried <= self._claims:
+            raise HeldError("The pool team.budget can't be written: locked.")
+        return Grant(least, 0, per_day=False)
+
+
+def test_a_pool_that_another_program_holds_is_tried_again_and_not_at_every_turn() -> None:
+    now, pool = [10_000], Held(2)
+    ledger = Ledger(caps_of(Budget(pool="team.budget"), NOTHING, NOTHING), pool_left=10**9)
+    accounting = Accounting(1, 1, ledger, TARIFF, Silent(), clock=lambda: now[0], pool=pool)
+    tried = []
+    for now[0] in (10_000, 10_100, 9_000, 9_499, 9_500):  # the clock is set back, too
+        shortfall = accounting.reserve(ActiveRequest(request(1)))
+        tried.append(
+            (pool.tried, shortfall and (shortfall.cap, shortfall.may_pass), accounting.seconds_to_try)
+        )
+    held = ("budget.pool, which another program holds", True)
+    assert tried == [(1, held, 0.5), (1, held, 0.5), (2, held, 0.5), (2, held, 0.5), (3, None, math.inf)]
+
+
+def test_a_pool_that_stays_held_ends_the_run() -> None:
+    now, pool = [0], Held(MOST_TRIES)
+    ledger = Ledger(caps_of(Budget(pool="team.budget"), NOTHING, NOTHING), pool_left=10**9)
+    accounting = Accounting(1, 1, ledger, TARIFF, Silent(), clock=lambda: now[0], pool=pool)
+    for now[0] in range(0, MOST_TRIES * 500, 500):
+        shortfall = accounting.reserve(ActiveRequest(request(1)))
+    assert shortfall is not None
+    assert shortfall.stop is not None
+    assert (shortfall.may_pass, shortfall.stop.exit_code) == (False, EXIT_FAULT)
 
 
 def test_without_the_pool_nothing_can_be_spent() -> None:

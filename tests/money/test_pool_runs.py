@@ -1,7 +1,11 @@
 """Whole runs of jobs that share a budget: how they stop, what they tell, what a faulty pool does."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -81,6 +85,42 @@ def test_a_cap_for_the_day_says_that_it_renews_itself(tmp_path: Path, server: Se
     assert "budget.pool per day" in summary["reason"]
     assert "midnight" in summary["next_step"]
     assert not summary["needs_attention"]
+
+
+class Holder(Observer):
+    """Another program that holds the pool for a while, from the first request on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.blocked_by: list[str | None] = []
+        self.thread: Thread | None = None
+
+    def request_sent(self, number: int) -> None:
+        if self.thread is None:
+            held = Event()
+            self.thread = Thread(target=self._hold, args=(held,))
+            self.thread.start()
+            held.wait()
+
+    def blocked(self, cap: str | None) -> None:
+        self.blocked_by.append(cap)
+
+    def _hold(self, held: Event) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as pool:
+            pool.execute("BEGIN IMMEDIATE")
+            held.set()
+            time.sleep(0.3)
+            pool.execute("ROLLBACK")
+
+
+def test_a_run_goes_on_when_another_program_has_let_the_pool_go(tmp_path: Path, server: Server) -> None:
+    make_pool(tmp_path / "team.budget", PoolCaps(40 * 10**6, None))
+    holder = Holder(tmp_path / "team.budget")
+    summary = run_job(job_of(tmp_path, "a"), server, observers=(lambda _: holder,))
+    assert summary["exit_code"] == EXIT_DONE
+    assert "budget.pool, which another program holds" in holder.blocked_by
+    assert holder.thread is not None
+    holder.thread.join()
 
 
 def test_another_cap_of_the_job_holds_as_well(tmp_path: Path, server: Server) -> None:
