@@ -34,7 +34,7 @@ def adjustments_of(journal: "Journal") -> list[Adjustment]:
     """Returns all adjustments in the order in which they were made. Raises JournalError."""
     with translated_errors(journal.path):
         found = read_adjustments(journal.connection)
-    if not all(map(_is_whole, found)):
+    if not all(map(is_whole, found)):
         raise damaged(journal.path, "a record of adjustments is not as it was written")
     return found
 
@@ -46,7 +46,8 @@ def read_adjustments(connection: sqlite3.Connection) -> list[Adjustment]:
     return [Adjustment(*record) for record in records]
 
 
-def _is_whole(adjustment: Adjustment) -> bool:
+def is_whole(adjustment: Adjustment) -> bool:
+    """Returns whether a record that was read can be as it was written."""
     try:
         msgspec.json.decode(adjustment.settings, type=dict[str, tuple[str | None, str | None]])
     except (ValueError, TypeError):

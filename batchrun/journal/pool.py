@@ -12,6 +12,7 @@ newer one had spent stays counted.
 import os
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -206,6 +207,25 @@ class PoolShare:
                 retired = self._last_retired() + 1
                 for day, nano_usd, known in claims:
                     self._write({day: nano_usd}, known, retired)
+            self._write(counted, attempt)
+
+    def settle_salvaged(self, counted: Mapping[int, int], attempt: int, *, complete: bool) -> None:
+        """Does what `settle` does for a journal that was salvaged, whose attempts are fewer for that reason.
+
+        What the pool counted above it stays counted, unless the journal is `complete`: its records may be
+        lost. The same goes for what an older copy had replaced, which may have been added to it.
+        """
+        with self.pool.changing():
+            claims = self.pool.connection.execute(
+                "DELETE FROM claims WHERE (journal, born, sandbox) = (?, ?, ?)"
+                " RETURNING retired, day, nano_usd, attempt",
+                self._key,
+            ).fetchall()
+            before = Counter[int]()
+            for _, day, nano_usd, _ in claims:
+                before[day] += nano_usd
+            if not complete or any(retired or known > attempt for retired, *_, known in claims):
+                self._write(before - Counter(counted), attempt, retired=1)
             self._write(counted, attempt)
 
     def left(self, day: int) -> int:

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from batchrun.clock import MILLISECONDS_PER_DAY
 from batchrun.errors import JournalError, StorageError
+from batchrun.journal.adjustments import Adjustment, insert_adjustments
+from batchrun.journal.adjustments import is_whole as is_whole_adjustment
 from batchrun.journal.attempt_rows import insert_attempts, read_attempts
 from batchrun.journal.blocks import intents_of, open_intents, write_blocks
 from batchrun.journal.checksums import NUMBERS, UNSEALED, has_whole_numbers, is_whole, sealed
@@ -22,6 +24,7 @@ from batchrun.journal.former_formats import TABLES, former_intents, show_as_curr
 from batchrun.journal.journal import Journal
 from batchrun.journal.opening import create_or_open, open_for_reading
 from batchrun.journal.records import AttemptRow, Intent, Outcome
+from batchrun.journal.samples import Sample, insert_samples
 from batchrun.journal.schema import FORMAT, columns, has_our_tables
 from batchrun.journal.totals import SumsByGroup, read_sums, sum_up, write_sums
 from batchrun.journal.write_ahead_log import find_break, log_of, repair
@@ -139,6 +142,7 @@ def _copy_records(sources: Sequence[sqlite3.Connection], added: Sequence[Journal
             for table in ("runs", "overruns"):
                 for _, record in _records(source, table, last_attempt):
                     _insert(target, table, record)
+            _copy_notes(source, target)
             for number, attempt in _records(source, "attempts", last_attempt):
                 _copy_attempt(target, number, attempt, lost, without_answer)
         intents = _whole_intents(sources, lost)
@@ -235,6 +239,32 @@ def _add_records(journal: Journal, into: Journal) -> None:
     )
     for record in source.execute(f"SELECT {_names('overruns')} FROM overruns"):
         _insert(target, "overruns", (record[0] + attempt, *record[1:-1], record[-1] + attempt))
+    _copy_notes(source, target, run)
+
+
+def _copy_notes(source: sqlite3.Connection, target: sqlite3.Connection, add: int = 0) -> None:
+    """Copies what was set during runs and what these knew of themselves, as far as it can be read.
+
+    No amount rests on it. `add` is added to the numbers of runs.
+    """
+    runs = {run - add for (run,) in target.execute("SELECT run FROM runs")}
+    for record in _noted(source, "adjustments", "run, at, rowid"):
+        made = Adjustment(*record)
+        if made.run in runs and is_whole_adjustment(made):
+            insert_adjustments(target, [made._replace(run=made.run + add)])
+    for record in _noted(source, "samples", "run, second"):
+        seen = Sample(*record)
+        if seen.run in runs and all(type(value) is int for value in seen[:5]):
+            insert_samples(target, [seen._replace(run=seen.run + add)])
+
+
+def _noted(source: sqlite3.Connection, table: str, order: str) -> list[_Record]:
+    """Returns a table's records up to the first unreadable one; none without the table."""
+    found = []
+    with suppress(*_UNREADABLE):
+        for record in source.execute(f"SELECT * FROM {table} ORDER BY {order}"):
+            found.append(record)  # noqa: PERF402  # those before an error are kept
+    return found
 
 
 def _copy_attempt(

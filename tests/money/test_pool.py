@@ -295,6 +295,36 @@ def test_a_claim_returns_soon_while_another_program_holds_the_pool(path: Path) -
     assert share.claim(7, DAY, 0).granted >= 7
 
 
+@pytest.mark.parametrize(
+    ("attempt", "complete", "counted"),
+    [
+        (9, True, 60),  # nothing is lost: what was claimed and not spent is free
+        (5, True, 100),  # the pool knows of later attempts
+        (9, False, 100),
+    ],
+)
+def test_a_salvaged_journal_counts_once_and_no_spend_is_forgotten(
+    path: Path, attempt: int, complete: bool, counted: int
+) -> None:
+    (share,) = shares_of(pool_at(path), 1)
+    share.settle({DAY: 100}, 9)
+    share.settle_salvaged({DAY: 60}, attempt, complete=complete)
+    assert 1_000 - share.left(DAY) == counted
+    share.settle({DAY: 60}, attempt)  # the next run
+    assert 1_000 - share.left(DAY) == counted
+
+
+def test_a_rescued_journal_that_was_put_to_a_salvaged_one_counts_once(path: Path) -> None:
+    (share,) = shares_of(pool_at(path), 1)
+    share.settle({DAY: 100, DAY + 1: 7}, 9)
+    share.settle({DAY: 40}, 3)  # an older copy
+    assert 1_000 - share.left(DAY) == 147
+    share.settle_salvaged({DAY: 125, DAY + 1: 7}, 12, complete=True)
+    assert 1_000 - share.left(DAY) == 147, "one of the two may hold what the other lacks"
+    share.settle_salvaged({DAY: 140, DAY + 1: 7}, 12, complete=True)
+    assert 1_000 - share.left(DAY) == 147
+
+
 def test_a_pool_is_made_whole_or_not_at_all_and_never_over_a_file(path: Path) -> None:
     path.write_text("mine")
     with pytest.raises(StorageError, match="can't be made: File exists"):

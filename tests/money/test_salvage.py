@@ -2,14 +2,17 @@
 
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from batchrun.errors import StorageError
 from batchrun.journal import create_or_open
+from batchrun.journal.adjustments import Adjustment, adjustments_of, insert_adjustments
 from batchrun.journal.checking import check_whole
 from batchrun.journal.salvage import PAGE_BYTES, Salvaged, salvage
+from batchrun.journal.samples import Sample, insert_samples, samples_of
 from tests.money.journals import (
     Reports,
     answer_to,
@@ -62,6 +65,22 @@ def test_of_a_whole_journal_everything_is_saved(whole: Path, tmp_path: Path) -> 
     before.close()
     after.close()
     assert len(saved_answers(into)) == ANSWERS
+
+
+def test_what_was_set_and_what_runs_knew_is_saved_too(tmp_path: Path) -> None:
+    path, other, into = (tmp_path / f"{name}.sqlite" for name in ("journal", "rescued-1", "saved"))
+    for number, each in enumerate((path, other)):
+        with closing(create_or_open(each)) as journal:
+            run = start_run(journal)
+            made = [Adjustment(f"{number}", run, 5, "ann", '{"budget.usd": ["1", "2"]}')]
+            insert_adjustments(journal.connection, made)
+            insert_samples(journal.connection, [Sample(run, 1, 1, 3, 4 + number, None, None)])
+            journal.connection.execute("INSERT INTO samples VALUES (1000000, 1, 1, 3, 4, NULL, NULL)")
+    salvage(path, into, [other])
+    with closing(create_or_open(into)) as journal:
+        assert [(each.id, each.run) for each in adjustments_of(journal)] == [("0", 1), ("1", 2)]
+        assert [samples_of(journal, run)[0].nano_usd for run in (1, 2)] == [4, 5]
+        assert samples_of(journal, 1_000_000) == [], "there is no such run"
 
 
 def test_one_damaged_page_takes_few_answers_along(whole: Path, tmp_path: Path) -> None:
