@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from batchrun.cli.lines import say
+from batchrun.cli.lines import broken, say
+from batchrun.text import single_line
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """A look beside a small run takes 2 ms of CPU time, and a run notes its row counts once a second."""
@@ -21,37 +22,35 @@ def watch(look: Look, used: Callable[[], float], sleep: Callable[[float], object
     `used` returns the CPU time so far, in seconds: on a busy machine a look takes longer and costs no more.
     """
     with suppress(KeyboardInterrupt):
-        show = _in_place() if sys.stdout.isatty() else _below()
-        shown: list[str] | None = None
+        show = _in_place() if sys.stdout.isatty() else _when_changed()
         while True:
             before = used()
             lines, goes_on = look()
-            if lines != shown:
-                show(lines)
-            shown = lines
+            show(lines)
             if not goes_on:
                 return
             sleep(max(SECONDS_BETWEEN_LOOKS, (used() - before) / MOST_SHARE_OF_TIME))
 
 
-def _below() -> Callable[[list[str]], None]:
-    is_first = True
+def _when_changed() -> Callable[[list[str]], None]:
+    shown: list[str] = []
 
     def show(lines: list[str]) -> None:
-        nonlocal is_first
-        for line in (*([] if is_first else [""]), *lines):
-            say(line)
-        is_first = False
+        if lines != shown:
+            for line in (*([""] if shown else []), *lines):
+                say(line)
+            shown[:] = lines
 
     return show
 
 
 def _in_place() -> Callable[[list[str]], None]:
-    height = 0
+    from batchrun.runs.observers.in_place import InPlace
+
+    place = InPlace(sys.stdout)
 
     def show(lines: list[str]) -> None:
-        nonlocal height
-        sys.stdout.write(f"\x1b[{height}F\x1b[J" if height else "")
-        height = sum(say(line) for line in lines)
+        columns = place.columns
+        place.show([part for line in lines for part in broken(single_line(line), columns).split("\n")])
 
     return show

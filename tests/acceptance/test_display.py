@@ -21,6 +21,7 @@ from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
 from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned, RunAdjusted, RunStarted
 from batchrun.rows.result import FAILED, INVALID, OK, RowResult
+from batchrun.runs.observers.in_place import ERASE, UP_AND_ERASE, InPlace
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.progress_lines import Part, fitted, status_lines
 from batchrun.runs.observers.rates import RateMeter
@@ -322,9 +323,32 @@ def test_what_is_set_is_a_line_of_its_own_above_the_live_lines(
     display.adjusted(RunAdjusted("ann@host", {"stop": (None, "true")}))
     _, shown, after = re.split(r"ann@host set .*\n", terminal.getvalue())
     assert "200 of 1,000 rows" in shown
-    assert shown.endswith("\x1b[2K")
+    assert shown.endswith(UP_AND_ERASE * 3)
     assert "200 of 1,000 rows" in after
     display.close()
+
+
+def test_lines_leave_no_dead_rows_behind_when_the_terminal_was_resized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A narrower terminal has broken the longer ones; ^C is echoed below them."""
+    terminal = io.StringIO()
+    place = InPlace(terminal)
+
+    def at(columns: int, *lines: str) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        terminal.seek(0)
+        terminal.truncate()
+        place.show(lines)
+        return terminal.getvalue()
+
+    assert at(60, "a" * 60, "b", "") == f"{'a' * 60}\nb\n\n"
+    assert at(60, "a" * 60, "b", "") == "", "nothing has changed"
+    assert at(25, "a" * 60, "b", "äß" * 20) == f"{ERASE}{UP_AND_ERASE * 5}{'a' * 24}…\nb\n{'äß' * 12}…\n"
+    assert at(60, "c") == f"{ERASE}{UP_AND_ERASE * 3}c\n"
+    place.say("stays")
+    place.clear()
+    assert terminal.getvalue().endswith(f"{ERASE}{UP_AND_ERASE}stays\nc\n{ERASE}{UP_AND_ERASE}")
 
 
 def test_the_least_important_parts_go_first_and_the_first_one_never() -> None:
@@ -340,21 +364,10 @@ def test_the_least_important_parts_go_first_and_the_first_one_never() -> None:
 
 def test_the_display_takes_less_than_2_percent_of_a_processor(journal: Journal, tmp_path: Path) -> None:
     """Lines made and drawn as often as in a second, a hundred times over: by CPU time of this thread."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    shown = in_trouble(journal, tmp_path)
-    console = Console(file=io.StringIO(), force_terminal=True, width=200, markup=False, highlight=False)
-    with Live(
-        console=console,
-        get_renderable=lambda: Text("\n".join(shown.lines(200)), no_wrap=True, overflow="ellipsis"),
-        auto_refresh=False,
-    ) as live:
-        live.refresh()
-        before = time.thread_time()
-        for _ in range(100):
-            live.refresh()
-        seconds = (time.thread_time() - before) / 100
+    shown, place = in_trouble(journal, tmp_path), InPlace(io.StringIO())
+    before = time.thread_time()
+    for second in range(100):
+        place.show([*shown.lines(200), str(second)])
+    seconds = (time.thread_time() - before) / 100
     assert seconds * REFRESHES_PER_SECOND < 0.02
     print(f"{seconds * 1000:.2f} ms a refresh")

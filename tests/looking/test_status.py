@@ -13,6 +13,7 @@ from batchrun.cli.status_text import _rows_cell, _rows_line, table_lines
 from batchrun.cli.watch import SECONDS_BETWEEN_LOOKS, watch
 from batchrun.journal import create_or_open, open_for_reading
 from batchrun.journal import journal as journal_module
+from batchrun.runs.observers.in_place import ERASE, UP_AND_ERASE
 from batchrun.runs.status import _rows_known, status_of
 from tests.looking.conftest import Finished, write_job
 from tests.money.journals import STARTED_AT, make_journal
@@ -108,11 +109,12 @@ def test_ctrl_c_ends_watching_without_an_error() -> None:
 def test_on_a_terminal_the_lines_are_replaced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heights = iter([2, 1, 1])
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("batchrun.cli.watch.say", lambda line: next(heights))
-    watched([(["broken in two", "b"], True), (["c"], False)])
-    assert capsys.readouterr().out == "\x1b[3F\x1b[J"
+    monkeypatch.setenv("COLUMNS", "30")
+    watched([(["rows      broken in two by this width"], True), (["c"], True), (["c"], False)])
+    assert capsys.readouterr().out == (
+        f"rows      broken in two by\n          this width\n{ERASE}{UP_AND_ERASE * 2}c\n"
+    )
 
 
 def test_watch_goes_without_json(finished: Finished) -> None:

@@ -69,41 +69,50 @@ def live(lines: Lines) -> Iterator[Say]:
 
     Another writer would tear them.
     """
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
+    from batchrun.runs.observers.in_place import InPlace
 
-    console = Console(stderr=True, markup=False, highlight=False)
-    with Live(
-        console=console,
-        get_renderable=lambda: Text("\n".join(lines(console.width)), no_wrap=True, overflow="ellipsis"),
-        refresh_per_second=REFRESHES_PER_SECOND,
-        transient=True,
-    ) as shown:
-        yield partial(shown.console.print, soft_wrap=True)
+    place = InPlace(sys.stderr)
+    try:
+        with _repeating(lambda: place.show(lines(place.columns)), 1 / REFRESHES_PER_SECOND):
+            place.show(lines(place.columns))
+            yield place.say
+    finally:
+        with suppress(OSError):
+            place.clear()
 
 
 @contextmanager
 def plain(lines: Lines, *, at_end: bool = True) -> Iterator[None]:
     """Prints the lines as one, now and then, and `at_end`."""
-    ended = threading.Event()
 
     def tell() -> None:
         click.echo(" | ".join(lines(0)), err=True)
 
-    def tell_now_and_then() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
+    try:
+        with _repeating(tell, SECONDS_BETWEEN_LINES):
+            yield
+    finally:
+        if at_end:
             tell()
 
-    thread = threading.Thread(target=tell_now_and_then, name="display", daemon=True)
+
+@contextmanager
+def _repeating(act: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Does something every so many seconds during the block, in a thread. A closed terminal stops nothing."""
+    ended = threading.Event()
+
+    def act_now_and_then() -> None:
+        while not ended.wait(seconds):
+            with suppress(OSError):
+                act()
+
+    thread = threading.Thread(target=act_now_and_then, name="display", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        if at_end:
-            tell()
 
 
 def _echo(line: str) -> None:
