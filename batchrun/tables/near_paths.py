@@ -42,8 +42,14 @@ def _nearest(name: str, folder: Path, *, folders: bool, ending: str = "") -> Pat
         found = [each for each in islice(folder.iterdir(), MOST_NAMES) if each.name.endswith(ending)]
     except OSError:
         return None
-    by_name = {each.name.casefold(): each for each in sorted(found)}
-    for near in difflib.get_close_matches(name.casefold(), by_name):
-        if by_name[near].is_dir() if folders else by_name[near].is_file():
-            return by_name[near]
-    return None
+    by_stem: dict[str, list[Path]] = {}
+    for each in sorted(found, key=lambda each: (each.suffix != Path(name).suffix, each)):
+        if each.is_dir() if folders else each.is_file():
+            by_stem.setdefault(_stem(each.name), []).append(each)
+    near = difflib.get_close_matches(_stem(name), by_stem, 1)
+    return by_stem[near[0]][0] if near else None
+
+
+def _stem(name: str) -> str:
+    """Returns what tells names apart: their endings are alike."""
+    return (name.lstrip(".").partition(".")[0] or name).casefold()

@@ -17,6 +17,7 @@ import pytest
 from pyarrow import types
 
 from batchrun.errors import InputError
+from batchrun.tables.near_paths import did_you_mean
 from batchrun.tables.plain_values import SCALARS, plain_values
 from batchrun.tables.reader import open_table, python_rows
 from tests.tables.tables import as_parquet_stores, every_type, open_to_all, read_all
@@ -59,6 +60,15 @@ def test_folders_of_a_missing_file_are_corrected_too(tmp_path: Path, path: str) 
     meant = tmp_path / ("data/2024" if "2024" in path else "data") / "reviews.csv"
     with pytest.raises(InputError, match=f"no such file; did you mean {meant}\\?$"):
         open_table(path, tmp_path)
+
+
+def test_a_file_that_has_only_the_ending_in_common_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "header.csv").write_text("a\n")
+    (tmp_path / "reviews.parquet").write_text("")
+    (tmp_path / "reviews.csv").write_text("a\n")
+    assert did_you_mean(tmp_path / "nothere.csv") == ""
+    assert did_you_mean(tmp_path / "review.csv").endswith("reviews.csv?")
+    assert did_you_mean(tmp_path / "reviews.json").endswith("reviews.csv?")
 
 
 def test_a_path_relative_to_another_folder_than_the_job_file_s_is_named(
