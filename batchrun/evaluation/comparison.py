@@ -55,10 +55,12 @@ def verdict(comparison: dict[str, Any]) -> str:
     if comparison["difference"] is None:
         return "Nothing can be compared yet: no row has a score from both."
     score, (low, high) = comparison["score"], comparison["interval"]
+    if low == high == 0:
+        return f"A and B have the same {score}: all rows are known, from both."
     if low <= 0 <= high:
         return (
             f"These rows don't show which one is better: with 95 % confidence, B's {score} is between "
-            f"{high:.3f} lower and {-low:.3f} higher."
+            f"{high:z.3f} lower and {-low:z.3f} higher."
         )
     a_is_better = comparison["difference"] > 0
     ends = " to ".join(f"{end:.3f}" for end in sorted((abs(low), abs(high))))

@@ -64,7 +64,8 @@ def ending_of(
         reason = f"{_count(rows['pending'], 'row')} pending that came while the run was going on."
         return Ending(EXIT_ROWS_FAILED, reason, "run the same command again", goes_on_by_itself=True)
     if without_answer:
-        reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or are invalid"
+        are = "is" if without_answer == 1 else "are"
+        reason = f"Finished, but {_count(without_answer, 'row')} of {rows['total']:,} failed or {are} invalid"
         return Ending(
             EXIT_ROWS_FAILED, f"{reason} ({reasons_text(reasons)}).", _after_failures(rows, reasons)
         )

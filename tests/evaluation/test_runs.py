@@ -16,6 +16,7 @@ import pytest
 from batchrun.cli.evaluation_lines import comparison_lines
 from batchrun.client.server import Server
 from batchrun.errors import JobError, UsageError
+from batchrun.evaluation.comparison import verdict
 from batchrun.evaluation.frame import sampling_frame
 from batchrun.job.file import make_job
 from batchrun.job.spec import Job
@@ -259,6 +260,8 @@ def test_two_prompts_are_compared_on_the_rows_that_both_have_asked(folder: Path,
         if line.startswith("A - B")
     )
     assert "+0.000 (95 %: +0.000 to +0.000)" in difference
+    assert "the same accuracy" in verdict(same | {"interval": [-0.0, 0.0]})
+    assert "between 0.010 lower and 0.000 higher" in verdict(same | {"interval": [0.0, 0.01]})
 
 
 def test_jobs_that_score_different_things_are_not_compared(folder: Path, sandbox: Sandbox) -> None:
