@@ -37,7 +37,9 @@ def worker_command(connect: str, token_file: Path, wait: float) -> int:
     from batchrun.workers.process import run_worker
 
     try:
-        address = split_address(connect)
+        host, port = split_address(connect)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--connect") from None
-    return run_worker(address, token_file, wait, lambda line: say(f"batchrun worker: {line}", err=True))
+    if not host:
+        raise click.BadParameter(f"expected HOST:PORT, got {connect!r}", param_hint="--connect")
+    return run_worker((host, port), token_file, wait, lambda line: say(f"batchrun worker: {line}", err=True))

@@ -49,6 +49,8 @@ NO_CLIENT = (
 
 def split_option(option: str) -> dict[str, object]:
     """Returns the table that `--workers` stands for: ray[:N], local:N or listen[:PORT]. Raises ValueError."""
+    if option.startswith("ray://"):
+        raise ValueError(NO_CLIENT)
     kind, colon, value = option.partition(":")
     if colon and not (value.isascii() and value.isdigit()):
         raise ValueError(f"expected a whole number behind the colon, got {value!r}")
@@ -82,6 +84,8 @@ def split_address(text: str) -> tuple[str, int]:
     """Returns host and port of HOST:PORT; IPv6 addresses stand in brackets. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not colon or not port.isascii() or not port.isdigit() or "/" in host:
         raise ValueError(f"expected HOST:PORT, got {text!r}")
+    if int(port) > 65_535:
+        raise ValueError(f"expected a port of 65535 at most, got {port}")
     return host, int(port)

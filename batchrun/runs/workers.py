@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from shlex import join
 
@@ -57,13 +57,15 @@ def senders(
         return
     with _place(workers) as (host, port):
         tls, fingerprint = new_certificate() if workers.tls else (None, None)
-        door = Door(listening_socket(host, port, tls=workers.tls), new_token(fingerprint), tls)
+        token = new_token(fingerprint)
         try:
-            write_private(folder.token, f"{door.token.text()}\n")
-            start = _starter(job, workers, server, folder, door, warn)
-            yield lambda settings, observer: open_pool(door, start, settings, observer)
+            # Before anybody can connect: a worker may have found the file of a run that was killed.
+            write_private(folder.token, f"{token.text()}\n")
+            with closing(listening_socket(host, port, tls=workers.tls)) as listener:
+                door = Door(listener, token, tls)
+                start = _starter(job, workers, server, folder, door, warn)
+                yield lambda settings, observer: open_pool(door, start, settings, observer)
         finally:
-            door.listener.close()
             folder.token.unlink(missing_ok=True)
 
 

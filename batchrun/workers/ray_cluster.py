@@ -70,8 +70,9 @@ def _check_reachable(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> UsageError:
+    why = single_line(str(error)).partition(". ")[0]  # what follows are options of Ray's own commands
     return UsageError(
-        f"[workers] address: no Ray cluster can be reached at {address!r}: {single_line(str(error))}\n"
+        f"[workers] address: no Ray cluster can be reached at {address!r}: {why}.\n"
         "Next: start one with `ray start --head`, or submit the command with `ray job submit`."
     )
 

@@ -110,7 +110,7 @@ def command_process(
             process.kill()
 
 
-def finished(arguments: Sequence[str | Path], log: Path, timeout: float = 120.0) -> int:
+def finished(arguments: Sequence[str | Path], log: Path, timeout: float = 300.0) -> int:
     """Waits for a command of batchrun, `timeout` seconds at most; returns its exit code."""
     with command_process(*arguments, log=log) as process:
         return process.wait(timeout)
