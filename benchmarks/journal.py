@@ -68,9 +68,9 @@ def _write(journal: Journal, rows: int) -> None:
 
 
 def _find_all(journal: Journal) -> None:
-    attempt = 0
-    while page := journal.settled_after(attempt, ROWS_IN_A_PAGE):
-        attempt = page[-1][0]
+    attempt, page = journal.settled_after(0, ROWS_IN_A_PAGE)
+    while page:
+        attempt, page = journal.settled_after(attempt, ROWS_IN_A_PAGE)
 
 
 def _intent(attempt: int) -> Intent:

@@ -236,35 +236,30 @@ class Journal:
 
     def settled_after(
         self, attempt: int, most: int, retry_failed_before: int = 0
-    ) -> list[tuple[int, bytes, bool]]:
-        """Returns the next `most` attempts after `attempt` that settled their requests, with the requests'
-        digests and whether they failed permanently.
+    ) -> tuple[int, dict[bytes, bool]]:
+        """Returns the requests that the next `most` attempts after `attempt` settled, as `settled_digests`
+        does, in the order of sending; and the last of these attempts."""
+        settled: dict[bytes, bool] = {}
+        while not settled and (page := self._settled_page(attempt, most)):
+            numbers, digests, failures = zip(*page, strict=True)
+            attempt = numbers[-1]
+            settled = dict.fromkeys(digests, False)
+            if any(failures):
+                failed = {digest for _, digest, is_failure in page if is_failure}
+                known = self.settled_digests(tuple(failed), retry_failed_before)
+                reopened = failed - known.keys()
+                settled = {digest: known.get(digest, False) for digest in settled if digest not in reopened}
+        return attempt, settled
 
-        In sending order, and by the rule of `settled_digests`.
-        """
-        settled: list[tuple[int, bytes, bool]] = []
-        while not settled:
-            page = self._settled_page(attempt, most)
-            failures = tuple({digest for _, digest, is_failure in page if is_failure})
-            failed = self.settled_digests(failures, retry_failed_before)
-            settled = [entry for entry in page if not entry[2] or failed.get(entry[1])]
-            if len(page) < most:
-                break
-            attempt = page[-1][0]
-        return settled
-
-    def _settled_page(self, attempt: int, most: int) -> list[tuple[int, bytes, bool]]:
+    def _settled_page(self, attempt: int, most: int) -> list[tuple[int, bytes, int]]:
         # Checksums are not compared here: that takes five times as long. A digest with a flipped bit matches
         # no row's request; the row that it belonged to is looked up by the index, which finds the damage.
         with translated_errors(self.path):
-            return [
-                (number, digest, bool(is_failure))
-                for number, digest, is_failure in self.connection.execute(
-                    "SELECT attempt, digest, outcome <> 'answered' FROM attempts"
-                    " WHERE attempt > ? AND (outcome = 'answered' OR final) ORDER BY attempt LIMIT ?",
-                    (attempt, most),
-                )
-            ]
+            return self.connection.execute(
+                "SELECT attempt, digest, outcome <> 'answered' FROM attempts"
+                " WHERE attempt > ? AND (outcome = 'answered' OR final) ORDER BY attempt LIMIT ?",
+                (attempt, most),
+            ).fetchall()
 
     def histories(self, digests: Sequence[bytes]) -> dict[bytes, RequestHistory]:
         """Returns the history of each request; unsent ones are left out.

@@ -150,9 +150,9 @@ class OpenDigestCache:
             self._old.seek(offset)
             _, count = _HEADER.unpack(self._old.read(_HEADER.size))
             joined = self._old.read(count * DIGEST_BYTES)
-            digests = [joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES)]
-            if _entry(key, digests)[-_CHECKSUM_BYTES:] == self._old.read(_CHECKSUM_BYTES):
-                return digests
+            whole = len(joined) == count * DIGEST_BYTES
+            if whole and _sealed(key, count, joined)[-_CHECKSUM_BYTES:] == self._old.read(_CHECKSUM_BYTES):
+                return list(struct.unpack(f"{DIGEST_BYTES}s" * count, joined))
         return None
 
 
@@ -177,5 +177,9 @@ def _entries(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _entry(key: bytes, digests: Sequence[bytes]) -> bytes:
-    entry = _HEADER.pack(key, len(digests)) + b"".join(digests)
+    return _sealed(key, len(digests), b"".join(digests))
+
+
+def _sealed(key: bytes, count: int, digests: bytes) -> bytes:
+    entry = _HEADER.pack(key, count) + digests
     return entry + blake2b(entry, digest_size=_CHECKSUM_BYTES).digest()

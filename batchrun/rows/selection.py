@@ -4,7 +4,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ def _unanswered(journal: Journal) -> Pending:
         digests = chunk.sendable_digests
         distinct = set(digests)
         settled = known.among(distinct)
-        failed = sum(settled.get(digest, False) for digest in digests)
+        failed = sum(map(settled.get, digests, repeat(False))) if True in settled.values() else 0
         if len(settled) == len(distinct):
             return [], failed
         return [row for row in _sendable(chunk) if row.request.digest not in settled], failed
@@ -174,18 +174,20 @@ class SettledDigests:
 
     def among(self, digests: set[bytes]) -> dict[bytes, bool]:
         """Returns the digests that need not be sent, and whether they failed permanently."""
-        pages = self._page | self._next_page
-        settled = {digest: pages[digest] for digest in digests & pages.keys()}
-        if not settled or not self._next_page.keys().isdisjoint(settled):
+        if digests == self._next_page.keys():
+            self._page, self._next_page = self._next_page, self._read_page()
+            return self._page
+        settled = {digest: self._page[digest] for digest in digests & self._page.keys()}
+        newer = digests & self._next_page.keys()
+        settled |= {digest: self._next_page[digest] for digest in newer}
+        if newer or not settled:
             self._page, self._next_page = self._next_page, self._read_page()
         unknown = tuple(digests - settled.keys())
-        return settled | self._journal.settled_digests(unknown)
+        return settled | self._journal.settled_digests(unknown) if unknown else settled
 
     def _read_page(self) -> dict[bytes, bool]:
-        page = self._journal.settled_after(self._attempt, ROWS_IN_A_CHUNK)
-        if page:
-            self._attempt = page[-1][0]
-        return {digest: failed for _, digest, failed in page}
+        self._attempt, page = self._journal.settled_after(self._attempt, ROWS_IN_A_CHUNK)
+        return page
 
 
 T = TypeVar("T", Row, SampleCandidate)

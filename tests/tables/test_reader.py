@@ -324,7 +324,7 @@ def test_stdin_is_refused_with_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(SCALARS, key=str), ids=str)
-def test_a_few_values_are_the_same_without_polars(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_the_same_without_polars(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
     by_kind = {"string": ["ä", "", None], "binary": [b"\xff", b"", None], "bool": [True, None, False]}
     name = str(kind).removeprefix("large_")
     numbers = [None, 1.1, float("inf"), -0.0, 1e-40] if types.is_floating(kind) else [None, 0, 100, 1]
@@ -332,4 +332,12 @@ def test_a_few_values_are_the_same_without_polars(kind: pa.DataType, monkeypatch
     by_polars = pl.Series(column).to_list()
     monkeypatch.delitem(sys.modules, "polars")
     assert repr(plain_values(column)) == repr(by_polars)
+    assert "polars" not in sys.modules
+
+
+def test_values_of_categories_are_read_without_polars(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = pa.array(["b", None, "a", "b"]).dictionary_encode()
+    monkeypatch.delitem(sys.modules, "polars", raising=False)
+    assert plain_values(column) == ["b", None, "a", "b"]
+    assert plain_values(column[2:]) == ["a", "b"]
     assert "polars" not in sys.modules
