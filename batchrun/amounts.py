@@ -36,6 +36,9 @@ class Amount(msgspec.Struct, frozen=True, gc=False):
             self.rows - other.rows,
         )
 
+    def times(self, count: int) -> "Amount":
+        return Amount(count * self.nano_usd, count * self.credits, count * self.tokens, count * self.rows)
+
 
 NOTHING = Amount()
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchrun.client.template_uses import uses_of
 from batchrun.client.templates import RenderError, Rendering, Templates
@@ -173,3 +175,45 @@ def test_an_error_names_the_filter_with_wrong_arguments(template: str, told: str
     with pytest.raises(RenderError) as error:
         Templates([("t", template)], ["x"]).render("t", {"x": "a"})
     assert str(error.value) == told
+
+
+_CELLS = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(["", "0", "false", "%s", "{{ a }}", "1.0"]),
+    st.integers(-(2**63), 2**64 - 1),
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.lists(st.text(max_size=2), max_size=2),
+)
+
+
+@given(
+    st.sampled_from(
+        [
+            "{{ a }}",
+            "100% of {{ a }} and {{b}}: {{ a }}\n",
+            "\r\n{{- a -}}\n {{ row.b }}",
+            "}} {{ a }} %d %% {",
+            "{{ a }}{# not this #}",
+            "{{ true }}{{ none }}",
+            "{{ row['a'] }}",
+            "{{ a }}{{ a|upper }}",
+        ]
+    ),
+    st.fixed_dictionaries({"a": _CELLS, "b": _CELLS, "true": _CELLS, "none": _CELLS}),
+)
+def test_a_template_that_only_prints_renders_as_the_engine_does(template: str, row: dict[str, Any]) -> None:
+    templates = Templates([("prompt", template)], list(row))
+    rendered = outcome_of(templates, row)
+    templates._formats.clear()
+    assert rendered == outcome_of(templates, row)
+
+
+def outcome_of(templates: Templates, row: dict[str, Any]) -> str:
+    try:
+        return templates.render("prompt", row)
+    except RenderError as error:
+        return f"error: {error}"
+
+
+def test_a_template_that_only_prints_has_a_format() -> None:
+    templates = Templates([("prompt", "5 % {{ a }}{{ row.b }}")], ["a", "b"])
+    assert templates._formats == {"prompt": ("5 %% %s%s", ("a", "b"))}

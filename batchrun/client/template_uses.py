@@ -101,6 +101,17 @@ def text_around_columns(source: str, columns: Set[str]) -> str | None:
     return None if re.search(r"\{[{%#]", text) else text
 
 
+def printed_columns(source: str, columns: Set[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Returns a template that only prints `columns` as a `%` format, and the columns in it; else None.
+
+    The engine may still trim its text, or know one of the names as something else.
+    """
+    if text_around_columns(source, columns) is None:
+        return None
+    texts, printed = _PRINTED.split(source)[::2], _PRINTED.split(source)[1::2]
+    return "%s".join(text.replace("%", "%%") for text in texts), tuple(printed)
+
+
 def with_named_arguments(source: str) -> str:
     """Returns the template with named arguments of `truncate` and `wordwrap`.
 

@@ -95,6 +95,17 @@ class Counts:
         self.input_guess += input_guess
         self.output_bound += output_bound
 
+    def add_alike(self, rows: int, worst: Amount, output_bound: int) -> None:
+        """Adds rows to be sent that take one request each, all of the same worst case. Their `input_guess` is
+        added by the caller."""
+        self.worst = self.worst.plus(worst.times(rows))
+        self.worst_unrepaired += rows * worst.nano_usd
+        self.worst_row = max(self.worst_row, worst.nano_usd)
+        self.worst_request = max(self.worst_request, worst.nano_usd)
+        self.requests += rows
+        self.requests_at_most += rows
+        self.output_bound += rows * output_bound
+
 
 @dataclass
 class RowCounter:
@@ -136,6 +147,9 @@ class RowCounter:
         self.counts.unsendable.add(chunk.requests)
         known = self._look_up(requests)
         unseen = self._occurrences.add(tuple({request.digest for request in requests}))
+        if not known.statuses and self._needs_sums_alone:
+            self._count_new(requests, unseen)
+            return
         drawn: list[tuple[int, Request, bool]] = []
         for offset, request in enumerate(chunk.requests):
             record: RowHistory | InvalidRow | None = None
@@ -160,8 +174,30 @@ class RowCounter:
         if self.order is not None and drawn:
             self._draw(self.order, drawn, known)
 
+    @cached_property
+    def _needs_sums_alone(self) -> bool:
+        """Returns whether rows to send are only summed up, and take one request each."""
+        return self.order is None and self.tally is None and not self.shown.most and not self._takes_several
+
+    def _count_new(self, requests: Sequence[Request], unseen: set[bytes]) -> None:
+        """Does what `_count_row` does, for requests of which the journal knows none: bound by bound."""
+        first_of: dict[bytes, Request] = {}
+        for request in requests:
+            first_of.setdefault(request.digest, request)
+        new = [request for digest, request in first_of.items() if digest in unseen]
+        counts = self.counts
+        counts.duplicates += len(requests) - len(new)
+        counts.by_status[PENDING] += len(new)
+        counts.first = counts.first or next(iter(new), None)
+        counts.size_to_send += sum(map(_size, new))
+        counts.input_guess += sum(map(_input_guess, new))
+        bounds = Counter((request.input_bound, request.output_bound or 0, request.cached) for request in new)
+        for (input_bound, output_bound, cached), rows in bounds.items():
+            worst = self.price_list.worst_case(input_bound, output_bound, cached)
+            counts.add_alike(rows, worst, output_bound)
+
     def _count_row(self, request: Request, status: str, record: RowHistory | None, duplicate: bool) -> None:
-        counts, labelling = self.counts, self._labelling
+        counts = self.counts
         if duplicate:
             counts.duplicates += 1
             return
@@ -173,12 +209,12 @@ class RowCounter:
             return
         counts.first = counts.first or request
         counts.size_to_send += _size(request)
-        if not labelling.labelled and not labelling.follows_up:
+        if not self._takes_several:
             output_bound = request.output_bound or 0
             worst = self.price_list.worst_case(request.input_bound, output_bound, request.cached)
             counts.add(worst, worst, 1, 1, _input_guess(request), output_bound, worst.nano_usd)
         else:
-            _add_labelled(counts, request, self.price_list, labelling, record)
+            _add_labelled(counts, request, self.price_list, self._labelling, record)
 
     def _may_draw(self, index: int, status: str, duplicate: bool) -> bool:
         if self.order is None or (duplicate and self.order.rows_alone):
@@ -198,16 +234,15 @@ class RowCounter:
             cluster = -1 if order.cluster is None else order.cluster(index)
             self.draw.add(SampledRow(order.place(index), index, spend, duplicate, cluster, _size(request)))
 
-    @property
-    def _by_records(self) -> bool:
-        """Returns whether a row's state needs its record."""
-        labelling = self._labelling
-        return labelling.labelled or labelling.follows_up or self.tally is not None
+    @cached_property
+    def _takes_several(self) -> bool:
+        """Returns whether a row may take more than one request."""
+        return self._labelling.labelled or self._labelling.follows_up
 
     def _look_up(self, requests: Sequence[Request]) -> "_Known":
         if self.journal is None:
             return _Known({}, {}, {})
-        if self._by_records:
+        if self._takes_several or self.tally is not None:  # then a row's state needs its record
             records = row_histories(requests, self.journal, self._labelling)
             return _Known(_statuses(records), records, _reasons(records))
         settled = self.journal.settled_digests(tuple({request.digest for request in requests}))

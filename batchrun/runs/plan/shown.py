@@ -16,17 +16,17 @@ class ShownRequests:
     """
 
     def __init__(self, most: int, seed: int) -> None:
-        self._most = most
+        self.most = most
         self._key = key_of(seed)
         self._heap: list[tuple[int, int, bytes]] = []
         self._longest: tuple[int, int, bytes] | None = None
 
     def add(self, index: int, request: Request) -> None:
         """Adds the request of the row at `index`, from 0."""
-        if not self._most:
+        if not self.most:
             return
         entry = (-sort_key(index, self._key), index, request.body)
-        if len(self._heap) < self._most:
+        if len(self._heap) < self.most:
             heapq.heappush(self._heap, entry)
         elif entry > self._heap[0]:
             heapq.heapreplace(self._heap, entry)
