@@ -10,7 +10,8 @@ from batchrun.stops import Stop, amount_text
 def rest_text(stop: Stop | None, rows: Mapping[str, int], life: Totals) -> str:
     """Returns how much more would finish the pending rows, as a sentence; empty if it isn't known.
 
-    A row costs what the answered rows have cost on average, in the unit of the cap, else in USD. The last one
+    A row is taken to cost what the answered rows have cost on average, in the unit of the cap, else in USD:
+    their length is not known without rendering them, as a plan does. The last one
     has to reserve its worst case, taken as that of the row that did not fit, and what the cap has left is
     there already. Before the first answer only a single row's need is known.
     """
@@ -25,7 +26,8 @@ def rest_text(stop: Stop | None, rows: Mapping[str, int], life: Totals) -> str:
         more = pending * a_row
         if lack is not None:
             more += max(0.0, lack.needed - a_row) - max(0, lack.left)
-        return f"About {amount_text(unit, max(1, round(more)))} more would finish the job."
+        about = amount_text(unit, max(1, round(more)))
+        return f"About {about} more would finish the job, if the other rows cost what the answered ones did."
     if lack is None or pending > 1:
         return ""
     most = lack.needed - max(0, lack.left)
