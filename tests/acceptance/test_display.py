@@ -346,6 +346,9 @@ def test_lines_leave_no_dead_rows_behind_when_the_terminal_was_resized(
     assert at(60, "a" * 60, "b", "") == "", "nothing has changed"
     assert at(25, "a" * 60, "b", "äß" * 20) == f"{ERASE}{UP_AND_ERASE * 5}{'a' * 24}…\nb\n{'äß' * 12}…\n"
     assert at(60, "c") == f"{ERASE}{UP_AND_ERASE * 3}c\n"
+    monkeypatch.setenv("LINES", "4")
+    assert at(60, "a", "b", "c", "d", "e") == f"{ERASE}{UP_AND_ERASE}a\nb\ne\n", "what scrolls away stays"
+    assert at(60, "c") == f"{ERASE}{UP_AND_ERASE * 3}c\n"
     place.say("stays")
     place.clear()
     assert terminal.getvalue().endswith(f"{ERASE}{UP_AND_ERASE}stays\nc\n{ERASE}{UP_AND_ERASE}")

@@ -28,16 +28,24 @@ class InPlace:
     @property
     def columns(self) -> int:
         """Returns the terminal's present width."""
+        return self._size()[0]
+
+    def _size(self) -> tuple[int, int]:
+        """Returns the terminal's present columns and rows."""
         try:
-            return os.get_terminal_size(self._stream.fileno()).columns or 80
+            columns, rows = os.get_terminal_size(self._stream.fileno())
         except (OSError, ValueError):
-            return shutil.get_terminal_size().columns
+            columns, rows = shutil.get_terminal_size()
+        return columns or 80, rows or 24
 
     def show(self, lines: Sequence[str]) -> None:
-        """Replaces the lines; one that is too long for the terminal is cut."""
+        """Replaces the lines. One that is too long for the terminal is cut, and of more than it has room for
+        the ones before the last are left out: what has left the screen can't be erased.
+        """
         with self._lock:
-            columns = self.columns
-            fitting = [_cut(line, columns) for line in lines]
+            columns, rows = self._size()
+            shown = lines if len(lines) < rows else [*lines[: max(rows - 2, 0)], lines[-1]]
+            fitting = [_cut(line, columns) for line in shown]
             if (fitting, columns) != (self._shown, self._columns):
                 self._write(self._erased(columns), fitting)
                 self._shown, self._columns = fitting, columns
