@@ -27,7 +27,7 @@ def rest_text(stop: Stop | None, rows: Mapping[str, int], life: Totals) -> str:
         if lack is not None:
             more += max(0.0, lack.needed - a_row) - max(0, lack.left)
         about = amount_text(unit, max(1, round(more)))
-        return f"About {about} more would finish the job, if the other rows cost what the answered ones did."
+        return f"About {about} more would finish the job, if the other rows are like the answered ones."
     if lack is None or pending > 1:
         return ""
     most = lack.needed - max(0, lack.left)
