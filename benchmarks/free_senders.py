@@ -1,6 +1,7 @@
 """A run whose senders cost nothing: `python -m benchmarks.free_senders JOB`. The coordinator alone is left.
 
-With `[workers]` in the job, the run is one with workers, although none is started.
+With `[workers]` in the job, the run is one with workers, although none is started. `--journal-by-thread`: its
+journal has no process of its own all the same.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from batchrun.client.server import Server
 from batchrun.engine.session import OpenSender
 from batchrun.exchange import Completion, Response
 from batchrun.job.file import load_job
+from batchrun.journal.writer import commits_here
 from batchrun.runs import run
 
 _BODY = (
@@ -55,10 +57,12 @@ def _senders(*_: object) -> Iterator[OpenSender]:
     yield _open
 
 
-def main(job_file: str) -> None:
+def main(job_file: str, *options: str) -> None:
     run.senders = _senders  # type: ignore[assignment]
+    if "--journal-by-thread" in options:
+        run.commits_of = lambda *_: commits_here
     run.run_job(load_job(Path(job_file), ()), Server("http://127.0.0.1:9", None))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -48,8 +48,9 @@ class Job:
     def start(self) -> Measured:
         return Measured(self.command("run"), self.log)
 
-    def start_with_free_senders(self) -> Measured:
-        return Measured(python_module("benchmarks.free_senders", str(self.file)), self.log)
+    def start_with_free_senders(self, journal_by_thread: bool) -> Measured:
+        options = ["--journal-by-thread"] * journal_by_thread
+        return Measured(python_module("benchmarks.free_senders", str(self.file), *options), self.log)
 
 
 class Jobs:

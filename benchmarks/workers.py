@@ -20,6 +20,7 @@ class Senders(NamedTuple):
     name: str
     workers: int
     free: bool = False
+    journal_by_thread: bool = False
 
 
 SENDERS = (
@@ -28,6 +29,7 @@ SENDERS = (
     Senders("2", 2),
     Senders("4", 4),
     Senders("free, and all in this process", 0, free=True),
+    Senders("free, only the reader in a process of its own", 2, free=True, journal_by_thread=True),
     Senders("free, journal and reader in processes of their own", 2, free=True),
 )
 
@@ -61,7 +63,7 @@ def _cost(jobs: Jobs, server: Server, rows: int, senders: Senders) -> Cost:
     if senders.workers:
         workers = f'[workers]\nkind = "local"\ncount = {senders.workers}\n'
         job.file.write_text(f"{job.file.read_text()}{workers}")
-    process = job.start_with_free_senders() if senders.free else job.start()
+    process = job.start_with_free_senders(senders.journal_by_thread) if senders.free else job.start()
     try:
         while process.running:
             time.sleep(0.02)
