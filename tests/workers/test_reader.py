@@ -68,7 +68,7 @@ class EndedProcess:
 
 
 @contextmanager
-def reader_in_a_thread(task: Task, folder: Path, served: Callable[..., None] = serve) -> Iterator[Reader]:
+def reader_in_a_thread(task: Task, folder: Path, served: Callable[..., object] = serve) -> Iterator[Reader]:
     """A reader whose other end is served in this process."""
     ours, theirs = socket.socketpair()
 
@@ -197,6 +197,18 @@ def test_a_process_that_is_lost_is_named_and_a_stopped_run_misses_nothing(
             next(reader.scan(task, nowhere))
         reader.interrupt()
         assert next(reader.scan(task, nowhere)) == (NOTHING, [])
+
+
+def test_a_stop_wakes_a_run_that_waits_for_a_process_which_still_opens_the_input(
+    tmp_path: Path, journal: Journal
+) -> None:
+    task = task_of(dataset_of(tmp_path, ["a"]), journal)
+    opening = threading.Event()
+    with reader_in_a_thread(task, tmp_path, lambda *_: opening.wait(20)) as reader:
+        threading.Timer(0.05, reader.interrupt).start()
+        assert next(reader.scan(task, nowhere)) == (NOTHING, [])
+        assert not opening.is_set()
+        opening.set()
 
 
 def test_the_process_keeps_the_digests_of_a_run_that_stops(tmp_path: Path, journal: Journal) -> None:
