@@ -7,7 +7,7 @@ import pytest
 from batchrun.engine.limits.limiter import Limiter
 from batchrun.engine.limits.refusals import LEAST_SENT, SHORTEST_RUN, Event, RefusalJudge
 from batchrun.engine.limits.send_order import MOST_PATIENCE, SendOrder, Sent
-from benchmarks.limit_servers import Bucket, Random, Server, Window
+from benchmarks.limit_servers import Bucket, Outage, Random, Server, Window
 from benchmarks.limit_simulation import Case, Result, Simulation
 from tests.limits.virtual import rate_limited
 
@@ -73,6 +73,13 @@ def test_a_bucket_is_not_taken_for_noise() -> None:
     assert made.refused <= 0.03
 
 
+def test_an_outage_is_no_time_to_test_noise_again() -> None:
+    """A trial at what got through in the outage would go on at one request in four seconds after it."""
+    made = result(lambda seed: Outage(Random(0.2, 1.0, Window(10.0), seed), 20.0, 60.0), 140.0)
+    assert made.goodput >= 0.9
+    assert made.refused <= 0.3
+
+
 # What the judge makes of requests in the order of sending.
 
 
@@ -114,6 +121,19 @@ def test_noise_is_not_called_on_fewer_requests_than_tell() -> None:
     sent(judge, "x..." * 5)
     judge.begin_trial(2.0, epoch=2)
     assert not any(sent(judge, "x.x.x.x.x."[: LEAST_SENT - 2], 2.0, epoch=2))
+
+
+def test_noise_falls_when_clearly_less_is_refused_and_not_by_chance() -> None:
+    judge = RefusalJudge()
+    sent(judge, "x..." * 5)
+    for epoch in (2, 3):
+        judge.begin_trial(2.0, epoch)
+        sent(judge, "x..." * 20, 2.0, epoch)
+    known = judge.noise
+    sent(judge, "." * 8 + "x...x..." * 10)
+    assert judge.noise == known > 0.2
+    sent(judge, "." * 200)
+    assert judge.noise < 0.8 * known
 
 
 # The order of sending.

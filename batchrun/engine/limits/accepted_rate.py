@@ -42,3 +42,10 @@ def accepted_rate(
     if sending < 1.0:
         return max(accepted, BETA * ceiling), since_cut
     return max(accepted, sent.sent_since(now - 1.0) / taken), since_cut
+
+
+def accepted_in_a_minute(sent: SendLog, now: float, began: float | None, taken: float) -> float:
+    """Returns the requests per second accepted over the last minute; 0 in a younger run."""
+    if began is None or now - began < MINUTE:
+        return 0.0
+    return sent.sent_since(now - MINUTE) / MINUTE / taken

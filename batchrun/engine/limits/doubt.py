@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from batchrun.engine.limits.rate_search import BETA
 from batchrun.engine.limits.refusals import Count
 from batchrun.engine.limits.send_order import Sent
 from batchrun.exchange import RateLimits
@@ -11,6 +12,8 @@ RECHECKED = 0.05
 """The least share of noise that may hide a limit worth the trial."""
 FIRST_TRIAL = 30.0
 """Seconds until noise is tested again; twice as many after each test."""
+LEAST_MEASURED, LEAST_MEASURED_BESIDE_NOISE = 5.0, 10.0
+"""Minimum seconds of the recovery to a ceiling that a trial has found."""
 SHARE_OF_ROOM = 0.05
 """Share of a limit that must remain to rule it out as a refusal's cause: requests in flight count too."""
 
@@ -91,13 +94,27 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class BeforeTrial:
-    """The state before less was tried: the rate, and the rates accepted over some seconds and over a minute,
-    in requests sent per second."""
+    """The state before less was tried: the rate, the rates accepted over some seconds and over a minute, in
+    requests sent per second, and the noise."""
 
     rate: float | None
     accepted: float
     seconds: float
     in_a_minute: float
+    noise: float
+
+    @property
+    def ceiling(self) -> float:
+        """Returns the rate to recover to if a limit was found.
+
+        A rate over a few tenths of a second is sometimes far off; a minute's count is at most too old.
+        """
+        return max(self.accepted, BETA * min(self.in_a_minute, self.rate or math.inf))
+
+    @property
+    def measured_over(self) -> float:
+        """Returns the seconds of the recovery to the ceiling."""
+        return max(LEAST_MEASURED_BESIDE_NOISE if self.noise else LEAST_MEASURED, self.seconds)
 
 
 @dataclass(slots=True)

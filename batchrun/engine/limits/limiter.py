@@ -6,22 +6,19 @@ Times are seconds of one monotonic clock, given by the caller: nothing here slee
 import math
 from dataclasses import replace
 
-from batchrun.engine.limits.accepted_rate import accepted_rate
+from batchrun.engine.limits.accepted_rate import accepted_in_a_minute, accepted_rate
 from batchrun.engine.limits.concurrency import ConcurrencySearch
 from batchrun.engine.limits.doubt import BeforeTrial, DoubtfulPause, Rechecks, Start, shows_room
 from batchrun.engine.limits.known_limits import KnownLimits, Pace
-from batchrun.engine.limits.rate_search import BETA, FIRST_RATE, LEAST_MEASURED_BY, STEADY, RateSearch
-from batchrun.engine.limits.refusals import Event, RefusalJudge
+from batchrun.engine.limits.rate_search import FIRST_RATE, LEAST_MEASURED_BY, STEADY, RateSearch
+from batchrun.engine.limits.refusals import Event, RefusalJudge, is_new
 from batchrun.engine.limits.send_order import LEAST_PATIENCE, Admission, SendOrder, Sent
-from batchrun.engine.limits.sliding_window import MINUTE
 from batchrun.exchange import BillingStatus, Failure, FailureAction, RateLimits
 
 MEASURED_REQUESTS = 10
 """Requests, or a second of a known limit if fewer, that suffice to measure what the server accepts."""
 TRIAL = 0.9
 """Share of the accepted rate that a trial sends."""
-LEAST_MEASURED, LEAST_MEASURED_BESIDE_NOISE = 5.0, 10.0
-"""Minimum seconds of the recovery to a ceiling that a trial has found."""
 FIRST_OWN_WAIT, LONGEST_OWN_WAIT = 1.0, 4.0
 """Seconds between two tries at a server that refuses everything and names no wait."""
 
@@ -309,7 +306,8 @@ class Limiter:
     def _begin_trial(self, now: float, accepted: float, seconds: float, tried: float) -> None:
         before = self._before_trial
         if before is None or not self._judge.confirms:
-            before = BeforeTrial(self._search.rate, 0.0, 0.0, self._accepted_in_a_minute(now))
+            in_a_minute = accepted_in_a_minute(self._known.sent, now, self._began, 1 - self._judge.noise)
+            before = BeforeTrial(self._search.rate, 0.0, 0.0, in_a_minute, self._judge.noise)
         self._before_trial = replace(before, accepted=accepted, seconds=seconds)
         self._rechecks.tried_at = now
         self._search.fix(max(1 / LONGEST_OWN_WAIT, TRIAL * tried))
@@ -320,28 +318,28 @@ class Limiter:
         if before is None:
             return
         if verdict == "noise":
+            if is_new(self._judge.noise, before.noise):
+                # The refusals that seemed to be a limit's were this noise.
+                self._start.limit_found = False
             self._search.restore(before.rate, before.rate if self._start.limit_found else None, now)
         else:
             self._start.find_limit()
             self._search.restore(before.rate, None, now)
-            least = LEAST_MEASURED_BESIDE_NOISE if self._judge.noise else LEAST_MEASURED
-            # A rate over a few tenths of a second is sometimes far off; a minute's count is at most too old.
-            ceiling = max(before.accepted, BETA * min(before.in_a_minute, before.rate or math.inf))
-            self._search.cut(ceiling, max(least, before.seconds), STEADY, now)
+            self._search.cut(before.ceiling, before.measured_over, STEADY, now)
         self._begin_again(now, 0.0)
 
     def _recheck(self, now: float) -> None:
-        """Tries less now and then, more and more rarely: noise may have become a limit unseen."""
+        """Tries less now and then, more and more rarely: noise may have become a limit unseen.
+
+        Not in an outage: what gets through then is no pace to try.
+        """
         steady = now - self._cut_at - self._waited >= STEADY and self.paused_until <= now
-        if steady and not self._judge.on_trial and self._rechecks.is_due(now, self._judge.noise):
+        if not steady or self._judge.on_trial or self._trouble_since is not None:
+            return
+        if self._rechecks.is_due(now, self._judge.noise):
+            self._judge.forget()  # few refusals more than usual are no reason to test for a larger share
             accepted = self._known.sent.sent_since(now - STEADY) / STEADY
             self._begin_trial(now, accepted / (1 - self._judge.noise), STEADY, accepted)
-
-    def _accepted_in_a_minute(self, now: float) -> float:
-        """Returns the requests per second accepted over the last minute; 0 in a younger run."""
-        if self._began is None or now - self._began < MINUTE:
-            return 0.0
-        return self._known.sent.sent_since(now - MINUTE) / MINUTE / (1 - self._judge.noise)
 
     def _slow_down(self, now: float, wait: float) -> bool:
         """Lowers the rate; returns False if that can't help."""

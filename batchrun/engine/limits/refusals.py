@@ -14,7 +14,7 @@ Times are seconds, given by the caller.
 """
 
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, log, sqrt
 from typing import Literal
 
 from batchrun.engine.limits.send_order import Sent
@@ -39,6 +39,8 @@ MOST_TESTED = 0.5
 MOST_NOISE = 0.95
 LEAST_REFUSED, LEAST_SENT, LEAST_SECONDS = 4, 12, 0.3
 """Minimum basis of an excess, since the rate accepted meanwhile is measured over it."""
+SURE = 2.0
+"""Standard errors by which the share of refusals must be lower than the noise, for the noise to fall."""
 MEMORY = 3_000
 """Requests that the noise's share is based on; older ones fade."""
 
@@ -66,6 +68,11 @@ class Count:
         self.sent += 1
         self.refused += refused
         self.ratio += log(unusual / usual) if refused else log((1 - unusual) / (1 - usual))
+
+
+def is_new(share: float, noise: float) -> bool:
+    """Returns whether a share of refusals is more than double the noise known so far."""
+    return share > 2 * noise + 0.02
 
 
 class RefusalJudge:
@@ -186,7 +193,11 @@ class RefusalJudge:
         would absorb the excess of a limit."""
         self._seen = min(MEMORY, self._seen + 1)
         self._recent += (refused - self._recent) / self._seen
-        self.noise = min(MOST_NOISE, self._recent if may_rise else min(self.noise, self._recent))
+        # Less by chance is no reason to fall: each fall would stay, and make the rest look like an excess.
+        error = sqrt(self.noise * (1 - self.noise) / self._seen)
+        self.noise = min(
+            MOST_NOISE, self._recent if may_rise else min(self.noise, self._recent + SURE * error)
+        )
         if self.noise < LEAST_NOISE:
             self.noise = 0.0
 
@@ -214,18 +225,20 @@ class RefusalJudge:
             return None
         self._trial = None
         share = trial.refused / trial.sent
-        if trial.ratio > 0 and not self.confirms and share > 2 * self.noise + 0.02:
+        if trial.ratio > 0 and self._excess is None:
+            return "noise"  # as before: its share is known from more than this trial
+        if trial.ratio > 0 and not self.confirms and is_new(share, self.noise):
             self.confirms, self._excess = True, trial
             return "excess"
-        self.confirms = False
-        excess, self._excess = self._excess, None
-        if trial.ratio < 0:
-            if self.noise:
-                # As if the share so far were based on ten requests: a limit may have caused it.
-                self.noise = self._recent = (trial.refused + 10 * self.noise) / (trial.sent + 10)
-                self._seen = trial.sent + 10
-            return "limit"
-        self._seen = trial.sent + (excess.sent if excess else 0)
-        refusals = trial.refused + (excess.refused if excess else 0)
-        self.noise = self._recent = min(MOST_NOISE, max(LEAST_NOISE, refusals / self._seen))
-        return "noise"
+        # Only a former trial counts as well: the excess was sent at a pace that a limit may refuse.
+        former = self._excess if self.confirms and trial.ratio > 0 else None
+        self.confirms, self._excess = False, None
+        if trial.ratio > 0 or self.noise:
+            self._measure(trial, former)
+        return "noise" if trial.ratio > 0 else "limit"
+
+    def _measure(self, trial: Count, former: Count | None) -> None:
+        """Takes the noise's share from trials; what was known before counts as much as ten requests."""
+        refused, sent = (10 * self.noise, 10) if former is None else (former.refused, former.sent)
+        self._seen = trial.sent + sent
+        self.noise = self._recent = min(MOST_NOISE, max(LEAST_NOISE, (trial.refused + refused) / self._seen))
