@@ -72,7 +72,7 @@ class _Until(NamedTuple):
     """How long to wait for a lock, in seconds of the monotonic clock."""
 
     held_by_a_run: float
-    held_for_a_dead_run: float  # whose journal process still writes
+    held_for_a_dead_run: float  # whose journal process still writes; or one whose process isn't seen here
 
 
 _AT_ONCE = _Until(0.0, 0.0)
@@ -97,8 +97,9 @@ def _wait_for(descriptor: int, path: Path, until: _Until, warn: Callable[[str], 
                 )
         elif now >= until.held_for_a_dead_run:
             raise LockedError(
-                f"The last responses of a run that was killed (process {holder}) are still being written:"
-                f" the lock {path} is held.\nRun the same command later."
+                f"The lock {path} is held, by a run on another machine or in another container, or by what"
+                f" writes the last responses of a run that was killed (process {holder}).\n"
+                "Run the same command later."
             )
         time.sleep(_SECONDS_BETWEEN_TRIES)
 
