@@ -253,7 +253,7 @@ def test_a_worker_that_is_told_to_end_loses_nothing(slow_place: Place) -> None:
 
 
 def test_without_a_worker_the_run_ends_after_its_patience_and_can_go_on(slow_place: Place) -> None:
-    with running(slow_place, LISTENING, "retry.outage_seconds=0.5", workers="listen") as run:
+    with running(slow_place, LISTENING, "retry.outage_seconds=3", workers="listen") as run:
         with worker_by_hand(slow_place, address_of(run)) as worker:
             until(lambda: slow_place.requests >= 8)
             worker.kill()
