@@ -89,7 +89,7 @@ def _in_microseconds(time: pa.DataType) -> pa.DataType:
 
 
 def is_plain(value: pa.DataType) -> bool:
-    """Whether polars, which is fast, returns these values unchanged; times may be out of its range."""
+    """Whether `plain_values` returns these values unchanged; times may be out of the range of Python."""
     if types.is_dictionary(value):
         return bool(types.is_string(value.value_type))
     if types.is_list(value) or types.is_large_list(value):
