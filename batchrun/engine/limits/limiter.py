@@ -318,8 +318,8 @@ class Limiter:
         if before is None:
             return
         if verdict == "noise":
-            if is_new(self._judge.noise, before.noise):
-                # The refusals that seemed to be a limit's were this noise.
+            if not before.in_a_minute and is_new(self._judge.noise, before.noise):
+                # What seemed to be a limit was this noise. After a minute, the limit is well measured.
                 self._start.limit_found = False
             self._search.restore(before.rate, before.rate if self._start.limit_found else None, now)
         else:
