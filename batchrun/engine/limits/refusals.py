@@ -39,7 +39,7 @@ MOST_TESTED = 0.5
 MOST_NOISE = 0.95
 LEAST_REFUSED, LEAST_SENT, LEAST_SECONDS = 4, 12, 0.3
 """Minimum basis of an excess, since the rate accepted meanwhile is measured over it."""
-SURE = 2.0
+SURE = 1.0
 """Standard errors by which the share of refusals must be lower than the noise, for the noise to fall."""
 MEMORY = 3_000
 """Requests that the noise's share is based on; older ones fade."""
