@@ -143,10 +143,10 @@ class Dispatcher:
                 # row has to spend its attempts on an outage.
                 in_doubt = self._control.in_doubt
                 self._next = self._forerunners.next() or self._scheduler.next(now, new_rows_first=in_doubt)
-                self._stop_if_enough()
-                if self._next is not None or self._scheduler.finished:
+                if self._stop_if_enough() or (self._next is None and self._scheduler.finished):
                     continue
-                return ROWS if self._scheduler.wants_rows else self._seconds_to_retry(now)
+                if self._next is None:
+                    return ROWS if self._scheduler.wants_rows else self._seconds_to_retry(now)
             if not self._prepare(self._next):
                 return self._accounting.seconds_to_try
             self._next = None
@@ -224,8 +224,10 @@ class Dispatcher:
 
     def release(self, now: float) -> list[ReleasedRequest]:
         """Returns the durable requests to send now, in their order."""
-        released = []
-        while self.has_sendable and self.hold(now) <= 0:
+        released: list[ReleasedRequest] = []
+        for _ in range(self.sendable):
+            if self.hold(now) > 0:
+                break
             active = self._durable.popleft()
             admission = self._control.admit(now, active.reservation.amount.tokens)
             self._released[active.attempt] = active
@@ -235,11 +237,10 @@ class Dispatcher:
         return released
 
     @property
-    def has_sendable(self) -> bool:
-        """Returns whether a durable request and a sender wait; only limiter or breaker can hold it back."""
-        in_flight = len(self._released) + len(self._on_wire)
-        most = min(self._prefetch.concurrency, self._usefulness.most_in_flight)
-        return bool(self._durable) and in_flight < most
+    def sendable(self) -> int:
+        """Returns how many durable requests have a sender; only limiter or breaker can hold these back."""
+        most = int(min(self._prefetch.concurrency, self._usefulness.most_in_flight))
+        return max(0, min(len(self._durable), most - len(self._released) - len(self._on_wire)))
 
     def hold(self, now: float) -> float:
         """Returns the seconds that the first durable request still has to wait; 0 or less: none."""
@@ -298,13 +299,9 @@ class Dispatcher:
         self._scheduler.ended(active.request, completion)
 
     def _failed(self, active: ActiveRequest, admission: Admission, failure: Failure, now: float) -> None:
+        at_the_end, rows_left = self._scheduler.at_the_end, self._scheduler.rows_left
         judgement = self._failures.judge(
-            active,
-            admission,
-            failure,
-            now,
-            at_the_end=self._scheduler.at_the_end,
-            rows_left=self._scheduler.rows_left,
+            active, admission, failure, now, at_the_end=at_the_end, rows_left=rows_left
         )
         failure, delay = judgement.failure, judgement.delay
         if judgement.outage > self._rules.outage_seconds:
@@ -381,11 +378,12 @@ class Dispatcher:
             raise self._error
         return self._stop or self._closed
 
-    def _stop_if_enough(self) -> None:
+    def _stop_if_enough(self) -> bool:
         if self._enough is not None and (stop := self._enough()) is not None:
             self.stop(stop)
         if self._usefulness.stop is not None:
             self.stop(self._usefulness.stop)
+        return self._ending
 
     @property
     def _ending(self) -> bool:

@@ -142,7 +142,7 @@ class Engine:
             task = self._idle.pop()
             if not task.cancelled():  # else the run is being aborted, which cancels released requests
                 task.set_result(request)
-        if self._dispatcher.has_sendable:
+        if self._dispatcher.sendable:
             self._held.call()
         self._changed.call()
 

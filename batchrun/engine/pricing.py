@@ -12,6 +12,7 @@ from batchrun.exchange import NO_CACHE, CacheLifetime, CacheUsage, Response
 from batchrun.job.prices import CachePrices
 
 MILLION = 10**6
+_NO_SURCHARGE = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class PriceList:
     input_price: int | None = None
     output_price: int | None = None
     credits_per_token: Fraction | None = None
-    usd_overrun_factor: Fraction = Fraction(1)
-    token_surcharge: Fraction = Fraction(1)
+    usd_overrun_factor: Fraction = _NO_SURCHARGE
+    token_surcharge: Fraction = _NO_SURCHARGE
     free: bool = False
     cache: CachePrices | None = None
 
@@ -47,9 +48,9 @@ class PriceList:
         """
         tokens = input_bound + output_bound
         nano_usd = self._price(input_bound, output_bound, cached) or 0
-        if self.usd_overrun_factor != 1:
+        if self.usd_overrun_factor is not _NO_SURCHARGE:
             nano_usd = ceil(nano_usd * self.usd_overrun_factor)
-        if self.token_surcharge != 1:
+        if self.token_surcharge is not _NO_SURCHARGE:
             tokens = ceil(tokens * self.token_surcharge)
         return Amount(nano_usd, self.credit_bound(tokens), tokens, 1)
 
@@ -63,22 +64,23 @@ class PriceList:
 
         A cost of 0 is ignored if the tokens have prices. `cached` is the request's, as in `worst_case`.
         """
+        nano_usd, credits_used = response.cost_nano_usd, response.credits_used
+        if nano_usd == 0 and not self.free:
+            nano_usd = None
         if response.input_tokens is None or response.output_tokens is None:
-            computed = reserved
-        else:
-            tokens = response.input_tokens + response.output_tokens
+            return Amount(
+                reserved.nano_usd if nano_usd is None else nano_usd,
+                reserved.credits if credits_used is None else credits_used,
+                reserved.tokens,
+                1,
+            )
+        tokens = response.input_tokens + response.output_tokens
+        if nano_usd is None:
             usage = response.completion.cache
-            by_price = self.price(response.input_tokens, response.output_tokens, usage, cached) or 0
-            computed = Amount(by_price, self.credit_bound(tokens), tokens)
-        nano_usd = response.cost_nano_usd
-        if nano_usd is None or (nano_usd == 0 and not self.free):
-            nano_usd = computed.nano_usd
-        return Amount(
-            nano_usd,
-            computed.credits if response.credits_used is None else response.credits_used,
-            computed.tokens,
-            1,
-        )
+            nano_usd = self.price(response.input_tokens, response.output_tokens, usage, cached) or 0
+        if credits_used is None:
+            credits_used = self.credit_bound(tokens)
+        return Amount(nano_usd, credits_used, tokens, 1)
 
     def raised_by(
         self,
@@ -145,24 +147,25 @@ class PriceList:
         """Prices each input token at the most that it can cost."""
         if self.input_price is None or self.output_price is None:
             return None
-        highest = self._highest_input_price(self.input_price, cached)
+        highest = self.input_price
+        if self.cache is not None:
+            highest = _highest_input_price(highest, self.cache, cached)
         return -(-(input_bound * highest + output_bound * self.output_price) // MILLION)
 
-    def _highest_input_price(self, plain: int, cached: CacheLifetime | None) -> int:
-        if self.cache is None:
-            return plain
-        if cached is None:
-            return max(plain, self.cache.read, self.cache.unmarked)
-        written = self.cache.write if cached == "5m" else max(self.cache.write, self.cache.write_1h)
-        return max(plain, self.cache.read, written)
+
+def _highest_input_price(plain: int, prices: CachePrices, cached: CacheLifetime | None) -> int:
+    if cached is None:
+        return max(plain, prices.read, prices.unmarked)
+    written = prices.write if cached == "5m" else max(prices.write, prices.write_1h)
+    return max(plain, prices.read, written)
 
 
 def _passes(amount: int, bound: int, surcharge: Fraction) -> bool:
     """Returns whether an amount exceeds its bound with the surcharge, rounded up.
 
-    Uses integers: a product with a Fraction takes a microsecond more.
+    Uses integers: a product with a Fraction takes a microsecond more. No surcharge is below 1.
     """
-    return (amount - 1) * surcharge.denominator >= bound * surcharge.numerator
+    return amount > bound and (amount - 1) * surcharge.denominator >= bound * surcharge.numerator
 
 
 def credits_rate(per_million_tokens: int | None) -> Fraction | None:

@@ -71,15 +71,17 @@ class Scheduler:
 
         `new_rows_first` says whether a due retry waits as long as there are new rows.
         """
-        may_begin = not self.at_the_end and len(self._waiting) < MOST_WAITING and self._first_may_begin
-        if self._waiting and self._waiting[0][0] <= now and not (may_begin and new_rows_first()):
+        if self._waiting and self._waiting[0][0] <= now and not (self._next_may_begin and new_rows_first()):
             return heapq.heappop(self._waiting)[2]
-        while may_begin and self._rows and not self._following and self._first_may_begin:
+        while self._rows and not self._following and self._next_may_begin:
             self._begin(self._rows.popleft())
         return self._following.popleft() if self._following else None
 
     @property
-    def _first_may_begin(self) -> bool:
+    def _next_may_begin(self) -> bool:
+        """Returns whether the next new row may begin, also if it has yet to come from the source."""
+        if self.at_the_end or len(self._waiting) >= MOST_WAITING:
+            return False
         if self._may_begin is None or not self._rows or not self._open:
             return True
         return self._may_begin(self._rows[0])
@@ -147,10 +149,8 @@ class Scheduler:
         elif isinstance(following, RowResult):
             self._observer.row_known(row.request, following)
         else:
-            self._following.extend(
-                ActiveRequest(request, begins=place == 0, has_siblings=self._votes > 1)
-                for place, request in enumerate(following)
-            )
+            for place, request in enumerate(following):
+                self._following.append(ActiveRequest(request, place == 0, self._votes > 1))
 
     def _go_on(self, request: Request, following: Next) -> None:
         if isinstance(following, RowResult):

@@ -1,5 +1,6 @@
 """Stops a run without usable responses: a wrong model, or a max_tokens that the model spends on thinking."""
 
+import math
 from collections import Counter
 
 from batchrun.errors import EXIT_ENDPOINT
@@ -52,7 +53,7 @@ class Usefulness:
     def most_in_flight(self) -> float:
         """Returns the bound on requests in flight: few until the first usable response."""
         unproven = self._most_useless and not self._usable
-        return IN_FLIGHT_BEFORE_FIRST_USABLE if unproven else float("inf")
+        return IN_FLIGHT_BEFORE_FIRST_USABLE if unproven else math.inf
 
     def row_failed(self, failure: Failure) -> None:
         """Notes that a row has failed permanently; `row_ended` follows."""
@@ -62,8 +63,9 @@ class Usefulness:
         self._ended += 1
         if result.status == OK:
             self._usable += 1
-            self._useless = 0
-            self._causes.clear()
+            if self._useless:
+                self._useless = 0
+                self._causes.clear()
             return
         self._useless += 1
         self._note_cause(result)

@@ -63,7 +63,10 @@ class ActiveRows:
         if (same := self._open.get(row.request.digest)) is not None:
             same.request = max(same.request, row.request, key=output_cap)
             return None
-        open_row = _OpenRow(row.index, row.request, dict(row.known) or self._known_of_cut(row.request))
+        known = dict(row.known)
+        if self._cut and not known:
+            known = self._known_of_cut(row.request)
+        open_row = _OpenRow(row.index, row.request, known)
         self._open[row.request.digest] = open_row
         if open_row.known or self._labelling.votes > 1:
             return self._next(open_row)

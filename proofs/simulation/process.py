@@ -163,7 +163,7 @@ class Process:
             steps.append(self._start)
         if self._world.provider.arrived(now):
             steps.append(self._take_arrival)
-        if self._dispatcher.has_sendable and self._dispatcher.hold(now) <= 0:
+        if self._dispatcher.sendable and self._dispatcher.hold(now) <= 0:
             steps.append(self._release)
         if self._next_event() < math.inf:
             steps.append(self._wait)
@@ -283,7 +283,7 @@ class Process:
     def _next_event(self) -> float:
         """Returns when something is due that is not possible yet."""
         dispatcher, now = self._dispatcher, self._world.clock.now
-        held = now + dispatcher.hold(now) if dispatcher.has_sendable else math.inf
+        held = now + dispatcher.hold(now) if dispatcher.sendable else math.inf
         # An ulp later, since the sum of `now` and a wait may be rounded down.
         times = (self._due, held, self._seconds_end, self._world.provider.next_arrival)
         later = [time for time in times if now < time < math.inf]

@@ -117,12 +117,12 @@ class ShownRun:
             self._send(dispatcher.committed(intents, frozenset(), now), now)
         if need == END:
             return None
-        if dispatcher.has_sendable:
+        if dispatcher.sendable:
             self._send(dispatcher.release(now), now)
         wakes = [self._events[0][0] if self._events else math.inf]
         if need != ROWS and isinstance(need, float):
             wakes.append(now + max(need, 1e-6))
-        if dispatcher.has_sendable:
+        if dispatcher.sendable:
             wakes.append(now + max(dispatcher.hold(now), 1e-6) + self._random.expovariate(1000))
         return min(wakes)
 

@@ -51,7 +51,7 @@ def run(
                 requests.append(row_of(each.active.request))
                 failed = fails(requests[-1], now)
                 ends[each.active.attempt] = now + seconds(failed is not None), failed or answer()
-        hold = desk.dispatcher.hold(now) if desk.dispatcher.has_sendable else math.inf
+        hold = desk.dispatcher.hold(now) if desk.dispatcher.sendable else math.inf
         wait = need if isinstance(need, float) else math.inf
         ends_at = [ends[each.active.attempt][0] for each in desk.sent]
         now = max(now + 1e-6, min([now + hold, now + wait, *ends_at]))

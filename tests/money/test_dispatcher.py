@@ -74,7 +74,7 @@ def test_a_held_request_keeps_further_ones_from_being_prepared() -> None:
     assert desk.log.uncommitted == 1
     hold = desk.dispatcher.hold(0.0)
     assert 0.9 < hold < 1.1
-    assert desk.dispatcher.has_sendable
+    assert desk.dispatcher.sendable
     assert desk.dispatcher.release(hold / 2) == []
     assert desk.send(desk.dispatcher.release(hold)) == [2]
 

@@ -87,7 +87,8 @@ class Counts:
         self._back: list[float] = []
 
     def add(self, sent: Sent) -> None:
-        self._back = [back for back in self._back if back > sent.at]
+        if self._back:
+            self._back = [back for back in self._back if back > sent.at]
         others = sent.others - len(self._back)
         counts = self._refused if sent.refused else self._taken
         counts[others] = counts.get(others, 0.0) + 1

@@ -11,6 +11,7 @@ plainly, `stated_window` has the shorter window.
 Times are seconds, given by the caller.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,9 +101,10 @@ class KnownLimits:
 
     def delay(self, now: float, worst_tokens: int) -> float:
         """Returns the seconds until a request of at most `worst_tokens` tokens fits; 0 or less: now."""
-        delay = float("-inf")
-        if self.requests.per_minute or self.tokens.per_minute:
-            self.sent.expire(now)
+        if not self.requests.per_minute and not self.tokens.per_minute:
+            return -math.inf
+        delay = -math.inf
+        self.sent.expire(now)
         if self.requests.per_minute:
             delay = max(delay, self._request_delay(now))
         if self.tokens.per_minute:
@@ -111,10 +113,12 @@ class KnownLimits:
 
     def admit(self, now: float, worst_tokens: int) -> tuple[float, Bucket]:
         """Counts a request that is sent now; returns what `settle` and `refused` need."""
-        self.requests.pace.admit(now, 1)
+        if self.requests.per_minute:
+            self.requests.pace.admit(now, 1)
         self._window.sent += 1
         paced_tokens = self._estimate.share * worst_tokens
-        self.tokens.pace.admit(now, paced_tokens)
+        if self.tokens.per_minute:
+            self.tokens.pace.admit(now, paced_tokens)
         return paced_tokens, self.sent.add(now, worst_tokens)
 
     def learn(self, worst_tokens: int, used_tokens: int) -> None:
@@ -128,7 +132,8 @@ class KnownLimits:
     def settle(self, bucket: Bucket, worst_tokens: int, paced_tokens: float, used_tokens: int) -> None:
         """Replaces a request's expected use by its use."""
         self.sent.settle(bucket, worst_tokens, used_tokens)
-        self.tokens.pace.correct(used_tokens - paced_tokens)
+        if self.tokens.per_minute:
+            self.tokens.pace.correct(used_tokens - paced_tokens)
 
     def refused(self, now: float, bucket: Bucket, worst_tokens: int, paced_tokens: float) -> None:
         """Frees what a refused request took."""

@@ -55,6 +55,7 @@ class Limiter:
         self._trouble_since: float | None = None
         self._taken_since_cut = False
         self._rechecks = Rechecks()
+        self._looked_at: float | None = None  # at the ends of requests; None if there is another since
 
     @property
     def pace(self) -> Pace:
@@ -72,10 +73,10 @@ class Limiter:
 
     def delay(self, now: float, worst_tokens: int) -> float:
         """Returns the seconds until a request of at most `worst_tokens` tokens may go; 0 or less: now."""
-        self._look_at_ends(now)
-        paused = self._next_try - now
+        if now != self._looked_at:
+            self._look_at_ends(now)
         searched = max(self._search.delay(now), self._concurrency.delay)
-        return max(paused, searched, self._known.delay(now, worst_tokens))
+        return max(self._next_try - now, searched, self._known.delay(now, worst_tokens))
 
     @property
     def _next_try(self) -> float:
@@ -102,9 +103,10 @@ class Limiter:
     def answered(self, admission: Admission, now: float, used_tokens: int, limits: RateLimits | None) -> None:
         """Counts the use of a request with a response, and takes the limits of its headers."""
         admission.sent.refused = False
+        self._looked_at = None
         self._concurrency.ended()
         self._end_trouble(now)
-        self._settle(admission, used_tokens)
+        self._known.settle(admission.bucket, admission.worst_tokens, admission.paced_tokens, used_tokens)
         self._known.learn(admission.worst_tokens, used_tokens)
         if limits is not None:
             self._take_limits(limits, now)
@@ -117,6 +119,7 @@ class Limiter:
         `row_refused_at`: the 429 is the row's own, since others got through after its previous one, which was
         sent then. It says nothing about the pace, nor did the previous one.
         """
+        self._looked_at = None
         self._concurrency.ended()
         newly_known = failure.limits is not None and self._take_limits(failure.limits, now)
         if failure.action is FailureAction.SLOW_DOWN:
@@ -143,7 +146,7 @@ class Limiter:
             return
         admission.sent.refused, admission.sent.counts = False, False
         if failure.billing is BillingStatus.NO:
-            self._settle(admission, 0)
+            self._known.settle(admission.bucket, admission.worst_tokens, admission.paced_tokens, 0)
         if failure.action is FailureAction.RETRY:
             self._search.hold()
             self._trouble_since = self._trouble_since or now
@@ -155,9 +158,6 @@ class Limiter:
             self._waited, self._refused_since_cut = 0.0, 0
             self._known.sent.begin_period()
         self._trouble_since = None
-
-    def _settle(self, admission: Admission, used_tokens: int) -> None:
-        self._known.settle(admission.bucket, admission.worst_tokens, admission.paced_tokens, used_tokens)
 
     def change_given(self, requests: int | None, tokens: int | None, now: float) -> None:
         """Takes other limits than the job's. A higher one ends the search for a lower rate."""
@@ -196,6 +196,7 @@ class Limiter:
         )
 
     def _look_at_ends(self, now: float) -> None:
+        self._looked_at = now
         for sent in self._order.settled(now):
             expected = bool(sent.refused) and self._concurrency.expects_refusal(sent)
             bound = self._concurrency.settled(sent)

@@ -164,7 +164,7 @@ class RefusalJudge:
 
     def _lengthen_run(self, sent: Sent, refused: bool) -> bool:
         if not refused:
-            self._count_for_runs(min(self._run, SHORTEST_RUN), 1)
+            self._count_for_runs(min(self._run, SHORTEST_RUN) if self._run else 0, 1)
             self._run = 0
             self.run_wait_until = float("-inf")
             return False

@@ -41,7 +41,8 @@ class RefusedRows:
     def answered(self, sent_at: float) -> None:
         """Notes a response to a request sent at `sent_at`."""
         self._answered += 1
-        self._latest_answered = max(self._latest_answered, sent_at)
+        if sent_at > self._latest_answered:
+            self._latest_answered = sent_at
         if self._in_doubt:
             self._in_doubt = [first for first in self._in_doubt if first >= self._latest_answered]
 

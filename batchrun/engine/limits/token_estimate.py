@@ -27,8 +27,9 @@ class TokenEstimate:
     def learn(self, worst_tokens: int, used_tokens: int) -> None:
         """Takes one response into account."""
         residual = used_tokens - self.share * worst_tokens if self._answers else 0.0
-        self._answers += 1
-        weight = 1 / min(self._answers, MEMORY)
+        if self._answers < MEMORY:
+            self._answers += 1
+        weight = 1 / self._answers
         self._used += weight * (used_tokens - self._used)
         self._worst += weight * (worst_tokens - self._worst)
         self._variance += weight * (residual * residual - self._variance)
@@ -41,6 +42,6 @@ class TokenEstimate:
         """
         if self._answers < ENOUGH:
             return worst_tokens
-        unknown = requests * requests / min(self._answers, MEMORY)
+        unknown = requests * requests / self._answers
         likely = self.share * worst_tokens + DEVIATIONS * sqrt(self._variance * (requests + unknown))
         return min(likely, max(1.0, self.share) * worst_tokens)
