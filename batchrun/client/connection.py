@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._was_idle = self.idle_since > 0 and started - self.idle_since > _IDLE_BEFORE_GOODBYE
         self._has_end = False
         self._ended = self._loop.create_future()
-        self._owner.watch(self, self._deadline())
+        self._owner.watch(self, started + self._owner.timeouts.whole)
         return self._ended
 
     def expire(self, now: float) -> None:

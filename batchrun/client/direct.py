@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 from asyncio.staggered import staggered_race
-from collections import deque
+from collections import defaultdict, deque
 from functools import partial
 from typing import Any
 
@@ -49,7 +49,7 @@ class DirectWire:
         self._loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()  # the longest idle connection first
         self._open: set[Connection] = set()
-        self._due: dict[int, set[Connection]] = {}
+        self._due: defaultdict[int, set[Connection]] = defaultdict(set)
         self._last_tick = self._tick_of(self._loop.time())
         self._timer = self._loop.call_later(1 / _TICKS_A_SECOND, self._pass_time)
         self._lookup: asyncio.Task[list[Any]] | None = None
@@ -113,7 +113,7 @@ class DirectWire:
                 return
             self.unwatch(connection)
         connection.tick = tick
-        self._due.setdefault(tick, set()).add(connection)
+        self._due[tick].add(connection)
 
     def unwatch(self, connection: Connection) -> None:
         """Forgets the deadline."""

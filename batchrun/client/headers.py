@@ -42,14 +42,15 @@ def rate_limits(headers: Iterable[tuple[bytes, bytes]], now: float) -> RateLimit
     time in seconds since 1970: instants are turned into seconds from now.
     """
     stated: dict[str, int | float] = {}
-    for name, raw in headers:
-        if field := _FIELD_BY_HEADER.get(name.lower()):
+    for written, raw in headers:
+        name = written.lower()
+        if field := _FIELD_BY_HEADER.get(name):
             text = raw.decode("latin-1")
             value = _seconds_until(text, now) if field.startswith("reset") else _whole_number(text)
             if value is not None:
                 stated[field] = value
-        elif name.lower() in (_POLICY, _STATE):
-            found = _policy if name.lower() == _POLICY else _state
+        elif name in (_POLICY, _STATE):
+            found = _policy if name == _POLICY else _state
             for field, amount in found(raw.decode("latin-1")).items():
                 stated.setdefault(field, amount)
     return RateLimits(**stated) if stated else None  # type: ignore[arg-type]  # ints and floats as the field wants

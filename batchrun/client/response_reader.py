@@ -75,6 +75,7 @@ class ResponseReader:
         self._begun = begun
         self._started = time.perf_counter()
         self._status: int | None = None
+        self._succeeded = False
         self._headers: Headers = []
         self._memory: ConnectionMemory | None = None
         self._limits: RateLimits | None = None
@@ -90,6 +91,7 @@ class ResponseReader:
     def begin(self, status: int, headers: Headers, memory: ConnectionMemory | None) -> None:
         """Takes the head."""
         self._status, self._headers, self._memory = status, headers, memory
+        self._succeeded = 200 <= status < 300
         self._limits = rate_limits(headers, time.time())
         encodings = []
         for name, value in headers:
@@ -149,10 +151,6 @@ class ResponseReader:
         """Returns the outcome, after `end`."""
         assert self.outcome is not None  # noqa: S101  # every exchange ends once
         return self.outcome
-
-    @property
-    def _succeeded(self) -> bool:
-        return self._status is not None and 200 <= self._status < 300
 
     @property
     def _private(self) -> Private:
@@ -238,11 +236,9 @@ class ResponseReader:
         """Returns the response where a complete one has arrived, however its connection ended."""
         if self._error is not None:
             raise self._error
-        read, body = (
-            (read_whole, b"".join(self._pieces))
-            if self._assembler is None
-            else (read_response, self._assembler.body())
-        )
+        body = b"".join(self._pieces) if self._assembler is None else self._assembler.body()
+        # Bytes whose format is not known yet may be the whole of a short stream.
+        read = read_response if self._format_known else read_whole
         return read(body, self._latency, self._first_token_latency, self._limits)
 
     def _refusal(self, status: int) -> Failure:
