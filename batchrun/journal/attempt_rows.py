@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from batchrun.journal.connection import damaged
 from batchrun.journal.records import AttemptRow, Intent, Outcome
 
 COLUMNS = ", ".join(AttemptRow._fields)
-_INSERT = f"INSERT INTO attempts ({COLUMNS}) VALUES ({', '.join('?' * len(AttemptRow._fields))})"
+_VALUES = f"({', '.join('?' * len(AttemptRow._fields))})"
+_INSERT = f"INSERT INTO attempts ({COLUMNS}) VALUES {_VALUES}"
+_INSERT_TEN = f"{_INSERT}{f', {_VALUES}' * 9}"
 _REPLACE = _INSERT.replace("INSERT", "REPLACE", 1)
 _NUMBERS = ", ".join(AttemptRow._fields[:-1])
 FAILURES = f"outcome <> '{Outcome.ANSWERED}'"
@@ -82,8 +85,12 @@ def _sealed_again(row: AttemptRow) -> AttemptRow:
 
 
 def insert_attempts(connection: sqlite3.Connection, rows: Iterable[AttemptRow]) -> None:
+    """Inserts records, ten in a statement: sqlite3 hands the interpreter's lock over at each statement."""
+    waiting = iter(rows)
+    while len(part := list(islice(waiting, 10))) == 10:
+        connection.execute(_INSERT_TEN, tuple(chain.from_iterable(part)))
     # Plain tuples: sqlite3 binds the values of any other sequence one call at a time.
-    connection.executemany(_INSERT, map(tuple, rows))
+    connection.executemany(_INSERT, map(tuple, part))
 
 
 def replace_attempts(connection: sqlite3.Connection, rows: Iterable[AttemptRow]) -> None:
