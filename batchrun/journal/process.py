@@ -1,16 +1,17 @@
 """Commits in a process of their own: they cost the run's process neither time nor its interpreter's lock.
 
 The process has the run's locks too: no other run begins before it has ended. It writes the batches that it
-is given, one after the other, and ends once the run has closed its pipe, or has died.
+is given, one after the other, and ends once the run has shut its socket down, or has died.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from struct import Struct
@@ -29,6 +30,7 @@ from batchrun.journal.samples import Sample
 from batchrun.journal.writer import OpenCommits
 
 _SIZE = Struct("!Q")
+_WORDS_SECONDS = 2.0
 _SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
@@ -93,12 +95,14 @@ class JournalProcess:
         lost: Callable[[], object],
     ) -> None:
         self._path = journal.path
-        self._process = _started(journal, locks, environment)
-        assert self._process.stdin is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
-        self._orders: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
-        threading.Thread(target=self._watch, args=(lost,), name="journal's process", daemon=True).start()
+        self._said = b""
+        self._process, self._link = _started(journal, locks, environment)
+        self._orders: IO[bytes] = self._link.makefile("wb")
+        self._answers: IO[bytes] = self._link.makefile("rb")
+        self._watching = threading.Thread(
+            target=self._watch, args=(lost,), name="journal's process", daemon=True
+        )
+        self._watching.start()
 
     def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None = None) -> frozenset[int]:
         answer = self._asked(
@@ -119,8 +123,13 @@ class JournalProcess:
 
     def close(self) -> None:
         """Waits for the end of the process."""
-        with suppress(OSError), self._process:  # a dead one doesn't take what is left to flush
-            pass
+        with suppress(OSError):  # a process that this program has forked off may hold the socket open
+            self._link.shutdown(socket.SHUT_RDWR)
+        self._process.wait()
+        self._watching.join(_WORDS_SECONDS)
+        for end in (self._orders, self._answers, self._link):
+            with suppress(OSError):  # a dead process doesn't take what is left to flush
+                end.close()
 
     def _asked(self, order: Write | IndexPart) -> Written | Indexed:
         try:
@@ -136,14 +145,17 @@ class JournalProcess:
         return found
 
     def _watch(self, lost: Callable[[], object]) -> None:
+        assert self._process.stdout is not None  # noqa: S101
+        with self._process.stdout as words:  # read at once: a full pipe would stop the process
+            self._said = words.read()
         self._process.wait()
         lost()
 
     def _has_ended(self) -> StorageError:
         code = self._process.wait()
+        self._watching.join(_WORDS_SECONDS)
         why = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
-        assert self._process.stderr is not None  # noqa: S101
-        words = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+        words = self._said.decode(errors="replace").strip().splitlines()
         said = f": {words[-1]}" if words else ""
         return StorageError(
             f"The process that writes the journal {self._path} {why}{said}.\n"
@@ -153,51 +165,60 @@ class JournalProcess:
 
 def _started(
     journal: Journal, locks: Sequence[int], environment: Mapping[str, str]
-) -> "subprocess.Popen[bytes]":
+) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+    """Returns the process, and the socket to it."""
     device, inode = journal.identity or (0, 0)
     # The process inherits which signals are blocked. It ends with its run, whoever signals to all processes.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", __name__, str(journal.path), str(device), str(inode)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(environment),
-            pass_fds=tuple(locks),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StorageError(
-            f"The process that writes the journal {journal.path} can't be started: {error.strerror}."
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    with ExitStack() as after_an_error:
+        try:
+            ours, theirs = socket.socketpair()
+            after_an_error.enter_context(ours)
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-P", "-m", __name__, str(journal.path), str(device), str(inode)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment),
+                    pass_fds=tuple(locks),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StorageError(
+                f"The process that writes the journal {journal.path} can't be started: {error.strerror}."
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        after_an_error.pop_all()
+        return process, ours
 
 
-def _send(pipe: IO[bytes], message: msgspec.Struct) -> None:
-    """Raises OSError where nobody reads the pipe any more."""
+def _send(link: IO[bytes], message: msgspec.Struct) -> None:
+    """Raises OSError where nobody reads any more."""
     encoded = _encode(message)
-    pipe.write(_SIZE.pack(len(encoded)))
-    pipe.write(encoded)
-    pipe.flush()
+    link.write(_SIZE.pack(len(encoded)))
+    link.write(encoded)
+    link.flush()
 
 
-def _received(pipe: IO[bytes]) -> bytes | None:
-    """Returns the next message; None where there is no whole one before the pipe's end."""
-    size = pipe.read(_SIZE.size)
-    if len(size) < _SIZE.size:
-        return None
-    (expected,) = _SIZE.unpack(size)
-    message = pipe.read(expected)
-    return message if len(message) == expected else None
+def _received(link: IO[bytes]) -> bytes | None:
+    """Returns the next message; None where there is no whole one before the end."""
+    with suppress(ConnectionError):
+        size = link.read(_SIZE.size)
+        if len(size) == _SIZE.size:
+            (expected,) = _SIZE.unpack(size)
+            message = link.read(expected)
+            return message if len(message) == expected else None
+    return None
 
 
 def main(path: Path, device: int, inode: int) -> NoReturn:
-    """Serves the run that has started this process until it closes the pipe."""
-    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    """Serves the run that has started this process until it shuts the socket down."""
+    link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    orders, answers = link.makefile("rb"), link.makefile("wb")
     commits: Commits | None = None
-    with suppress(BrokenPipeError):  # the run has died: what it had given is written
+    with suppress(ConnectionError):  # the run has died: what it had given is written
         while (order := _received(orders)) is not None:
             try:
                 commits = commits or _opened(path, (device, inode))

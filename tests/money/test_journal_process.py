@@ -193,3 +193,27 @@ def test_a_process_that_can_t_start_says_why(
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(StorageError, match="can't be started: No such file"):
         ELSEWHERE(journal, lambda: None)
+
+
+def test_what_the_process_prints_neither_mixes_with_its_answers_nor_stops_it(
+    journal: Journal, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('x' * 200_000, flush=True)")
+    commits = commits_elsewhere((), {"PYTHONPATH": str(tmp_path)})(journal, lambda: None)
+    assert commits.write([intent(1)], None) == frozenset()
+    commits.close()
+
+
+def test_a_run_ends_though_its_program_has_forked_a_process_that_goes_on(journal: Journal) -> None:
+    commits = ELSEWHERE(journal, lambda: None)
+    commits.write([intent(1)], None)
+    forked = os.fork()
+    if forked == 0:
+        signal.pause()
+    try:
+        commits.close()
+        assert not is_running(process_of(commits))
+        os.kill(forked, 0)
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        os.waitpid(forked, 0)
