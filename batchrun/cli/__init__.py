@@ -96,7 +96,7 @@ def main() -> NoReturn:
         _say(_in_two_lines(error))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _say("Interrupted by SIGINT. The same command continues where this run stopped.")
+        _say(_interrupted_by(signal.SIGINT))
         code = EXIT_SIGINT
     except BrokenPipeError:
         code = EXIT_FAULT
@@ -134,5 +134,10 @@ def _in_two_lines(error: click.ClickException) -> str:
 
 def _end_by_signal(number: int, _frame: FrameType | None) -> NoReturn:
     """Ends the process, but lets temporary files be removed; during sending the run drains instead."""
-    _say(f"Interrupted by {signal.Signals(number).name}. The same command continues where this run stopped.")
+    _say(_interrupted_by(number))
     raise SystemExit(128 + number)
+
+
+def _interrupted_by(number: int) -> str:
+    """Returns what to say outside a run, which has words of its own: a plan or a report starts again."""
+    return f"Interrupted by {signal.Signals(number).name}. Nothing is lost: run the same command again."

@@ -27,7 +27,7 @@ def init_command(table: Path, job_file: Path | None, skip_lines: int, sheet: str
     """Write a commented job file for a table.
 
     \b
-    batchrun init reviews.csv          writes reviews.toml beside the present folder's other files
+    batchrun init reviews.csv          writes reviews.toml in the current folder
     """
     import os
 

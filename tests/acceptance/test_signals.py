@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from batchrun import cli
 from tests.acceptance.command import Done, Place, as_options, ended, until
 
 ROWS = 40
@@ -123,3 +124,17 @@ def test_the_second_signal_ends_the_writing_of_the_output_and_leaves_the_old_one
     assert place.command("export", "job.toml").code == 0
     assert place.column("status") == ["ok"] * WRITTEN
     assert place.requests == 2, "all of it is in the journal"
+
+
+def test_outside_a_run_nothing_is_said_to_continue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press_ctrl_c(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli.batchrun_group, "main", press_ctrl_c)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    assert "Interrupted by SIGINT. Nothing is lost: run the same command" in capsys.readouterr().err
