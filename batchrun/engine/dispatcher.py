@@ -310,7 +310,7 @@ class Dispatcher:
         kept_in_doubt = self._rules.leave_in_doubt and failure.billing is BillingStatus.UNKNOWN
         final = delay is None and (kept_in_doubt or failure.action is not FailureAction.STOP_RUN)
         self._accounting.failed(active, failure, final)
-        self._observer.attempt_failed(AttemptFailed(active.attempt, failure, final))
+        self._observer.attempt_failed(AttemptFailed(active.attempt, failure, final, delay))
         if failure.action is FailureAction.STOP_RUN:
             self._stop_by_endpoint(active, failure)
         if final:

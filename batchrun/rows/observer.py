@@ -35,11 +35,13 @@ class RowsScanned:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """`attempt` is the journal's number; `final`: its row has failed with it."""
+    """`attempt` is the journal's number; `final`: its row has failed with it; `delay`: seconds until it is sent
+    again at the earliest, None if it isn't."""
 
     attempt: int
     failure: Failure
     final: bool
+    delay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

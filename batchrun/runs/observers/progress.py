@@ -21,8 +21,9 @@ class Progress(Observer):
     rows wait for another row's response, `to_share` of them, or took it; `answers` counts this run's,
     including `invalid` ones. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and
     may have a `forecast` for people. `blocked_by` names the cap that the next request waits for, `waiting`
-    says what else it waits for, and until when. `workers` are connected. `stopping_for` says why no more rows
-    are begun while requests in flight drain.
+    says what else it waits for, and until when; the last one of those that are sent again waits until
+    `repeats_until`. `workers` are connected. `stopping_for` says why no more rows are begun while requests in
+    flight drain.
     """
 
     rows: int | None = None
@@ -46,6 +47,7 @@ class Progress(Observer):
     in_flight: int = 0
     blocked_by: str | None = None
     waiting: Waiting | None = None
+    repeats_until: float = 0.0
     last_error: str | None = None
     stopping_for: str | None = None
     workers: list[Worker] = field(default_factory=list)
@@ -107,6 +109,8 @@ class Progress(Observer):
         self.in_flight -= 1
         self.by_error[event.failure.code] += 1
         self.last_error = event.failure.message
+        if event.delay is not None:
+            self.repeats_until = max(self.repeats_until, time.monotonic() + event.delay)
 
     def blocked(self, cap: str | None) -> None:
         self.blocked_by = cap

@@ -118,7 +118,7 @@ def _ending(view: View, speed: Speed, now: float) -> str | None:
     rows_left = None if progress.rows is None else progress.rows - progress.done
     ends: list[tuple[float, str]] = []
     if rows_left and rate > 0:
-        wait = seconds_to_next(progress.waiting, now) or 0.0
+        wait = max(seconds_to_next(progress.waiting, now) or 0.0, progress.repeats_until - now)
         ends.append((max(wait, rows_left / rate), "to go"))
     if rate > 0 and progress.answers and (cap := view.ledger.answers_to_cap()) is not None:
         answers, name = cap
