@@ -35,8 +35,8 @@ class RowsScanned:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """`attempt` is the journal's number; `final`: its row has failed with it; `delay`: seconds until it is sent
-    again at the earliest, None if it isn't."""
+    """`attempt` is the journal's number; `final`: its row has failed with it; `delay`: seconds until it is
+    sent again at the earliest, None if it isn't."""
 
     attempt: int
     failure: Failure

@@ -36,6 +36,8 @@ CLEAR_NOISE = 0.015
 """The least share that an excess over no noise is tested for."""
 MOST_TESTED = 0.5
 """The largest share that is tested for: a limit mostly refuses a larger share."""
+ERRORS = 1.3
+"""Standard errors of a Poisson count: nine in ten are less far off to one side."""
 MOST_NOISE = 0.95
 LEAST_REFUSED, LEAST_SENT, LEAST_SECONDS = 4, 12, 0.3
 """Minimum basis of an excess, since the rate accepted meanwhile is measured over it."""
@@ -128,11 +130,14 @@ class RefusalJudge:
         if self._excess is None:
             self._suspected, self._usual = self.noise, 0.5 * self.noise
         else:
-            # An excess overstates the true share, since it was noticed for being large.
+            # An excess overstates the true share, since it was noticed for being large; a short one most.
+            least = max(0.2, 1 - ERRORS / sqrt(max(1, self._excess.refused))) if at_start else 0.6
             seen = self._excess.refused / (self._excess.sent + 1)
             if at_start:
                 seen = min(seen, (self._refused_lately + 1) / (self._sent_lately + 2))
-            self._suspected = max(CLEAR_NOISE / 2, min(0.97, 1.5 * self.noise), 0.6 * min(MOST_TESTED, seen))
+            self._suspected = max(
+                CLEAR_NOISE / 2, min(0.97, 1.5 * self.noise), least * min(MOST_TESTED, seen)
+            )
             self._usual = self.noise or max(LEAST_NOISE, 0.1 * self._suspected)
         self._trial, self._trial_epoch = Count(now), epoch
 
