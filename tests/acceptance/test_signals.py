@@ -1,11 +1,14 @@
 """SIGINT and SIGTERM in the middle of a run, sent to the real process."""
 
 import signal
+import sys
 import time
+from collections.abc import Callable
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal
 
 import pytest
 
-from batchrun import cli
+from batchrun import __main__, cli
 from tests.acceptance.command import Done, Place, as_options, ended, until
 
 ROWS = 40
@@ -138,3 +141,18 @@ def test_outside_a_run_nothing_is_said_to_continue(
         cli.main()
     assert end.value.code == 130
     assert "Interrupted by SIGINT. Nothing is lost: run the same command" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_command_is_imported_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[object] = []
+
+    class Command:
+        @property
+        def main(self) -> Callable[[], None]:
+            handlers.append(getsignal(SIGINT))
+            return lambda: handlers.append(getsignal(SIGINT))
+
+    signal.signal(SIGINT, default_int_handler)
+    monkeypatch.setitem(sys.modules, "batchrun.cli", Command())
+    __main__.main()
+    assert handlers == [SIG_DFL, default_int_handler]
