@@ -16,6 +16,26 @@ def single_line(text: str) -> str:
     return "".join([character if character.isprintable() else " " for character in text])
 
 
+def columns_of(text: str) -> int:
+    """Returns the columns that a terminal needs for the text: two for a wide character."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, columns: int) -> str:
+    """Returns the text with blanks behind it, up to so many columns of a terminal."""
+    return text + " " * (columns - columns_of(text))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line for each row of a table, whose cells are below each other on a terminal."""
+    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in rows]
+
+
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's text, or the error's type without one."""
     lines = str(error).strip().splitlines()

@@ -6,10 +6,13 @@ import textwrap
 
 import click
 
-from batchrun.text import single_line
+from batchrun.text import columns_of, single_line
 
 INDENT = " " * 10
 """The column where a line's text begins, after its name, as in `output    labels.parquet`."""
+
+FILLER = "\0"
+"""Stands for the second column of a wide character while a line is broken; no line has one."""
 
 
 def say(line: str, *, err: bool = False) -> int:
@@ -27,15 +30,16 @@ def say(line: str, *, err: bool = False) -> int:
 
 def broken(line: str, columns: int) -> str:
     """Breaks the line into lines of at most `columns`; a longer word stays whole."""
-    if columns <= 2 * len(INDENT) or len(line) <= columns:
+    if columns <= 2 * len(INDENT) or columns_of(line) <= columns:
         return line
+    wide = line if line.isascii() else "".join(c + FILLER * (columns_of(c) - 1) for c in line)
     named = line[len(INDENT) - 1 : len(INDENT)] == " " and line[len(INDENT) :][:1] not in ("", " ")
     return "\n".join(
         textwrap.wrap(
-            line,
+            wide,
             columns,
             subsequent_indent=INDENT if named else "",
             break_long_words=False,
             break_on_hyphens=False,
         )
-    )
+    ).replace(FILLER, "")

@@ -1,9 +1,10 @@
 """A race in words: a line a candidate, what was spent, and which one is best."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from batchrun.amounts import usd_figure
+from batchrun.text import aligned
 
 
 def race_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -28,13 +29,7 @@ def ending_line(report: dict[str, Any]) -> str:
 def _table(report: dict[str, Any]) -> Iterator[str]:
     heading = ("candidate", "rows", f"{report['score']} (95 %)", "USD", "USD per right answer", "")
     rows = [heading, *(_row(candidate, report["of"]) for candidate in report["candidates"])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield _padded(row, widths)
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned(rows)
 
 
 def _row(candidate: dict[str, Any], population: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from os.path import relpath
 from typing import Any
 
 from batchrun.evaluation.corrections import NONE_FITS, RIGHT
+from batchrun.text import columns_of, padded
 
 _KINDS = {"audit": "drawn at random", "invalid": "invalid", "low agreement": "with low agreement"}
 _COUNTS = {
@@ -41,8 +42,8 @@ def precision_lines(report: dict[str, Any]) -> Iterator[str]:
     left = f"; {unchecked:,} of the audit are not looked at" if unchecked else ""
     yield f"precision {_share(found)} of {found['of']:,} labels are right{left}"
     for each in (report.get("by_label", {}), report.get("by_column", {})):
-        width = max(map(len, each), default=0)
-        yield from (f"  {name:{width}}  {_share(part)}" for name, part in each.items())
+        width = max(map(columns_of, each), default=0)
+        yield from (f"  {padded(name, width)}  {_share(part)}" for name, part in each.items())
     if report.get("shares"):
         yield "shares    of all labels, and corrected by the audit:"
         yield from _share_lines(report["shares"])
@@ -55,10 +56,10 @@ def precision_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _share_lines(shares: dict[str, dict[str, float]]) -> Iterator[str]:
     names = {name: name or "no label fits" for name in shares}
-    width = max(map(len, names.values()))
+    width = max(map(columns_of, names.values()))
     for name, found in shares.items():
         interval = f"{found['low']:.1%} to {found['high']:.1%} at 95 %"
-        yield f"  {names[name]:{width}}  {found['labelled']:6.1%}  {found['share']:6.1%} ({interval})"
+        yield f"  {padded(names[name], width)}  {found['labelled']:6.1%}  {found['share']:6.1%} ({interval})"
 
 
 def _share(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from batchrun.rows.observer import RunAdjusted
 from batchrun.runs.observers.adjusted_text import adjusted_text
 from batchrun.runs.status import goes_on, state_of
 from batchrun.runs.summary import reason_lines
+from batchrun.text import aligned
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -67,11 +68,7 @@ def _set_text(adjustment: dict[str, Any]) -> str:
 
 def table_lines(names: Sequence[str], found: Sequence[dict[str, Any] | None]) -> list[str]:
     """Returns a line for each job, under its heading; None is a job that was never run."""
-    rows = [_HEADING, *map(_table_row, names, found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return aligned([_HEADING, *map(_table_row, names, found)])
 
 
 _HEADING = ("job", "state", "rows", "spent", "answers/min", "time to go")

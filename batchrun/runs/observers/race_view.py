@@ -16,7 +16,7 @@ from batchrun.runs.observers.progress_lines import (
 )
 from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.view import MakeObserver, View
-from batchrun.text import single_line
+from batchrun.text import columns_of, padded, single_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,9 +95,12 @@ def race_lines(race: RaceView, width: int) -> list[str]:
     if turn is not None and turn.view.progress.stopping_for and turn.view.progress.in_flight:
         return [*map(single_line, stopping_lines(turn.view.progress)), fitted(_money(race, now), width)]
     names = [single_line(each.name) for each in known.standings]
-    longest = max(map(len, names), default=0)
+    longest = max(map(columns_of, names), default=0)
     room = max(width - longest - 2, 1) if width else 0
-    lines = [f"{name:{longest}}  {fitted(_candidate(race, place), room)}" for place, name in enumerate(names)]
+    lines = [
+        f"{padded(name, longest)}  {fitted(_candidate(race, place), room)}"
+        for place, name in enumerate(names)
+    ]
     return [fitted(_turn(race, turn, now), width), *lines, fitted(_money(race, now), width)]
 
 
