@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -81,6 +82,7 @@ for command in (
 
 def main() -> NoReturn:
     """The entry point. Exits with the documented code; only a fault of batchrun itself shows a traceback."""
+    _open_closed_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
             signal.signal(number, _end_by_signal)
@@ -109,6 +111,13 @@ def main() -> NoReturn:
         code = EXIT_FAULT
     _drop_what_nobody_reads()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """After `<&-` a run's lock would get a stream's descriptor, which no process inherits as it is."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def _drop_what_nobody_reads() -> None:

@@ -20,6 +20,7 @@ from batchrun.runs.run_folder import RunFolder, no_permission
 
 _SECONDS_BETWEEN_TRIES = 0.02
 _SECONDS_FOR_THE_DEAD = 30.0
+_LAST_STREAM = 2
 _NO_SUCH_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
 
 
@@ -106,9 +107,19 @@ def _wait_for(descriptor: int, path: Path, until: _Until, warn: Callable[[str], 
 
 def _lock(path: Path, flags: int, held: ExitStack, until: _Until, warn: Callable[[str], object]) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    if descriptor <= _LAST_STREAM:
+        descriptor = _moved_up(descriptor)
     held.callback(os.close, descriptor)
     _wait_for(descriptor, path, until, warn)
     return descriptor
+
+
+def _moved_up(descriptor: int) -> int:
+    """Returns the file's new descriptor: a process that inherits a stream's has its own stream there."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LAST_STREAM + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _write_pid(lock: int) -> None:

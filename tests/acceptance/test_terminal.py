@@ -276,6 +276,14 @@ def test_a_run_whose_reader_has_gone_still_asks_and_writes_everything(place: Pla
     assert place.summary()["exit_code"] == 0
 
 
+def test_closed_streams_are_no_fault(place: Place) -> None:
+    place.texts("one", "two")
+    run = f"{sys.executable} -m batchrun run job.toml <&- >&- 2>&-"
+    done = subprocess.run(run, shell=True, cwd=place.folder, env=place.environment, check=False)
+    assert done.returncode == 0
+    assert place.column("status") == ["ok", "ok"]
+
+
 def test_version_and_help_name_what_there_is(place: Place) -> None:
     assert place.command("--version").out.split()[-1] == __version__
     help_text = place.command("--help").out

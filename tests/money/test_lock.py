@@ -170,3 +170,12 @@ def test_a_run_s_folder_that_may_not_be_read_names_its_owner(
     monkeypatch.setattr(os, "geteuid", lambda: folder.path.stat().st_uid + 1)
     with pytest.raises(UsageError, match=r"belongs to \w+.*\nNext: run the command as \w+"):
         adjust_run(folder, ["budget.usd=3"])
+
+
+def test_no_lock_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os.closerange(0, 3)
+        with locked(RunFolder(tmp_path)) as locks:
+            os._exit(0 if len(locks) == 2 and min(locks) > 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
