@@ -139,6 +139,15 @@ def test_growth_is_bounded_by_twice_what_is_sent() -> None:
     assert search.rate <= 50.0
 
 
+def test_a_rate_that_rises_again_does_not_wait_the_time_of_the_low_one() -> None:
+    search = RateSearch()
+    search.start_slowly(0.0)
+    search.admit(0.0)
+    assert search.delay(0.0) > 0.9
+    search.restore(100.0, None, 0.1)
+    assert search.delay(0.1) <= 0.01
+
+
 def test_recovery_reaches_its_ceiling_at_the_plateau_and_goes_beyond() -> None:
     """Below: ceiling (1 - depth (1 - t/K)^3). Above: ceiling (1 + STEP (t/K - 1)^3)."""
     way = recovery(rate=400.0, accepted=100.0, seconds=5.0, since_cut=5.0, begins=10.0)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,6 @@ from batchrun.client.server import Server
 from batchrun.job.file import make_job
 from batchrun.runs.run import run_job
 from batchrun.sandbox import Sandbox
-
-TICK, LATE = 0.01, 0.1
-"""Seconds between two looks at the clock, and by how much later than that one may be."""
 
 Step = tuple[float, str, dict[str, Any]]
 
@@ -40,33 +37,6 @@ def meanwhile(sandbox: Sandbox, *steps: Step) -> Iterator[list[float]]:
     thread = threading.Thread(target=control)
     thread.start()
     yield taken
-    thread.join()
-
-
-Span = tuple[float, float]
-
-
-@contextmanager
-def stalls() -> Iterator[list[Span]]:
-    """Yields the times, from and to, in seconds since 1970, in which this process didn't get the processor.
-
-    Only those that a limiter can't make up for: it catches up `LATE` seconds.
-    """
-    found: list[Span] = []
-    ended = threading.Event()
-
-    def watch() -> None:
-        before = time.time()
-        while not ended.wait(TICK):
-            now = time.time()
-            if now - before > TICK + LATE:
-                found.append((before + TICK + LATE, now))
-            before = now
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield found
-    ended.set()
     thread.join()
 
 
@@ -107,44 +77,27 @@ class Arrival:
 
 
 class Arrivals(list[Arrival]):
-    """All requests of a run, in order. Nothing could be sent in the `stalled` times."""
-
-    stalled: Sequence[Span] = ()
+    """All requests of a run, in order."""
 
     @property
     def refused(self) -> int:
         return sum(each.status == 429 for each in self)
 
     def between(self, begin: float, end: float) -> "Arrivals":
-        return self._of(each for each in self if begin < each.at <= end)
-
-    def _of(self, some: Iterable[Arrival]) -> "Arrivals":
-        found = Arrivals(some)
-        found.stalled = self.stalled
-        return found
-
-    def stalled_in(self, begin: float, end: float) -> float:
-        """Returns the seconds between the two times in which nothing could be sent."""
-        return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.stalled)
+        return Arrivals(each for each in self if begin < each.at <= end)
 
     def after(self, seconds: float) -> "Arrivals":
         """Returns the requests that came so many seconds after the first one, or later."""
-        return self._of(each for each in self if each.at >= self[0].at + seconds)
+        return Arrivals(each for each in self if each.at >= self[0].at + seconds)
 
     def share_used(self, per_minute: int, *, tokens: bool = False) -> float:
         """How much of a limit was used, from the first of these requests to the last."""
         used = sum(each.tokens if tokens else 1 for each in self[1:] if each.status == 200)
         return used / ((self[-1].at - self[0].at) * per_minute / 60)
 
-    def share_of_possible(self, per_minute: int, *, tokens: bool = False) -> float:
-        """Likewise, of the time in which something could be sent."""
-        seconds = self[-1].at - self[0].at
-        possible = 1 - self.stalled_in(self[0].at, self[-1].at) / seconds
-        return self.share_used(per_minute, tokens=tokens) / possible
 
-
-def arrivals(sandbox: Sandbox, stalled: Sequence[Span] = ()) -> Arrivals:
-    found = Arrivals(
+def arrivals(sandbox: Sandbox) -> Arrivals:
+    return Arrivals(
         Arrival(
             datetime.fromisoformat(each["received_at"]).timestamp(),
             each["status"],
@@ -152,5 +105,3 @@ def arrivals(sandbox: Sandbox, stalled: Sequence[Span] = ()) -> Arrivals:
         )
         for each in sandbox.bill()["requests"]
     )
-    found.stalled = stalled
-    return found

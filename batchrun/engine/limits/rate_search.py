@@ -148,9 +148,13 @@ class RateSearch:
         else:
             plateau = max(SHORTEST_AFTER_NOISE, min(PLATEAU, REQUESTS_AFTER_NOISE / max(LEAST_RATE, ceiling)))
             self._recovery = Recovery(ceiling, 0.0, plateau, now - plateau)
-        self.rate = rate
-        if rate is not None:
-            self._set(rate)
+        if rate is None:
+            self.rate = None
+            return
+        if rate > (self.rate or 0.0):
+            # Else the next request waits a low rate's time, and the rate accepted meanwhile looks low.
+            self._pace = self._pace.at_interval(1 / rate, now)
+        self._set(rate)
 
     def start_slowly(self, now: float) -> bool:
         """Doubles from a low rate: nothing was measured that it could recover to. False without a rate."""
