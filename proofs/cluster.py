@@ -5,7 +5,8 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
-from proofs.results import Result, Say, usd
+from proofs.kills import bill_within_bounds, money_and_rows
+from proofs.results import Result, Say
 from tests.kill.audit import Audit, audit, total
 from tests.kill.campaign import run_campaign
 from tests.kill.ray_kills import WhileTheClusterDies, ray_plan
@@ -49,17 +50,7 @@ def _results(found: Audit, done: Counter[str], broken: list[str], kills: int) ->
     return [
         Result(_PROOF, "kills", f"{done.total()}", f"at least {kills}", done.total() >= kills),
         Result(_PROOF, "of them", by_kind),
-        Result(_PROOF, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
-        Result(_PROOF, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
-        Result(_PROOF, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
-        Result(_PROOF, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
-        Result(_PROOF, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
-        Result(
-            _PROOF,
-            "settled <= billed <= settled + uncertain",
-            f"{usd(found.settled)} <= {usd(found.billed)} <= {usd(found.settled + found.uncertain)}",
-            "always",
-            found.settled <= found.billed <= found.settled + found.uncertain,
-        ),
+        *money_and_rows(_PROOF, found),
+        bill_within_bounds(_PROOF, found),
         Result(_PROOF, "promises broken", f"{len(broken)}", "0", not broken),
     ]

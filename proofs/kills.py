@@ -91,20 +91,31 @@ def _results(found: Audit, kills: int) -> list[Result]:
     return [
         Result(proof, "kills", f"{found.kills:,}", f"at least {kills:,}", found.kills >= kills),
         Result(proof, "kills at a system call, kills of plan --sample, export, review", other_kills),
-        Result(proof, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
-        Result(proof, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
-        Result(proof, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
-        Result(proof, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
-        Result(proof, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
-        Result(
-            proof,
-            "settled <= billed <= settled + uncertain",
-            f"{usd(found.settled)} <= {usd(found.billed)} <= {usd(found.settled + found.uncertain)}",
-            "always",
-            found.settled <= found.billed <= found.settled + found.uncertain,
-        ),
+        *money_and_rows(proof, found),
+        bill_within_bounds(proof, found),
         Result(proof, "requests open at one kill, at most", f"{found.most_open:,}"),
         Result(proof, "rows in doubt that were billed again", f"{found.paid_again:,}"),
         Result(proof, "answers that came to a dead process", f"{found.unseen_answers:,}"),
         Result(proof, "promises broken", f"{len(found.broken):,}", "0", not found.broken),
     ]
+
+
+def money_and_rows(proof: str, found: Audit) -> list[Result]:
+    """Returns what holds after kills of any kind of process."""
+    return [
+        Result(proof, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
+        Result(proof, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
+        Result(proof, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
+        Result(proof, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
+        Result(proof, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
+    ]
+
+
+def bill_within_bounds(proof: str, found: Audit) -> Result:
+    return Result(
+        proof,
+        "settled <= billed <= settled + uncertain",
+        f"{usd(found.settled)} <= {usd(found.billed)} <= {usd(found.settled + found.uncertain)}",
+        "always",
+        found.settled <= found.billed <= found.settled + found.uncertain,
+    )

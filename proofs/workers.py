@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from proofs.results import Result, Say, usd
+from proofs.kills import money_and_rows
+from proofs.results import Result, Say
 from tests.kill.audit import Audit, audit, total
 from tests.kill.campaign import run_campaign
 from tests.kill.workers import WhileWorkersDie, worker_plan
@@ -43,10 +44,6 @@ def _results(found: Audit, of_workers: int, of_journals: int) -> list[Result]:
     kills = f"{of_workers:,}, {of_journals:,}, {found.kills:,}"
     return [
         Result(proof, "kills of workers, of journal processes, of runs", kills),
-        Result(proof, "rows of the inputs, requests", f"{found.rows:,}, {found.requests:,}"),
-        Result(proof, "rows lost or wrong in the outputs", f"{found.rows_lost:,}", "0", not found.rows_lost),
-        Result(proof, "paid answers lost", f"{found.answers_lost:,}", "0", not found.answers_lost),
-        Result(proof, "answered rows sent again", f"{found.double_sends:,}", "0", not found.double_sends),
-        Result(proof, "billed above the cap at most", usd(found.overshoot), "0", not found.overshoot),
+        *money_and_rows(proof, found),
         Result(proof, "promises broken", f"{len(found.broken):,}", "0", not found.broken),
     ]

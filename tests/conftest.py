@@ -1,10 +1,15 @@
 """What holds for all tests."""
 
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
+
+from batchrun.journal import Journal, create_or_open
+from tests.money.journals import start_run
 
 # More workers than cores: how long an example takes says nothing about the code.
 settings.register_profile("batchrun", deadline=None)
@@ -21,3 +26,12 @@ def _table_of_characters() -> None:
 def _sighup_ends_a_process() -> None:
     """Under `nohup` it is ignored, also in the processes that tests start, and a run leaves it so."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journal in which run 1 has begun."""
+    opened = create_or_open(tmp_path / "journal.sqlite")
+    start_run(opened)
+    yield opened
+    opened.close()

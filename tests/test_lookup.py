@@ -1,7 +1,6 @@
 """The output is the same, whether its answers are read page by page or looked up one by one."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from batchrun.errors import JournalError
-from batchrun.journal import Journal, Outcome, answers, create_or_open
+from batchrun.journal import Journal, Outcome, answers
 from batchrun.journal.checksums import sealed
 from batchrun.journal.digest_index import insert_indexed
 from batchrun.rows import dataset as datasets
@@ -20,7 +19,7 @@ from batchrun.rows.dataset import Dataset
 from batchrun.rows.history import row_histories_by_digest
 from batchrun.rows.lookup import PagedLookup, look_up
 from batchrun.runs.output import RowWriter
-from tests.money.journals import message_of, start_run
+from tests.money.journals import message_of
 from tests.test_dataset import dataset
 from tests.test_selection import digests_of, settle
 
@@ -31,14 +30,6 @@ ROWS = 100
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "_ANSWERS_IN_A_PAGE", 8)
     monkeypatch.setattr(datasets, "ROWS_IN_A_CHUNK", 8)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = create_or_open(tmp_path / "journal.sqlite")
-    start_run(journal)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,24 +12,19 @@ from msgspec.structs import replace
 
 from batchrun.client.request import Request
 from batchrun.job.file import make_job
-from batchrun.journal import Attempt, Journal, Outcome, create_or_open
+from batchrun.journal import Attempt, Journal, Outcome
 from batchrun.rows.active import ActiveRows
 from batchrun.rows.dataset import ROWS_IN_A_CHUNK, Dataset, open_dataset
 from batchrun.rows.labelling import PLAIN
 from batchrun.rows.result import RowResult
 from batchrun.rows.selection import candidates, in_random_order, pending_rows
 from batchrun.runs.observers.progress import Progress
-from tests.money.journals import Reports, answer_to, failure_of, intent, start_run, writer_of
+from tests.money.journals import Reports, answer_to, failure_of, intent, writer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = 5 * ROWS_IN_A_CHUNK + 17
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = create_or_open(tmp_path / "journal.sqlite")
-    start_run(journal)
-    yield journal
-    journal.close()
 
 
 def workload_of(folder: Path, texts: list[str], expected: str | None = None) -> Dataset:

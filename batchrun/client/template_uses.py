@@ -108,8 +108,8 @@ def printed_columns(source: str, columns: Set[str]) -> tuple[str, tuple[str, ...
     """
     if text_around_columns(source, columns) is None:
         return None
-    texts, printed = _PRINTED.split(source)[::2], _PRINTED.split(source)[1::2]
-    return "%s".join(text.replace("%", "%%") for text in texts), tuple(printed)
+    parts = _PRINTED.split(source)
+    return "%s".join(text.replace("%", "%%") for text in parts[::2]), tuple(parts[1::2])
 
 
 def with_named_arguments(source: str) -> str:

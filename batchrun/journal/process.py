@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from struct import Struct
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from batchrun.errors import JournalError, MovedError, StorageError
 from batchrun.journal.adjustments import Adjustment
+from batchrun.journal.child_link import received, send
 from batchrun.journal.commits import Commits, Record, Withdrawal
 from batchrun.journal.connection import connect, keep_every_commit, no_longer_written, translated_errors
 from batchrun.journal.journal import Journal
@@ -29,7 +29,6 @@ from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.samples import Sample
 from batchrun.journal.writer import OpenCommits
 
-_SIZE = Struct("!Q")
 _WORDS_SECONDS = 2.0
 _SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
@@ -97,8 +96,6 @@ class JournalProcess:
         self._path = journal.path
         self._said = b""
         self._process, self._link = _started(journal, locks, environment)
-        self._orders: IO[bytes] = self._link.makefile("wb")
-        self._answers: IO[bytes] = self._link.makefile("rb")
         self._watching = threading.Thread(
             target=self._watch, args=(lost,), name="journal's process", daemon=True
         )
@@ -127,19 +124,14 @@ class JournalProcess:
             self._link.shutdown(socket.SHUT_RDWR)
         self._process.wait()
         self._watching.join(_WORDS_SECONDS)
-        for end in (self._orders, self._answers, self._link):
-            with suppress(OSError):  # a dead process doesn't take what is left to flush
-                end.close()
+        self._link.close()
 
     def _asked(self, order: Write | IndexPart) -> Written | Indexed:
         try:
-            _send(self._orders, order)
-        except OSError:
+            send(self._link, _encode(order))
+            found = _ANSWERS.decode(received(self._link))
+        except (OSError, EOFError):
             raise self._has_ended() from None
-        answer = _received(self._answers)
-        if answer is None:
-            raise self._has_ended()
-        found = _ANSWERS.decode(answer)
         if isinstance(found, Fault):
             raise _KINDS.get(found.kind, StorageError)(found.text)
         return found
@@ -194,32 +186,13 @@ def _started(
         return process, ours
 
 
-def _send(link: IO[bytes], message: msgspec.Struct) -> None:
-    """Raises OSError where nobody reads any more."""
-    encoded = _encode(message)
-    link.write(_SIZE.pack(len(encoded)))
-    link.write(encoded)
-    link.flush()
-
-
-def _received(link: IO[bytes]) -> bytes | None:
-    """Returns the next message; None where there is no whole one before the end."""
-    with suppress(ConnectionError):
-        size = link.read(_SIZE.size)
-        if len(size) == _SIZE.size:
-            (expected,) = _SIZE.unpack(size)
-            message = link.read(expected)
-            return message if len(message) == expected else None
-    return None
-
-
 def main(path: Path, device: int, inode: int) -> NoReturn:
     """Serves the run that has started this process until it shuts the socket down."""
     link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
-    orders, answers = link.makefile("rb"), link.makefile("wb")
     commits: Commits | None = None
-    with suppress(ConnectionError):  # the run has died: what it had given is written
-        while (order := _received(orders)) is not None:
+    with suppress(ConnectionError, EOFError):  # the run is over: what it had given is written
+        while True:
+            order = received(link)
             try:
                 commits = commits or _opened(path, (device, inode))
                 answer = _done(commits, _ORDERS.decode(order))
@@ -227,7 +200,7 @@ def main(path: Path, device: int, inode: int) -> NoReturn:
                 answer = Fault(type(error).__name__, str(error))
             except Exception as error:
                 answer = Fault(StorageError.__name__, str(no_longer_written(path, error)))
-            _send(answers, answer)
+            send(link, _encode(answer))
     # Without closing the journal: a last connection would copy its log first, and hold the lock meanwhile.
     os._exit(0)
 

@@ -7,7 +7,6 @@ hold, and by one chunk of rows.
 import pickle
 import signal
 import socket
-import struct
 import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import msgspec
 from batchrun import errors
 from batchrun.errors import BatchrunError, StorageError
 from batchrun.job.spec import Job
+from batchrun.journal.child_link import received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset
 from batchrun.rows.observer import RowsScanned
@@ -31,7 +31,6 @@ LEAST_ROWS = 20_000
 NOTHING = RowsScanned(0, 0, 0, 0)
 STOP = b"s"
 """What the run sends before it closes its end. Without it, the run's process is gone."""
-_SIZE = struct.Struct("<I")
 _ENDING_SECONDS = 2.0
 
 
@@ -80,7 +79,7 @@ class Over(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 Message = Rows | Failed | Unlike | Over
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
 
@@ -93,30 +92,6 @@ def pays(dataset: Dataset) -> bool:
     job, table = dataset.job, dataset.table
     large = table.row_count is not None and table.row_count >= LEAST_ROWS
     return job.workers is not None and not job.request.free_tier and table.in_place and large
-
-
-def framed(content: bytes) -> bytes:
-    return _SIZE.pack(len(content)) + content
-
-
-def message(content: Message) -> bytes:
-    return framed(_encode(content))
-
-
-def received(link: socket.socket) -> bytearray:
-    """Returns the next message. Raises EOFError and OSError."""
-    return _read(link, *_SIZE.unpack(_read(link, _SIZE.size)))
-
-
-def _read(link: socket.socket, size: int) -> bytearray:
-    content = bytearray(size)
-    rest = memoryview(content)
-    while rest:
-        got = link.recv_into(rest)
-        if not got:
-            raise EOFError
-        rest = rest[got:]
-    return content
 
 
 @contextmanager
@@ -150,7 +125,7 @@ class Reader:
         if the process is lost.
         """
         with suppress(OSError):  # what is wrong is known when nothing comes back
-            self._link.sendall(framed(pickle.dumps(task)))
+            send(self._link, pickle.dumps(task))
         while not isinstance(said := self._next(), Over):
             match said:
                 case Rows(counts, rows):

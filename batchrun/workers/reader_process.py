@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 
 from batchrun.errors import BatchrunError
 from batchrun.journal import open_for_reading
+from batchrun.journal.child_link import received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 from batchrun.rows.history import with_caps_seen
@@ -25,8 +27,7 @@ from batchrun.workers.reader import (
     Rows,
     Task,
     Unlike,
-    message,
-    received,
+    encode,
     seen,
 )
 
@@ -44,7 +45,7 @@ def main() -> None:
     with socket.socket(fileno=0) as link, suppress(OSError, EOFError):
         task = pickle.loads(received(link))  # noqa: S301 - by the process that has started this one
         threading.Thread(target=_end_with_the_run, args=(link,), daemon=True).start()
-        serve(task, link.sendall)
+        serve(task, partial(send, link))
 
 
 def _end_with_the_run(link: socket.socket) -> None:
@@ -55,12 +56,12 @@ def _end_with_the_run(link: socket.socket) -> None:
     os._exit(0)
 
 
-def serve(task: Task, send: Callable[[bytes], object]) -> None:
-    """Reads all rows; `send` raises OSError once nobody wants them any more."""
+def serve(task: Task, tell_run: Callable[[bytes], object]) -> None:
+    """Reads all rows; `tell_run` raises OSError once nobody wants them any more."""
 
     def tell(content: Message) -> None:
         try:
-            send(message(content))
+            tell_run(encode(content))
         except OSError:
             raise _RunIsOverError from None
 

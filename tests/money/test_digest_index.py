@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
@@ -33,14 +33,6 @@ def digest_of(number: int) -> bytes:
 
 def intent(attempt: int, *, run: int = 1, number: int = 1) -> Intent:
     return replace(journals.intent(attempt, run=run, number=number), digest=digest_of(attempt))
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = create_or_open(tmp_path / "journal.sqlite")
-    start_run(opened)
-    yield opened
-    opened.close()
 
 
 def commits_of(journal: Journal) -> Commits:

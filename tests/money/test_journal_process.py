@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -15,8 +16,9 @@ from batchrun.errors import JournalError, LockedError, MovedError, StorageError
 from batchrun.journal import Journal, create_or_open
 from batchrun.journal.adjustments import Adjustment
 from batchrun.journal.checking import check_whole
+from batchrun.journal.child_link import send
 from batchrun.journal.commits import Record, Withdrawal
-from batchrun.journal.process import JournalProcess, Write, _send, commits_elsewhere
+from batchrun.journal.process import JournalProcess, Write, commits_elsewhere
 from batchrun.journal.samples import Sample
 from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.runs import run_lock
@@ -36,13 +38,6 @@ BATCHES: list[list[Record]] = [
     ],
     [intent(5), replace(intent(6), digest=digest_of(1))],
 ]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with closing(create_or_open(tmp_path / "journal.sqlite")) as journal:
-        start_run(journal)
-        yield journal
 
 
 def wait_until(holds: Callable[[], object]) -> None:
@@ -140,7 +135,7 @@ def test_what_a_killed_run_has_handed_over_is_written_before_the_lock_is_free(
             commits.write([intent(1), intent(2)], None)
             assert isinstance(commits, JournalProcess)
             os.kill(process_of(commits), signal.SIGSTOP)
-            _send(commits._orders, Write([answer_to(1)], [], [], [], [], None))
+            send(commits._link, msgspec.msgpack.encode(Write([answer_to(1)], [], [], [], [], None)))
             os.write(tell, b"%d" % process_of(commits))
             os.kill(os.getpid(), signal.SIGKILL)
     process = int(os.read(told, 20))

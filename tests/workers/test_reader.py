@@ -18,7 +18,8 @@ from msgspec.structs import replace as replaced
 
 from batchrun.errors import InputError, JournalError, StorageError
 from batchrun.job.file import make_job
-from batchrun.journal import Journal, create_or_open
+from batchrun.journal import Journal
+from batchrun.journal.child_link import send
 from batchrun.rows.dataset import ROWS_IN_A_CHUNK, Dataset, open_dataset
 from batchrun.rows.observer import RowsScanned
 from batchrun.rows.selection import Scanned, scan
@@ -26,21 +27,12 @@ from batchrun.tables.reader import in_memory
 from batchrun.workers import reader_process as process_module
 from batchrun.workers.reader import LEAST_ROWS, Reader, ReaderFaultError, Task, pays, reader_process, seen
 from batchrun.workers.reader_process import serve
-from tests.money.journals import start_run
 from tests.test_selection import digests_of, settle
 
 if TYPE_CHECKING:
     import subprocess
 
 NOTHING = RowsScanned(0, 0, 0, 0)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = create_or_open(tmp_path / "journal.sqlite")
-    start_run(journal)
-    yield journal
-    journal.close()
 
 
 def dataset_of(folder: Path, texts: list[str | None], **tables: Any) -> Dataset:
@@ -74,7 +66,7 @@ def reader_in_a_thread(task: Task, folder: Path, served: Callable[..., object] =
 
     def serve_and_close() -> None:
         with theirs:
-            served(task, theirs.sendall)
+            served(task, partial(send, theirs))
 
     (folder / "workers.log").touch()
     thread = threading.Thread(target=serve_and_close)
