@@ -131,25 +131,7 @@ async def _run_engine(
             session.open_sender(session.endpoint, session.observer) as sender,
             anyio.create_task_group() as tasks,
         ):
-            accounting = Accounting(
-                session.run,
-                journal.next_attempt(),
-                session.ledger,
-                session.price_list,
-                writer,
-                journal.latest_start(),
-                milliseconds,
-                session.pool,
-            )
-            dispatcher = Dispatcher(
-                session.rules,
-                accounting,
-                session.limiter,
-                session.observer,
-                session.enough,
-                session.may_begin,
-            )
-            engine = Engine(dispatcher, sender, waits=True)
+            engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
             controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
             tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
             tasks.start_soon(controls.stop_in_time)
@@ -167,6 +149,22 @@ async def _run_engine(
     if isinstance(ended, Exception):
         raise ended
     return ended
+
+
+def _dispatcher_of(session: Session, journal: Journal, writer: JournalWriter) -> Dispatcher:
+    accounting = Accounting(
+        session.run,
+        journal.next_attempt(),
+        session.ledger,
+        session.price_list,
+        writer,
+        journal.latest_start(),
+        milliseconds,
+        session.pool,
+    )
+    return Dispatcher(
+        session.rules, accounting, session.limiter, session.observer, session.enough, session.may_begin
+    )
 
 
 async def _begin_when_ready(engine: Engine, sender: RunSender, outage_seconds: float) -> None:

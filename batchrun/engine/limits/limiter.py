@@ -332,7 +332,7 @@ class Limiter:
     def _recheck(self, now: float) -> None:
         """Tries less now and then, more and more rarely: noise may have become a limit unseen.
 
-        Not in an outage: what gets through then is no pace to try.
+        Not in an outage: the rate that gets through then is not the server's limit.
         """
         steady = now - self._cut_at - self._waited >= STEADY and self.paused_until <= now
         if not steady or self._judge.on_trial or self._trouble_since is not None:

@@ -198,7 +198,8 @@ class RefusalJudge:
         would absorb the excess of a limit."""
         self._seen = min(MEMORY, self._seen + 1)
         self._recent += (refused - self._recent) / self._seen
-        # Less by chance is no reason to fall: each fall would stay, and make the rest look like an excess.
+        # A share that is lower by chance does not count: the noise would stay too low, and the rest look like
+        # an excess.
         error = sqrt(self.noise * (1 - self.noise) / self._seen)
         self.noise = min(
             MOST_NOISE, self._recent if may_rise else min(self.noise, self._recent + SURE * error)

@@ -180,41 +180,14 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
         clustered,
     )
     cost = None if expected.nano_usd is None else round(expected.nano_usd.value)
-    cap = job.budget.nano_usd
-    left = None if cap is None else max(0, cap - survey.before.spend.committed.nano_usd)
     tokens = expected.input_tokens.value + expected.output_tokens.value
     at_best = least_seconds(job.limits, expected.requests.value, tokens)
     return {
-        "rows": {
-            "total": counts.total,
-            "answered": counts.by_status[OK],
-            "invalid_labels": counts.by_status[INVALID],
-            "failed": counts.by_status[FAILED],
-            "duplicates": counts.duplicates,
-            "invalid": counts.unsendable.rows,
-            "to_send": counts.to_send,
-            "half_done": counts.in_progress,
-        },
+        "rows": _rows(counts),
         "reasons": counts.reasons,
         "expected": _expected(expected),
-        "worst": {
-            "requests": counts.requests_at_most,
-            "tokens": counts.worst.tokens,
-            "usd": usd(counts.worst.nano_usd) if price_list.priced else None,
-            "usd_unrepaired": usd(counts.worst_unrepaired) if price_list.priced else None,
-            "usd_per_row": usd(counts.worst_row) if price_list.priced else None,
-            "usd_per_request": usd(counts.worst_request) if price_list.priced else None,
-            "usd_per_row_unrepaired": usd(counts.worst_first or counts.worst_row)
-            if price_list.priced
-            else None,
-        },
-        "budget": {
-            "usd": None if cap is None else usd(cap),
-            "usd_left": None if left is None else usd(left),
-            "usd_left_by_all_caps": None if survey.left is None else usd(max(0, survey.left)),
-            "rows_expected": _rows_bought(survey.left, cost, counts.to_send),
-            "rows_at_worst": _rows_bought(survey.left, counts.worst.nano_usd, counts.to_send),
-        },
+        "worst": _worst(counts, priced=price_list.priced),
+        "budget": _budget(survey, cost),
         **({} if survey.pool is None else {"pool": survey.pool}),
         "caching": counts.cached.as_dict(price_list),
         "seconds_at_best": None if at_best is None else round(at_best, 1),
@@ -223,6 +196,46 @@ def _plan(survey: _Survey, wanted: int) -> Plan:
         "notes": [*survey.notes, *counts.unsendable.lines(), *_too_little(survey)],
         "first_request": None if counts.first is None else msgspec.json.decode(counts.first.body),
         "shown": survey.shown.as_list(),
+    }
+
+
+def _rows(counts: Counts) -> dict[str, int]:
+    return {
+        "total": counts.total,
+        "answered": counts.by_status[OK],
+        "invalid_labels": counts.by_status[INVALID],
+        "failed": counts.by_status[FAILED],
+        "duplicates": counts.duplicates,
+        "invalid": counts.unsendable.rows,
+        "to_send": counts.to_send,
+        "half_done": counts.in_progress,
+    }
+
+
+def _worst(counts: Counts, *, priced: bool) -> dict[str, int | float | None]:
+    nano_usd = {
+        "usd": counts.worst.nano_usd,
+        "usd_unrepaired": counts.worst_unrepaired,
+        "usd_per_row": counts.worst_row,
+        "usd_per_request": counts.worst_request,
+        "usd_per_row_unrepaired": counts.worst_first or counts.worst_row,
+    }
+    return {
+        "requests": counts.requests_at_most,
+        "tokens": counts.worst.tokens,
+        **{key: usd(amount) if priced else None for key, amount in nano_usd.items()},
+    }
+
+
+def _budget(survey: _Survey, cost: int | None) -> dict[str, int | float | None]:
+    cap, to_send = survey.dataset.job.budget.nano_usd, survey.counts.to_send
+    left = None if cap is None else max(0, cap - survey.before.spend.committed.nano_usd)
+    return {
+        "usd": None if cap is None else usd(cap),
+        "usd_left": None if left is None else usd(left),
+        "usd_left_by_all_caps": None if survey.left is None else usd(max(0, survey.left)),
+        "rows_expected": _rows_bought(survey.left, cost, to_send),
+        "rows_at_worst": _rows_bought(survey.left, survey.counts.worst.nano_usd, to_send),
     }
 
 
