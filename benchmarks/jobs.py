@@ -48,9 +48,9 @@ class Job:
     def start(self) -> Measured:
         return Measured(self.command("run"), self.log)
 
-    def start_with_free_senders(self, journal_by_thread: bool) -> Measured:
-        options = ["--journal-by-thread"] * journal_by_thread
-        return Measured(python_module("benchmarks.free_senders", str(self.file), *options), self.log)
+    def start_as_coordinator(self, *options: str) -> Measured:
+        """Starts a run whose log has its CPU while sending: see `benchmarks.coordinator`."""
+        return Measured(python_module("benchmarks.coordinator", str(self.file), *options), self.log)
 
 
 class Jobs:

@@ -3,24 +3,26 @@
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.coordinator import cpu_while_sending
 from benchmarks.jobs import Jobs
 from benchmarks.machine import description
 from benchmarks.server import Server, compile_server, serving
 
 IN_FLIGHT = 256
+_FREE = ("--free-senders",)
 
 
 class Senders(NamedTuple):
-    """So many workers; free ones are senders that cost nothing, so that the coordinator is measured alone."""
+    """So many workers, and the options of `benchmarks.coordinator`."""
 
     name: str
     workers: int
-    free: bool = False
-    journal_by_thread: bool = False
+    options: Sequence[str] = ()
 
 
 SENDERS = (
@@ -28,16 +30,20 @@ SENDERS = (
     Senders("1", 1),
     Senders("2", 2),
     Senders("4", 4),
-    Senders("free, and all in this process", 0, free=True),
-    Senders("free, only the reader in a process of its own", 2, free=True, journal_by_thread=True),
-    Senders("free, journal and reader in processes of their own", 2, free=True),
+    Senders("free, and all in this process", 0, _FREE),
+    Senders("free, only the reader in a process of its own", 2, (*_FREE, "--journal-by-thread")),
+    Senders("free, journal and reader in processes of their own", 2, _FREE),
 )
 
 
 class Cost(NamedTuple):
-    """CPU in us a row, from the start of Python to the exit: of the run's own process, and of all others."""
+    """CPU in us a row, from the start of Python to the exit: of the run's own process, and of all others.
+
+    `sending` is the part of `own` between the first row and the last response.
+    """
 
     own: float
+    sending: float
     others: float
     rows_per_second: float
 
@@ -63,7 +69,7 @@ def _cost(jobs: Jobs, server: Server, rows: int, senders: Senders) -> Cost:
     if senders.workers:
         workers = f'[workers]\nkind = "local"\ncount = {senders.workers}\n'
         job.file.write_text(f"{job.file.read_text()}{workers}")
-    process = job.start_with_free_senders(senders.journal_by_thread) if senders.free else job.start()
+    process = job.start_as_coordinator(*senders.options)
     try:
         while process.running:
             time.sleep(0.02)
@@ -71,17 +77,18 @@ def _cost(jobs: Jobs, server: Server, rows: int, senders: Senders) -> Cost:
         usage = process.usage()
     finally:
         process.kill()
-    return Cost(own / rows * 1e6, (usage.cpu - own) / rows * 1e6, rows / usage.wall)
+    sending = cpu_while_sending(job.log.read_text())
+    return Cost(own / rows * 1e6, sending / rows * 1e6, (usage.cpu - own) / rows * 1e6, rows / usage.wall)
 
 
 def _table(found: dict[Senders, list[Cost]]) -> str:
     lines = [
-        "| workers | CPU per row of the run's own process, us | of all other processes, us | rows a second |",
-        "| --- | --- | --- | --- |",
+        "| workers | CPU a row of the run's process, us | while sending | of all others | rows a second |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for senders, costs in found.items():
-        own, elsewhere, rate = (median(values) for values in zip(*costs, strict=True))
-        lines.append(f"| {senders.name} | {own:.0f} | {max(0.0, elsewhere):.0f} | {rate:,.0f} |")
+        own, sending, others, rate = (median(values) for values in zip(*costs, strict=True))
+        lines.append(f"| {senders.name} | {own:.0f} | {sending:.0f} | {max(0.0, others):.0f} | {rate:,.0f} |")
     return "\n".join(lines)
 
 

@@ -1,21 +1,26 @@
-"""A run whose senders cost nothing: `python -m benchmarks.free_senders JOB`. The coordinator alone is left.
+"""`batchrun run JOB`, which says at its end how much CPU its own process has used while it was sending.
 
-With `[workers]` in the job, the run is one with workers, although none is started. `--journal-by-thread`: its
-journal has no process of its own all the same.
+`python -m benchmarks.coordinator JOB --free-senders`: its senders cost nothing, so that the coordinator is
+measured alone. With `[workers]` in the job, the run is one with workers, although none is started.
+`--journal-by-thread`: its journal has no process of its own all the same.
 """
 
+import argparse
 import asyncio
+import re
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from typing import Any
 
-from batchrun.client.server import Server
+from batchrun.cli import main as batchrun
 from batchrun.engine.session import OpenSender
 from batchrun.exchange import Completion, Response
-from batchrun.job.file import load_job
 from batchrun.journal.writer import commits_here
-from batchrun.runs import run
+from batchrun.runs import run, sending
+
+_SAID = "CPU while sending: {:.6f} s"
 
 _BODY = (
     b'{"id":"msg_1","type":"message","role":"assistant","model":"abliterated-model","content":[{"type":"text",'
@@ -57,12 +62,38 @@ def _senders(*_: object) -> Iterator[OpenSender]:
     yield _open
 
 
-def main(job_file: str, *options: str) -> None:
-    run.senders = _senders  # type: ignore[assignment]
-    if "--journal-by-thread" in options:
+def cpu_while_sending(log: str) -> float:
+    """Returns the seconds that a run has said in its log."""
+    return float(re.findall(_SAID.replace("{:.6f}", "([0-9.]+)"), log)[-1])
+
+
+def _say_cpu_while_sending() -> None:
+    run_engine = sending.run_engine
+
+    def measured(*arguments: Any) -> Any:
+        before = time.process_time()
+        try:
+            return run_engine(*arguments)
+        finally:
+            print(_SAID.format(time.process_time() - before), file=sys.stderr)
+
+    sending.run_engine = measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job")
+    parser.add_argument("--free-senders", action="store_true")
+    parser.add_argument("--journal-by-thread", action="store_true")
+    options = parser.parse_args()
+    _say_cpu_while_sending()
+    if options.free_senders:
+        run.senders = _senders  # type: ignore[assignment]
+    if options.journal_by_thread:
         run.commits_of = lambda *_: commits_here
-    run.run_job(load_job(Path(job_file), ()), Server("http://127.0.0.1:9", None))
+    sys.argv[1:] = ["run", options.job]
+    batchrun()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
