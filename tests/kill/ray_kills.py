@@ -148,7 +148,9 @@ class WhileTheClusterDies:
 
 def ray_plan(moment: WhileTheClusterDies, runs: int, seed: int, cap_nano_usd: int) -> Plan:
     """A job of ten seconds of sending, and so many runs of it that may be killed."""
-    return Plan(2_500, ((cap_nano_usd, runs),), seed, moment=moment, latency=0.2, job=JOB)
+    stages = ((cap_nano_usd, runs),)
+    in_doubt = "ask" if seed % 3 else "leave"
+    return Plan(2_500, stages, seed, moment=moment, in_doubt=in_doubt, latency=0.2, job=JOB)
 
 
 def _pause(scene: Scene, seconds: float) -> None:
