@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,14 +19,14 @@ import msgspec
 
 from batchrun.errors import JournalError, MovedError, StorageError
 from batchrun.journal.adjustments import Adjustment
-from batchrun.journal.child_link import received, send
+from batchrun.journal.child import python_command, received, send
 from batchrun.journal.commits import Commits, Record, Withdrawal
 from batchrun.journal.connection import connect, keep_every_commit, no_longer_written, translated_errors
 from batchrun.journal.journal import Journal
 from batchrun.journal.place import identity_of, moved
 from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.samples import Sample
-from batchrun.journal.writer import OpenCommits
+from batchrun.journal.writer import CommitsSomewhere, OpenCommits, commits_here
 
 _WORDS_SECONDS = 2.0
 _SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
@@ -76,14 +75,24 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def commits_elsewhere(locks: Sequence[int], environment: Mapping[str, str]) -> OpenCommits:
-    """Returns what opens commits in a new process, which inherits the descriptors of the run's `locks`."""
-    return partial(JournalProcess, locks, environment)
+    """Returns what opens commits in a new process, which inherits the descriptors of the run's `locks`.
+
+    Where no process can be started, this one writes, as without workers.
+    """
+
+    def opened(journal: Journal, lost: Callable[[], object]) -> CommitsSomewhere:
+        try:
+            return JournalProcess(locks, environment, journal, lost)
+        except OSError:
+            return commits_here(journal, lost)
+
+    return opened
 
 
 class JournalProcess:
     """The run's side: does what `Commits` does, by asking the process. It is told of its end by `lost`.
 
-    Raises StorageError if the process can't be started.
+    Raises OSError if the process can't be started.
     """
 
     def __init__(
@@ -158,7 +167,7 @@ class JournalProcess:
 def _started(
     journal: Journal, locks: Sequence[int], environment: Mapping[str, str]
 ) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-    """Returns the process, and the socket to it."""
+    """Returns the process, and the socket to it. Raises OSError."""
     device, inode = journal.identity or (0, 0)
     # The process inherits which signals are blocked. It ends with its run, whoever signals to all processes.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -168,7 +177,7 @@ def _started(
             after_an_error.enter_context(ours)
             with theirs:
                 process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-P", "-m", __name__, str(journal.path), str(device), str(inode)],
+                    python_command("batchrun.journal.process", str(journal.path), str(device), str(inode)),
                     stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -176,25 +185,22 @@ def _started(
                     pass_fds=tuple(locks),
                     start_new_session=True,
                 )
-        except OSError as error:
-            raise StorageError(
-                f"The process that writes the journal {journal.path} can't be started: {error.strerror}."
-            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         after_an_error.pop_all()
         return process, ours
 
 
-def main(path: Path, device: int, inode: int) -> NoReturn:
+def main() -> NoReturn:
     """Serves the run that has started this process until it shuts the socket down."""
+    path, identity = Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))
     link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     commits: Commits | None = None
     with suppress(ConnectionError, EOFError):  # the run is over: what it had given is written
         while True:
             order = received(link)
             try:
-                commits = commits or _opened(path, (device, inode))
+                commits = commits or _opened(path, identity)
                 answer = _done(commits, _ORDERS.decode(order))
             except (JournalError, StorageError) as error:
                 answer = Fault(type(error).__name__, str(error))
@@ -222,7 +228,3 @@ def _done(commits: Commits, order: Write | IndexPart) -> Written | Indexed | Fau
     withdrawn = map(Withdrawal, order.withdrawn)
     records: list[Record] = [*order.ends, *withdrawn, *order.intents, *order.adjustments, *order.samples]
     return Written(commits.write(records, order.row_counts))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from batchrun.errors import BatchrunError, StorageError
+from batchrun.journal.child import python_command
 
 _SECONDS_BETWEEN_STARTS = 1.0
 _ENDING_SECONDS = 2.0
@@ -60,7 +60,7 @@ async def _run_once(
 ) -> str:
     """Runs a process to its end; returns why it has ended, or can't be started."""
     try:
-        process = start_python(["batchrun", "worker", *arguments], environment, log)
+        process = start_logged(python_command("batchrun.__main__", "worker", *arguments), environment, log)
     except OSError as error:
         return f"A worker process can't be started: {error.strerror}."
     processes.add(process)
@@ -72,17 +72,17 @@ async def _run_once(
     return f"A worker process ended with exit code {code}: {_last_words(log)}"
 
 
-def start_python(
-    arguments: list[str],
+def start_logged(
+    command: list[str],
     environment: Mapping[str, str],
     log: Path,
     stdin: int = subprocess.DEVNULL,
 ) -> "subprocess.Popen[bytes]":
-    """Starts `python -m` with these arguments; what it prints is appended to `log`. Raises OSError."""
+    """Starts a command; what it prints is appended to `log`. Raises OSError."""
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", *arguments],
+            command,
             stdin=stdin,
             stdout=output,
             stderr=output,

@@ -18,13 +18,13 @@ import msgspec
 from batchrun import errors
 from batchrun.errors import BatchrunError, StorageError
 from batchrun.job.spec import Job
-from batchrun.journal.child_link import received, send
+from batchrun.journal.child import python_command, received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset
 from batchrun.rows.observer import RowsScanned
 from batchrun.rows.selection import Scanned
 from batchrun.tables.locations import InputState, input_state
-from batchrun.workers.local import start_python
+from batchrun.workers.local import start_logged
 
 LEAST_ROWS = 20_000
 """With fewer rows, the start of a process takes more CPU time than it spares the run's own."""
@@ -100,7 +100,9 @@ def reader_process(environment: Mapping[str, str], log: Path) -> Iterator["Reade
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            process = start_python(["batchrun.workers.reader_process"], environment, log, theirs.fileno())
+            process = start_logged(
+                python_command("batchrun.workers.reader_process"), environment, log, theirs.fileno()
+            )
         reader = Reader(ours, process, log)
         try:
             yield reader

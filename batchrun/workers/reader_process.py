@@ -1,4 +1,4 @@
-"""The process that reads a run's rows: `python -m batchrun.workers.reader_process`, a socket as its stdin."""
+"""The process that reads a run's rows: it calls `main`, with a socket as its stdin."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from functools import partial
 
 from batchrun.errors import BatchrunError
 from batchrun.journal import open_for_reading
-from batchrun.journal.child_link import received, send
+from batchrun.journal.child import received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 from batchrun.rows.history import with_caps_seen
@@ -112,7 +112,3 @@ def _parts(counts: RowsScanned, rows: Sequence[Row]) -> Iterator[Rows]:
 
 def _kind_of(error: BatchrunError) -> str:
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == BatchrunError.__module__)
-
-
-if __name__ == "__main__":
-    main()

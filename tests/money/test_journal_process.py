@@ -16,8 +16,8 @@ from batchrun.errors import JournalError, LockedError, MovedError, StorageError
 from batchrun.journal import Journal, create_or_open
 from batchrun.journal.adjustments import Adjustment
 from batchrun.journal.checking import check_whole
-from batchrun.journal.child_link import send
-from batchrun.journal.commits import Record, Withdrawal
+from batchrun.journal.child import send
+from batchrun.journal.commits import Commits, Record, Withdrawal
 from batchrun.journal.process import JournalProcess, Write, commits_elsewhere
 from batchrun.journal.samples import Sample
 from batchrun.journal.writer import OpenCommits, commits_here
@@ -177,17 +177,24 @@ def test_damage_is_reported_in_the_same_words(journal: Journal) -> None:
     assert str(elsewhere.value) == str(here.value)
 
 
-def test_a_process_that_can_t_start_says_why(
+def test_a_process_that_breaks_at_its_start_says_why(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "msgspec.py").write_text("raise ImportError('no such library')")
-    commits = commits_elsewhere((), {"PYTHONPATH": str(tmp_path)})(journal, lambda: None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    commits = ELSEWHERE(journal, lambda: None)
     with pytest.raises(StorageError, match="has ended with exit code 1: ImportError: no such library"):
         commits.write([intent(1)], None)
     commits.close()
+
+
+def test_a_run_that_can_t_start_a_process_writes_by_itself(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(StorageError, match="can't be started: No such file"):
-        ELSEWHERE(journal, lambda: None)
+    commits = ELSEWHERE(journal, lambda: None)
+    assert isinstance(commits, Commits)
+    assert commits.write([intent(1)], None) == frozenset()
 
 
 def test_what_the_process_prints_neither_mixes_with_its_answers_nor_stops_it(

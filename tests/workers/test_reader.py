@@ -19,7 +19,7 @@ from msgspec.structs import replace as replaced
 from batchrun.errors import InputError, JournalError, StorageError
 from batchrun.job.file import make_job
 from batchrun.journal import Journal
-from batchrun.journal.child_link import send
+from batchrun.journal.child import send
 from batchrun.rows.dataset import ROWS_IN_A_CHUNK, Dataset, open_dataset
 from batchrun.rows.observer import RowsScanned
 from batchrun.rows.selection import Scanned, scan

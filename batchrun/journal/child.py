@@ -1,0 +1,53 @@
+"""Processes that a run has started with batchrun's own code: their command, and messages to and from them.
+
+A message is bytes behind their length, over a socket pair.
+"""
+
+import errno
+import socket
+import sys
+from pathlib import Path
+from struct import Struct
+
+_SIZE = Struct("!Q")
+_HOME = str(Path(__file__).parents[2])
+"""The folder, or the zip file, that this batchrun was imported from."""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Returns the command that calls `main` of a module of batchrun in a new interpreter.
+
+    It finds batchrun where this one was found, and all else where this interpreter looks for it, except in
+    the current folder (""), whose files may have names of libraries. Raises OSError where the program that
+    runs is no Python interpreter, as in an executable that PyInstaller has made.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise OSError(errno.ENOEXEC, "the running program has Python built in, and can't start another one")
+    path = [*filter(None, sys.path), _HOME]
+    begin = (
+        f"import sys; sys.path[:] = {[_HOME, *path]!a}; import batchrun; del sys.path[0];"
+        f" from {module} import main; main()"
+    )
+    return [sys.executable, "-P", "-c", begin, *arguments]
+
+
+def send(link: socket.socket, content: bytes) -> None:
+    """Raises OSError where nobody reads any more."""
+    link.sendall(_SIZE.pack(len(content)) + content)
+
+
+def received(link: socket.socket) -> bytearray:
+    """Returns the next message. Raises EOFError where the link ends before it is whole, and OSError."""
+    (size,) = _SIZE.unpack(_read(link, _SIZE.size))
+    return _read(link, size)
+
+
+def _read(link: socket.socket, size: int) -> bytearray:
+    content = bytearray(size)
+    rest = memoryview(content)
+    while rest:
+        got = link.recv_into(rest)
+        if not got:
+            raise EOFError
+        rest = rest[got:]
+    return content
