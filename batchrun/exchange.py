@@ -119,6 +119,10 @@ class Response(msgspec.Struct, frozen=True, gc=False, array_like=True):
     completion: Completion = NO_TEXT
 
 
+WORKER_LOST = "worker_lost"
+"""The code of a request whose worker was lost before it told its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed attempt.

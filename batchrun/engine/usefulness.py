@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from batchrun.errors import EXIT_ENDPOINT
-from batchrun.exchange import Failure
+from batchrun.exchange import WORKER_LOST, Failure
 from batchrun.rows.result import FAILED, OK, RowResult
 from batchrun.stops import Stop
 
@@ -60,6 +60,9 @@ class Usefulness:
         self._last_failure = failure
 
     def row_ended(self, result: RowResult) -> None:
+        failure = self._last_failure if result.status == FAILED else None
+        if failure is not None and failure.code == WORKER_LOST:
+            return  # a node that dies takes many rows at once, which say nothing about prompt and model
         self._ended += 1
         if result.status == OK:
             self._usable += 1
@@ -68,16 +71,16 @@ class Usefulness:
                 self._causes.clear()
             return
         self._useless += 1
-        self._note_cause(result)
+        self._note_cause(result, failure)
         rare = self._usable * USABLE_IS_RARE_BELOW < self._ended
         if self._most_useless and self._useless >= self._most_useless and rare and self.stop is None:
             self.stop = self._stop()
 
-    def _note_cause(self, result: RowResult) -> None:
+    def _note_cause(self, result: RowResult, failure: Failure | None) -> None:
         cause = result.flaw or "failed"
-        if result.status == FAILED and self._last_failure is not None:
-            cause = self._last_failure.code
-            self._failures[cause] = self._last_failure
+        if failure is not None:
+            cause = failure.code
+            self._failures[cause] = failure
         self._causes[cause] += 1
         self._results[cause] = result
 

@@ -7,7 +7,7 @@ from itertools import count
 from typing import NamedTuple, Protocol, cast
 
 from batchrun.client.retry import fate_unknown, never_sent
-from batchrun.exchange import Failure, Response
+from batchrun.exchange import WORKER_LOST, Failure, Response
 from batchrun.text import single_line
 from batchrun.version import __version__
 from batchrun.workers import frames
@@ -233,8 +233,8 @@ class Link(asyncio.Protocol):
 
 
 def _never_given(name: str) -> Failure:
-    return never_sent("worker_lost", f"the worker {name} was lost before it had the request", 0.0)
+    return never_sent(WORKER_LOST, f"the worker {name} was lost before it had the request", 0.0)
 
 
 def _lost(name: str, why: str) -> Failure:
-    return fate_unknown("worker_lost", f"the worker {name} was lost while it sent the request: {why}", 0.0)
+    return fate_unknown(WORKER_LOST, f"the worker {name} was lost while it sent the request: {why}", 0.0)

@@ -9,7 +9,7 @@ import pytest
 from batchrun.client.request import Request
 from batchrun.client.server import Server
 from batchrun.engine.usefulness import IN_FLIGHT_BEFORE_FIRST_USABLE, Usefulness
-from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction
+from batchrun.exchange import WORKER_LOST, BillingStatus, Completion, Failure, FailureAction
 from batchrun.job.file import make_job
 from batchrun.journal import create_or_open
 from batchrun.journal.records import Outcome
@@ -33,29 +33,47 @@ RESULTS = {
         LabelResult(None, "a tie: yes, no have 1 of 2 samples each", True, b"", ("yes", "no"), None, 0),
     ),
     "f": RowResult("failed", Completion(None)),
+    "w": RowResult("failed", Completion(None)),
 }
+LOST = Failure(WORKER_LOST, "the worker a/1 was lost", FailureAction.RETRY, BillingStatus.UNKNOWN)
 REFUSED = Failure("model_not_found", "no model x", FailureAction.FAIL_ROW, BillingStatus.NO, 400)
+FAILURES = {"f": REFUSED, "w": LOST}
 
 
 def after(ends: str, most_useless: int = 25) -> Usefulness:
     usefulness = Usefulness(most_useless)
     for end in ends:
-        if end == "f":
-            usefulness.row_failed(REFUSED)
+        if end in FAILURES:
+            usefulness.row_failed(FAILURES[end])
         usefulness.row_ended(RESULTS[end])
     return usefulness
 
 
 @pytest.mark.parametrize(
     "ends",
-    ["c" * 24, "c" * 24 + "o" + "c" * 24, "o" * 3 + "c" * 26, ("c" * 9 + "o") * 50, "o" * 100 + "f" * 800],
+    [
+        "c" * 24,
+        "c" * 24 + "o" + "c" * 24,
+        "o" * 3 + "c" * 26,
+        ("c" * 9 + "o") * 50,
+        "o" * 100 + "f" * 800,
+        "c" * 24 + "w" * 25,
+    ],
 )
 def test_a_run_goes_on_while_something_comes_of_it(ends: str) -> None:
     assert after(ends).stop is None
 
 
 @pytest.mark.parametrize(
-    "ends", ["c" * 25, "o" + "c" * 25, "o" * 3 + "c" * 28, "o" * 100 + "f" * 901, "ctelrf" * 5]
+    "ends",
+    [
+        "c" * 25,
+        "o" + "c" * 25,
+        "o" * 3 + "c" * 28,
+        "o" * 100 + "f" * 901,
+        "ctelrf" * 5,
+        "c" * 24 + "w" * 25 + "c",
+    ],
 )
 def test_it_takes_so_many_in_a_row_and_fewer_than_one_in_ten_in_all(ends: str) -> None:
     assert after(ends).stop is not None
