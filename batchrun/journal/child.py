@@ -1,4 +1,4 @@
-"""Processes that a run has started with batchrun's own code: their command, and messages to and from them.
+"""Processes that a run has started with batchrun's own code: their command, messages, and errors.
 
 A message is bytes behind their length, over a socket pair.
 """
@@ -9,9 +9,39 @@ import sys
 from pathlib import Path
 from struct import Struct
 
+import msgspec
+
+from batchrun import errors
+from batchrun.errors import BatchrunError
+
 _SIZE = Struct("!Q")
 _HOME = str(Path(__file__).parents[2])
 """The folder, or the zip file, that this batchrun was imported from."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Says why what was asked for isn't done. `kind` is the class of a BatchrunError, empty for a fault of
+    batchrun itself."""
+
+    kind: str
+    text: str
+
+
+class ChildFaultError(Exception):
+    """batchrun itself failed in a process that the run has started."""
+
+
+def failed(error: BatchrunError) -> Failed:
+    kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return Failed(kind, str(error))
+
+
+def error_of(failed: Failed) -> BatchrunError | ChildFaultError:
+    """Returns the error that the process has had."""
+    kind = getattr(errors, failed.kind, None) if failed.kind else None
+    if isinstance(kind, type) and issubclass(kind, BatchrunError):
+        return kind(failed.text)
+    return ChildFaultError(failed.text)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -17,9 +17,9 @@ from typing import NoReturn
 
 import msgspec
 
-from batchrun.errors import JournalError, MovedError, StorageError
+from batchrun.errors import JournalError, StorageError
 from batchrun.journal.adjustments import Adjustment
-from batchrun.journal.child import python_command, received, send
+from batchrun.journal.child import Failed, error_of, failed, python_command, received, send
 from batchrun.journal.commits import Commits, Record, Withdrawal
 from batchrun.journal.connection import connect, keep_every_commit, no_longer_written, translated_errors
 from batchrun.journal.journal import Journal
@@ -32,7 +32,7 @@ _WORDS_SECONDS = 2.0
 _SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
-class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Asks for a transaction with these records."""
 
     ends: list[Attempt]
@@ -43,33 +43,25 @@ class Write(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     row_counts: tuple[str, int] | None
 
 
-class IndexPart(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+class IndexPart(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Asks for what `Commits.index_digests` does."""
 
     at_least: int
 
 
-class Written(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+class Written(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """The transaction is durable, without the refused intents."""
 
     refused: frozenset[int]
 
 
-class Indexed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+class Indexed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     more: bool
 
 
-class Fault(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
-    """What was asked for was not done. `kind` is the class of the error."""
-
-    kind: str
-    text: str
-
-
-_KINDS = {kind.__name__: kind for kind in (JournalError, MovedError, StorageError)}
 _ORDERS: msgspec.msgpack.Decoder[Write | IndexPart] = msgspec.msgpack.Decoder(Write | IndexPart)
-_ANSWERS: msgspec.msgpack.Decoder[Written | Indexed | Fault] = msgspec.msgpack.Decoder(
-    Written | Indexed | Fault
+_ANSWERS: msgspec.msgpack.Decoder[Written | Indexed | Failed] = msgspec.msgpack.Decoder(
+    Written | Indexed | Failed
 )
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -141,8 +133,8 @@ class JournalProcess:
             found = _ANSWERS.decode(received(self._link))
         except (OSError, EOFError):
             raise self._has_ended() from None
-        if isinstance(found, Fault):
-            raise _KINDS.get(found.kind, StorageError)(found.text)
+        if isinstance(found, Failed):
+            raise error_of(found)
         return found
 
     def _watch(self, lost: Callable[[], object]) -> None:
@@ -199,13 +191,14 @@ def main() -> NoReturn:
     with suppress(ConnectionError, EOFError):  # the run is over: what it had given is written
         while True:
             order = received(link)
+            answer: Written | Indexed | Failed
             try:
                 commits = commits or _opened(path, identity)
                 answer = _done(commits, _ORDERS.decode(order))
             except (JournalError, StorageError) as error:
-                answer = Fault(type(error).__name__, str(error))
+                answer = failed(error)
             except Exception as error:
-                answer = Fault(StorageError.__name__, str(no_longer_written(path, error)))
+                answer = failed(no_longer_written(path, error))
             send(link, _encode(answer))
     # Without closing the journal: a last connection would copy its log first, and hold the lock meanwhile.
     os._exit(0)
@@ -222,7 +215,7 @@ def _opened(path: Path, identity: tuple[int, int]) -> Commits:
     return Commits(connection, path)
 
 
-def _done(commits: Commits, order: Write | IndexPart) -> Written | Indexed | Fault:
+def _done(commits: Commits, order: Write | IndexPart) -> Written | Indexed:
     if isinstance(order, IndexPart):
         return Indexed(commits.index_digests(order.at_least))
     withdrawn = map(Withdrawal, order.withdrawn)

@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from batchrun import errors
-from batchrun.errors import BatchrunError, StorageError
+from batchrun.errors import StorageError
 from batchrun.job.spec import Job
-from batchrun.journal.child import python_command, received, send
+from batchrun.journal.child import Failed, error_of, python_command, received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset
 from batchrun.rows.observer import RowsScanned
@@ -63,13 +62,6 @@ class Rows(msgspec.Struct, frozen=True, tag=True, array_like=True):
     rows: list[Row]
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Reading has failed. `kind` is the class of a BatchrunError, empty for a fault of batchrun itself."""
-
-    kind: str
-    text: str
-
-
 class Unlike(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The input that the process can open is not the one that the run has opened."""
 
@@ -81,10 +73,6 @@ class Over(msgspec.Struct, frozen=True, tag=True, array_like=True):
 Message = Rows | Failed | Unlike | Over
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
-
-
-class ReaderFaultError(Exception):
-    """batchrun itself failed in the process that reads the input."""
 
 
 def pays(dataset: Dataset) -> bool:
@@ -135,8 +123,8 @@ class Reader:
                 case Unlike():
                     yield from here()
                     return
-                case Failed(kind, text):
-                    raise _error(kind, text)
+                case Failed():
+                    raise error_of(said)
 
     def interrupt(self) -> None:
         """Ends the process, at the end of what it is doing. Any thread may call it, a signal handler too."""
@@ -170,10 +158,3 @@ class Reader:
             f"The process that reads the input {why}. What it printed, if anything, is in {self._log}.\n"
             "Answers so far are safe in the journal; the same command continues."
         )
-
-
-def _error(kind: str, text: str) -> Exception:
-    known = getattr(errors, kind, None) if kind else None
-    if isinstance(known, type) and issubclass(known, BatchrunError):
-        return known(text)
-    return ReaderFaultError(text)

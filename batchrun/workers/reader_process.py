@@ -13,7 +13,7 @@ from functools import partial
 
 from batchrun.errors import BatchrunError
 from batchrun.journal import open_for_reading
-from batchrun.journal.child import received, send
+from batchrun.journal.child import Failed, failed, received, send
 from batchrun.rows.active import Row
 from batchrun.rows.dataset import Dataset, keeping_digests, open_dataset
 from batchrun.rows.history import with_caps_seen
@@ -21,7 +21,6 @@ from batchrun.rows.observer import RowsScanned
 from batchrun.rows.selection import scan
 from batchrun.workers.reader import (
     NOTHING,
-    Failed,
     Message,
     Over,
     Rows,
@@ -69,7 +68,7 @@ def serve(task: Task, tell_run: Callable[[bytes], object]) -> None:
         try:
             tell(_read(task, tell))
         except BatchrunError as error:
-            tell(Failed(_kind_of(error), str(error)))
+            tell(failed(error))
         except Exception:
             tell(Failed("", traceback.format_exc()))
 
@@ -108,7 +107,3 @@ def _parts(counts: RowsScanned, rows: Sequence[Row]) -> Iterator[Rows]:
             yield Rows(NOTHING, part)
             part, size = [], 0
     yield Rows(counts, part)
-
-
-def _kind_of(error: BatchrunError) -> str:
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == BatchrunError.__module__)

@@ -19,13 +19,13 @@ from msgspec.structs import replace as replaced
 from batchrun.errors import InputError, JournalError, StorageError
 from batchrun.job.file import make_job
 from batchrun.journal import Journal
-from batchrun.journal.child import send
+from batchrun.journal.child import ChildFaultError, send
 from batchrun.rows.dataset import ROWS_IN_A_CHUNK, Dataset, open_dataset
 from batchrun.rows.observer import RowsScanned
 from batchrun.rows.selection import Scanned, scan
 from batchrun.tables.reader import in_memory
 from batchrun.workers import reader_process as process_module
-from batchrun.workers.reader import LEAST_ROWS, Reader, ReaderFaultError, Task, pays, reader_process, seen
+from batchrun.workers.reader import LEAST_ROWS, Reader, Task, pays, reader_process, seen
 from batchrun.workers.reader_process import serve
 from tests.test_selection import digests_of, settle
 
@@ -155,7 +155,7 @@ def test_another_input_at_the_same_path_is_read_here(tmp_path: Path, journal: Jo
     [
         (InputError("in.csv: line 3"), InputError),
         (JournalError("damaged"), JournalError),
-        (KeyError("x"), ReaderFaultError),
+        (KeyError("x"), ChildFaultError),
     ],
 )
 def test_what_goes_wrong_there_is_raised_here_after_the_rows_before(
