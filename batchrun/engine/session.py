@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,8 @@ from batchrun.rows.observer import Observer
 from batchrun.stops import Stop, by_endpoint, by_full_disk, by_moved_journal
 
 T = TypeVar("T")
+_JOURNAL_SECONDS = 10.0
+"""How long a run that has to end at once waits for another process to write what it has been given."""
 
 
 class RunSender(Sender, Protocol):
@@ -126,29 +128,39 @@ async def _run_engine(
         open_commits=session.open_commits,
     )
     ended: Stop | Exception | None
-    try:
-        async with (
-            session.open_sender(session.endpoint, session.observer) as sender,
-            anyio.create_task_group() as tasks,
-        ):
-            engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
-            controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
-            tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
-            tasks.start_soon(controls.stop_in_time)
-            for task in session.beside:
-                tasks.start_soon(task, controls)
-            try:
-                with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
-                    ended = await engine.run(_in_thread(chunks))
-            except Exception as error:  # the task group would wrap it: it is raised outside
-                ended = error
-            tasks.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(writer.close)
+    async with (
+        _closing(writer, shutdown),
+        session.open_sender(session.endpoint, session.observer) as sender,
+        anyio.create_task_group() as tasks,
+    ):
+        engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
+        controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
+        tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
+        tasks.start_soon(controls.stop_in_time)
+        for task in session.beside:
+            tasks.start_soon(task, controls)
+        try:
+            with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
+                ended = await engine.run(_in_thread(chunks))
+        except Exception as error:  # the task group would wrap it: it is raised outside
+            ended = error
+        tasks.cancel_scope.cancel()
     if isinstance(ended, Exception):
         raise ended
     return ended
+
+
+@asynccontextmanager
+async def _closing(writer: JournalWriter, shutdown: ShutdownRequest) -> AsyncIterator[None]:
+    """Closes the writer at the end. After a second signal, a process that writes has only so long for it."""
+    loop = asyncio.get_running_loop()
+    give_up_later = partial(loop.call_soon_threadsafe, loop.call_later, _JOURNAL_SECONDS, writer.give_up)
+    with shutdown.notifying(lambda stop: give_up_later() if stop.immediate else None):
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(writer.close)
 
 
 def _dispatcher_of(session: Session, journal: Journal, writer: JournalWriter) -> Dispatcher:

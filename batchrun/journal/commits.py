@@ -51,6 +51,9 @@ class Commits:
     failed, as on a full disk.
     """
 
+    process: int | None = None
+    """None: this one."""
+
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
@@ -102,6 +105,9 @@ class Commits:
         """Does what `DigestIndex.index_part` does. Raises JournalError and StorageError."""
         with translated_errors(self._path):
             return self._digests.index_part(at_least, attempts_in_a_part)
+
+    def give_up(self) -> None:
+        """Does nothing: what this process is writing can't be left."""
 
     def close(self) -> None:
         """Does nothing: the connection is the journal's."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -28,7 +28,7 @@ from batchrun.journal.records import Attempt, Intent
 from batchrun.journal.samples import Sample
 from batchrun.journal.writer import CommitsSomewhere, OpenCommits, commits_here
 
-_WORDS_SECONDS = 2.0
+_ENDING_SECONDS = 2.0
 _SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
@@ -66,6 +66,17 @@ _ANSWERS: msgspec.msgpack.Decoder[Written | Indexed | Failed] = msgspec.msgpack.
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def journal_processes_with(descriptor: int) -> Iterator[int]:
+    """Yields the processes of this machine that write a journal, and have the descriptor's file open too."""
+    file = os.fstat(descriptor)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if __name__.encode() in (process / "cmdline").read_bytes() and any(
+                os.path.samestat(file, opened.stat()) for opened in (process / "fd").iterdir()
+            ):
+                yield int(process.name)
+
+
 def commits_elsewhere(locks: Sequence[int], environment: Mapping[str, str]) -> OpenCommits:
     """Returns what opens commits in a new process, which inherits the descriptors of the run's `locks`.
 
@@ -96,7 +107,9 @@ class JournalProcess:
     ) -> None:
         self._path = journal.path
         self._said = b""
+        self._given_up = False
         self._process, self._link = _started(journal, locks, environment)
+        self.process: int | None = self._process.pid
         self._watching = threading.Thread(
             target=self._watch, args=(lost,), name="journal's process", daemon=True
         )
@@ -119,12 +132,16 @@ class JournalProcess:
         answer = self._asked(IndexPart(at_least))
         return isinstance(answer, Indexed) and answer.more
 
+    def give_up(self) -> None:
+        """Kills the process, and doesn't wait for what it was given: it is frozen, or its disk hangs."""
+        self._given_up = True
+        self._process.kill()
+        self._hang_up()
+
     def close(self) -> None:
         """Waits for the end of the process."""
-        with suppress(OSError):  # a process that this program has forked off may hold the socket open
-            self._link.shutdown(socket.SHUT_RDWR)
-        self._process.wait()
-        self._watching.join(_WORDS_SECONDS)
+        self._hang_up()
+        self._wait()
         self._link.close()
 
     def _asked(self, order: Write | IndexPart) -> Written | Indexed:
@@ -144,16 +161,32 @@ class JournalProcess:
         self._process.wait()
         lost()
 
+    def _hang_up(self) -> None:
+        """Lets the process end once it has done what it was given."""
+        with suppress(OSError):  # a process that this program has forked off may hold the socket open
+            self._link.shutdown(socket.SHUT_RDWR)
+
+    def _wait(self) -> None:
+        """Waits for the end of the process; if it was killed, only a moment: a disk that hangs keeps it."""
+        while self._watching.is_alive():
+            self._watching.join(_ENDING_SECONDS)
+            if self._given_up:
+                return
+
     def _has_ended(self) -> StorageError:
-        code = self._process.wait()
-        self._watching.join(_WORDS_SECONDS)
-        why = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
-        words = self._said.decode(errors="replace").strip().splitlines()
-        said = f": {words[-1]}" if words else ""
+        self._hang_up()
+        self._wait()
         return StorageError(
-            f"The process that writes the journal {self._path} {why}{said}.\n"
+            f"The process that writes the journal {self._path} {self._why_ended()}.\n"
             "Responses committed so far are safe. Run the same command."
         )
+
+    def _why_ended(self) -> str:
+        if self._given_up:
+            return f"has not answered, and was killed (process {self.process})"
+        code, words = self._process.returncode, self._said.decode(errors="replace").strip().splitlines()
+        said = f": {words[-1]}" if words else ""
+        return f"was killed by signal {-code}{said}" if code < 0 else f"has ended with exit code {code}{said}"
 
 
 def _started(
@@ -169,7 +202,7 @@ def _started(
             after_an_error.enter_context(ours)
             with theirs:
                 process = subprocess.Popen(  # noqa: S603
-                    python_command("batchrun.journal.process", str(journal.path), str(device), str(inode)),
+                    python_command(__name__, str(journal.path), str(device), str(inode)),
                     stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -22,10 +22,16 @@ _SECONDS_BETWEEN_COMMITS = 0.02
 
 
 class CommitsSomewhere(Protocol):
-    """`Commits`, in this process or in another one. All raise JournalError and StorageError."""
+    """`Commits`, in this process or in another one. All raise JournalError and StorageError.
+
+    `process` is the id of the other one.
+    """
+
+    process: int | None
 
     def write(self, batch: Sequence[Record], row_counts: tuple[str, int] | None) -> frozenset[int]: ...
     def index_digests(self, at_least: int = ...) -> bool: ...
+    def give_up(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -93,6 +99,10 @@ class JournalWriter:
     def note(self, note: Adjustment | Sample) -> None:
         """Queues a record on which no amount rests."""
         self._queue.put(note)
+
+    def give_up(self) -> None:
+        """Waits no longer for a process that writes. What it has not written is lost to the journal."""
+        self._commits.give_up()
 
     def close(self) -> None:
         """Waits until every queued record is durable. Raises the error that stopped the thread, if any."""

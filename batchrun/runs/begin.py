@@ -28,6 +28,7 @@ from batchrun.runs.observers.progress import Progress
 from batchrun.runs.observers.view import View
 from batchrun.runs.pool import settled_share
 from batchrun.runs.run_folder import RunFolder
+from batchrun.runs.timed_commits import timed
 from batchrun.tables.locations import InputState, input_state
 from batchrun.version import __version__
 
@@ -135,6 +136,6 @@ def begin(
             spent_today=spent_on_the_day(journal, sandbox, started_at),
         ),
         open_sender=open_sender,
-        open_commits=open_commits,
+        open_commits=timed(open_commits, progress),
         share=share,
     )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from batchrun.errors import LockedError, StorageError
 from batchrun.job.spec import Job, run_folder
+from batchrun.journal.process import journal_processes_with
 from batchrun.runs.run_folder import RunFolder, no_permission
 
 _SECONDS_BETWEEN_TRIES = 0.02
@@ -97,21 +98,39 @@ def _wait_for(descriptor: int, path: Path, until: _Until, warn: Callable[[str], 
                     f"Another run of this output is going on{process}: it holds the lock {path}"
                 )
         elif now >= until.held_for_a_dead_run:
-            raise LockedError(
-                f"The lock {path} is held, by a run on another machine or in another container, or by what"
-                f" writes the last responses of a run that was killed (process {holder}).\n"
-                "Run the same command later."
-            )
+            raise LockedError(_held_for_a_dead_run(holder, descriptor, path))
         time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _held_for_a_dead_run(run: int, descriptor: int, path: Path) -> str:
+    writer = next(journal_processes_with(descriptor), None)
+    if writer is None:
+        return (
+            f"The lock {path} is held by a run on another machine or in another container: its process {run}"
+            " can't be seen here.\nRun the same command later."
+        )
+    return (
+        f"The lock {path} is held by process {writer}: it writes the last responses of a run that was killed"
+        f" (process {run}).\nRun the same command later. If it never ends: kill -9 {writer}, and what it"
+        " hasn't written counts as uncertain."
+    )
 
 
 def _lock(path: Path, flags: int, held: ExitStack, until: _Until, warn: Callable[[str], object]) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     if descriptor <= _LAST_STREAM:
         descriptor = _moved_up(descriptor)
-    held.callback(os.close, descriptor)
+    held.callback(_release, descriptor, os.getpid())
     _wait_for(descriptor, path, until, warn)
     return descriptor
+
+
+def _release(descriptor: int, owner: int) -> None:
+    """Frees the lock, also where a process that this program has forked has the descriptor, and only here."""
+    if os.getpid() == owner:
+        with suppress(OSError):  # no flock: closing the file frees the other kind of lock
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _moved_up(descriptor: int) -> int:

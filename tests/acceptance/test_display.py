@@ -19,6 +19,7 @@ from batchrun.engine.limits.limiter import Limiter
 from batchrun.exchange import BillingStatus, Completion, Failure, FailureAction, Response, Waiting
 from batchrun.job.file import make_job
 from batchrun.journal import Journal, create_or_open
+from batchrun.journal.commits import Commits
 from batchrun.rows.observer import AttemptFailed, Observer, RowsScanned, RunAdjusted, RunStarted
 from batchrun.rows.result import FAILED, INVALID, OK, RowResult
 from batchrun.runs.observers.in_place import ERASE, UP_AND_ERASE, InPlace
@@ -28,6 +29,7 @@ from batchrun.runs.observers.rates import RateMeter
 from batchrun.runs.observers.terminal import REFRESHES_PER_SECOND, Display
 from batchrun.runs.observers.view import View
 from batchrun.runs.run import run_job
+from batchrun.runs.timed_commits import timed
 from batchrun.sandbox import Settings, background
 from tests.money.fanout import request
 
@@ -166,6 +168,31 @@ def test_what_holds_the_run_back_is_named(journal: Journal, tmp_path: Path) -> N
     assert "the endpoint fails, gives up in 12:34" in shown.lines()[1]
     shown.progress.blocked_by = "budget.usd"
     assert "held back by budget.usd" in shown.lines()[1]
+
+
+def test_a_commit_that_takes_long_is_named_with_the_process_that_makes_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Shown(journal, tmp_path)
+    seen: list[str] = []
+
+    class SlowCommits(Commits):
+        process: int | None = 77
+
+        def write(self, *_: object) -> frozenset[int]:
+            seen.extend(shown.lines())
+            monkeypatch.setattr(time, "monotonic", lambda: BEGIN + 8)
+            seen.extend(shown.lines())
+            shown.progress.stopping_for = "Interrupted by SIGINT."
+            seen.extend(shown.lines())
+            return frozenset()
+
+    commits = timed(lambda *_: SlowCommits(journal.connection, journal.path), shown.progress)
+    commits(journal, lambda: None).write([], None)
+    assert "journal" not in seen[1]
+    assert "held back by the journal: no commit by process 77 for 8 s, " in seen[4]
+    assert seen[6] == "Interrupted by SIGINT. Waiting for the journal (no commit by process 77 for 8 s)."
+    assert not any("journal" in line for line in shown.lines())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from batchrun.engine import session
+from batchrun.engine.shutdown import ShutdownRequest
 from batchrun.errors import JournalError, LockedError, MovedError, StorageError
 from batchrun.journal import Journal, create_or_open
 from batchrun.journal.adjustments import Adjustment
@@ -24,6 +26,7 @@ from batchrun.journal.writer import OpenCommits, commits_here
 from batchrun.runs import run_lock
 from batchrun.runs.run_folder import RunFolder
 from batchrun.runs.run_lock import is_active, locked
+from batchrun.stops import interrupted
 from tests.money.journals import Reports, answer_to, digest_of, failure_of, intent, start_run, writer_of
 
 ELSEWHERE = commits_elsewhere((), os.environ)
@@ -145,7 +148,8 @@ def test_what_a_killed_run_has_handed_over_is_written_before_the_lock_is_free(
     assert is_active(folder)
     with monkeypatch.context() as patched:
         patched.setattr(run_lock, "_SECONDS_FOR_THE_DEAD", 0)
-        with pytest.raises(LockedError, match=rf"a run that was killed \(process {run}\)"), locked(folder):
+        held = rf"held by process {process}: .* killed \(process {run}\).\n.* kill -9 {process},"
+        with pytest.raises(LockedError, match=held), locked(folder):
             pass
     os.kill(process, signal.SIGCONT)
     with locked(folder), closing(create_or_open(folder.journal)) as journal:
@@ -153,6 +157,27 @@ def test_what_a_killed_run_has_handed_over_is_written_before_the_lock_is_free(
         assert journal.totals(sandbox=False).open_intents == 1
         check_whole(journal)
     wait_until(lambda: not is_running(process))
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_ends_a_run_whose_process_is_frozen(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_JOURNAL_SECONDS", 0.1)
+    writer = writer_of(journal, Reports(), ELSEWHERE)
+    process = process_of(writer._commits)
+
+    async def freeze_and_signal_twice() -> None:
+        shutdown = ShutdownRequest()
+        async with session._closing(writer, shutdown):
+            os.kill(process, signal.SIGSTOP)
+            writer.write_intent(intent(1))
+            shutdown.request(interrupted(signal.SIGINT))
+            shutdown.request(interrupted(signal.SIGINT, immediate=True))
+
+    with pytest.raises(StorageError, match=rf"has not answered, and was killed \(process {process}\)"):
+        await freeze_and_signal_twice()
+    assert not is_running(process)
 
 
 def test_a_journal_that_is_replaced_before_the_process_opens_it_is_not_written(journal: Journal) -> None:

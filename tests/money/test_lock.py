@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -40,6 +41,26 @@ def test_a_status_that_looks_at_the_lock_turns_no_run_away(tmp_path: Path) -> No
     looking.wait()
     with locked(RunFolder(tmp_path)):
         thread.join()
+
+
+def test_a_process_that_the_program_has_forked_neither_keeps_nor_frees_the_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    told, tell = os.pipe()
+    with locked(folder):
+        child = os.fork()
+        if child:
+            os.read(told, 1)
+            assert is_active(folder)
+    if child == 0:
+        os.write(tell, b"left the block, and goes on")
+        signal.pause()
+    try:
+        assert not is_active(folder)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(told)
+        os.close(tell)
 
 
 def test_a_second_run_is_turned_away_whatever_happened_to_the_lock_file(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ class Progress(Observer):
     including `invalid` ones. An evaluation has `scored` rows so far, whose scores sum up to `score_sum`, and
     may have a `forecast` for people. `blocked_by` names the cap that the next request waits for, `waiting`
     says what else it waits for, and until when; the last one of those that are sent again waits until
-    `repeats_until`. `workers` are connected. `stopping_for` says why no more rows are begun while requests in
-    flight drain.
+    `repeats_until`. `commit` says since when the journal is being written, and by which process if not by
+    this one. `workers` are connected. `stopping_for` says why no more rows are begun while requests in flight
+    drain.
     """
 
     rows: int | None = None
@@ -52,6 +53,7 @@ class Progress(Observer):
     stopping_for: str | None = None
     workers: list[Worker] = field(default_factory=list)
     writing: bool = False
+    commit: tuple[float, int | None] | None = None
     started: float = field(default_factory=time.monotonic)
     _waiting_for: Counter[bytes] = field(default_factory=Counter)
 

@@ -20,6 +20,7 @@ from batchrun.text import single_line
 MOST_BAR = 30
 LEAST_BAR = 6
 _MOST_SHOWN = 4
+_LATE_COMMIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ def _status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
     if progress.writing:
         immediate = "; Ctrl-C ends at once, and leaves it as it was" if progress.stopping_for else ""
         return [f"writing {view.job.output.path} ...{immediate}"]
-    if progress.stopping_for and progress.in_flight:
-        return [*stopping_lines(progress), fitted(_money(view), width)]
     now = time.monotonic()
+    if progress.stopping_for and (progress.in_flight or _late_commit(progress, now)):
+        return [*stopping_lines(progress, now), fitted(_money(view), width)]
     speed = meter.read(now, view.limiter.pace.requests_per_minute)
     return [
         _rows_line(view, speed, now, width),
@@ -52,12 +53,23 @@ def _status_lines(view: View, meter: RateMeter, width: int) -> list[str]:
     ]
 
 
-def stopping_lines(progress: Progress) -> list[str]:
+def stopping_lines(progress: Progress, now: float) -> list[str]:
     """Returns what a signal has begun, and what another one does."""
+    waiting = f"{progress.in_flight:,} in flight" if progress.in_flight else "the journal"
+    late = _late_commit(progress, now)
     return [
-        f"{progress.stopping_for} Waiting for {progress.in_flight:,} in flight.",
+        f"{progress.stopping_for} Waiting for {waiting}{f' ({late})' if late else ''}.",
         "Ctrl-C again ends at once; what is in flight may be billed.",
     ]
+
+
+def _late_commit(progress: Progress, now: float) -> str:
+    """Returns how long the journal has been waited for, and for which process; empty while that is usual."""
+    commit = progress.commit  # once: the thread that writes changes it
+    if commit is None or now - commit[0] < _LATE_COMMIT_SECONDS:
+        return ""
+    process = "" if commit[1] is None else f" by process {commit[1]}"
+    return f"no commit{process} for {duration_text(now - commit[0])}"
 
 
 def _is_in_trouble(progress: Progress) -> bool:
@@ -191,6 +203,8 @@ _SOURCES: dict[Literal["given", "headers", "search"], str] = {
 def _held(view: View, now: float) -> list[Part]:
     """Returns why no more is sent, and until when; nothing if only this machine's speed is the reason."""
     progress, waiting = view.progress, view.progress.waiting
+    if late := _late_commit(progress, now):
+        return [Part(f"held back by the journal: {late}", 1)]
     if progress.blocked_by is not None:
         return [Part(f"held back by {progress.blocked_by}", 1)]
     if waiting is None:

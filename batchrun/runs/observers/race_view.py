@@ -93,7 +93,7 @@ def race_lines(race: RaceView, width: int) -> list[str]:
         return ["reading the tables ..."]
     turn = next(reversed(known.turns.values()), None)
     if turn is not None and turn.view.progress.stopping_for and turn.view.progress.in_flight:
-        return [*map(single_line, stopping_lines(turn.view.progress)), fitted(_money(race, now), width)]
+        return [*map(single_line, stopping_lines(turn.view.progress, now)), fitted(_money(race, now), width)]
     names = [single_line(each.name) for each in known.standings]
     longest = max(map(columns_of, names), default=0)
     room = max(width - longest - 2, 1) if width else 0
