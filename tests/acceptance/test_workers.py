@@ -16,7 +16,7 @@ from tests.acceptance.command import Done, Place, as_options, ended, until
 from tests.kill.audit import broken_at
 from tests.kill.campaign import Observation
 from tests.kill.evidence import snapshot
-from tests.kill.workers import journal_process_of
+from tests.kill.workers import children_of
 from tests.sandbox.conftest import png
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def is_running(process: int) -> bool:
 
 
 def journal_process(run: "subprocess.Popen[str]") -> int:
-    process = journal_process_of(run.pid)
-    assert process is not None
+    (process,) = (child for child, what in children_of(run.pid).items() if what == "journal")
     return process
 
 

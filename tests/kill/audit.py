@@ -88,7 +88,7 @@ def _broken_promises(evidence: Evidence, numbers: Audit) -> Iterator[str]:
     if evidence.observations[-1].exit_code not in ENDS:
         yield f"the last run ended with exit code {evidence.observations[-1].exit_code}"
     for number, observation in enumerate(evidence.observations, 1):
-        if observation.is_run and observation.exit_code == EXIT_FAULT and not evidence.plan.loses_journal:
+        if observation.is_run and observation.exit_code == EXIT_FAULT and not evidence.plan.has_children:
             yield f"run {number} ended by a fault"
         for text in broken_at(observation):
             yield f"after run {number}: {text}"

@@ -64,8 +64,8 @@ class Plan:
     library of `system_calls`, each process ends at one of its calls, as `draw_call` draws it. `others` are
     commands, with their options, of which one is killed now and then in place of a run. `module` is run in
     place of batchrun. Where `upgraded`, each process finds a journal of format 3,
-    and the first one, which finds none, ends in a commit. `loses_journal`: the moment may kill the process
-    that writes a run's journal, and this run then ends by a fault.
+    and the first one, which finds none, ends in a commit. `has_children`: the moment may kill the process
+    that writes a run's journal or reads its input, and this run then ends by a fault.
     """
 
     rows: int
@@ -85,7 +85,7 @@ class Plan:
     others: Sequence[Sequence[str]] = ()
     module: str = "batchrun"
     upgraded: bool = False
-    loses_journal: bool = False
+    has_children: bool = False
 
 
 class Observation(NamedTuple):

@@ -1,10 +1,12 @@
-"""Kills of the processes of a run with workers: a worker, the journal's process, the run itself."""
+"""Kills of the processes of a run with workers: a worker, the journal's process, the reader, the run."""
 
 import os
 import random
 import signal
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from tests.kill.campaign import Plan
 from tests.kill.moments import Scene, while_asking
@@ -15,18 +17,25 @@ JOB = f"""
 kind = "local"
 count = {WORKERS}
 """
+Child = Literal["worker", "journal", "reader"]
+_MODULES: dict[Child, bytes] = {
+    "journal": b"batchrun.journal.process",
+    "reader": b"batchrun.workers.reader_process",
+}
+
+
+_READ_AHEAD = 2_000
+"""Rows that the reader is ahead of the run: with no more than these it would soon have ended."""
 
 
 class WhileWorkersDie:
-    """A moment that kills up to three of a run's processes before the campaign kills the run, and counts."""
+    """A moment that kills up to three of a run's processes before the campaign kills the run.
+
+    `kills` counts them by what was killed.
+    """
 
     def __init__(self) -> None:
-        self.of_workers = 0
-        self.of_journals = 0
-
-    @property
-    def kills(self) -> int:
-        return self.of_workers + self.of_journals
+        self.kills: Counter[Child] = Counter()
 
     def __call__(self, scene: Scene) -> None:
         for _ in range(scene.draw.randint(0, WORKERS)):
@@ -37,38 +46,32 @@ class WhileWorkersDie:
     def _kill_one(self, run: int, draw: random.Random) -> None:
         """Kills a child of the run, if it has one at the moment."""
         with suppress(OSError):
-            journal = journal_process_of(run)
-            children = _children_of(run)
+            children = children_of(run)
             if children:
-                chosen = draw.choice(children)
+                chosen = draw.choice(list(children))
                 os.kill(chosen, signal.SIGKILL)
-                self.of_journals += chosen == journal
-                self.of_workers += chosen != journal
+                self.kills[children[chosen]] += 1
 
 
-def journal_process_of(run: int) -> int | None:
-    """Returns the process that writes the run's journal, if it has one at the moment."""
-    for child in _children_of(run):
-        with suppress(OSError):
-            if b"batchrun.journal.process" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return child
-    return None
-
-
-def _children_of(run: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
-    except OSError:
-        return []
+def children_of(run: int) -> dict[int, Child]:
+    """Returns the processes that a run has started and that are still there."""
+    found: dict[int, Child] = {}
+    with suppress(OSError):
+        for child in map(int, Path(f"/proc/{run}/task/{run}/children").read_text().split()):
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            names = [name for name, module in _MODULES.items() if module in command]
+            found[child] = names[0] if names else "worker"
+    return found
 
 
 def worker_plan(moment: WhileWorkersDie, kills: int, seed: int, cap_nano_usd: int) -> Plan:
     """A job that is long enough for some kills of the run, each with those of its workers before it."""
     return Plan(
-        rows=300 * kills,
+        rows=_READ_AHEAD + 300 * kills,
         stages=((cap_nano_usd, kills),),
         seed=seed,
         moment=moment,
         job=JOB,
-        loses_journal=True,
+        module="tests.kill.read_elsewhere",
+        has_children=True,
     )
