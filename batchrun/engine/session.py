@@ -70,7 +70,7 @@ class Session:
     counts of rows so far, as JSON for the journal. `enough` is called when rows have ended: the stop that it
     returns ends the run; `may_begin` says whether a row may begin yet. The tasks `beside` run beside the
     sending, and may change its caps and limits. `open_commits` says where the journal is written. `pool`
-    grants money if the budget has one.
+    grants money if the budget has one. A sender that can't send after `start_seconds` ends the run.
     """
 
     run: int
@@ -88,6 +88,7 @@ class Session:
     open_sender: OpenSender = own_connections
     open_commits: OpenCommits = commits_here
     pool: MoneyPool | None = None
+    start_seconds: float = math.inf
 
 
 def run_engine(
@@ -135,7 +136,7 @@ async def _run_engine(
     ):
         engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
         controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
-        tasks.start_soon(_begin_when_ready, engine, sender, session.rules.outage_seconds)
+        tasks.start_soon(_begin_when_ready, engine, sender, session)
         tasks.start_soon(controls.stop_in_time)
         for task in session.beside:
             tasks.start_soon(task, controls)
@@ -179,16 +180,18 @@ def _dispatcher_of(session: Session, journal: Journal, writer: JournalWriter) ->
     )
 
 
-async def _begin_when_ready(engine: Engine, sender: RunSender, outage_seconds: float) -> None:
+async def _begin_when_ready(engine: Engine, sender: RunSender, session: Session) -> None:
     """Has the engine begin once the sender can send; ends the run if it never can."""
+    seconds = session.start_seconds
     try:
-        with anyio.move_on_after(outage_seconds) as waiting:
+        with anyio.move_on_after(seconds) as waiting:
             await sender.ready()
     except BatchrunError as error:
         engine.fail(error)
         return
     if waiting.cancelled_caught:
-        engine.stop(by_endpoint(f"No worker has come within {outage_seconds:g} s (retry.outage_seconds)."))
+        key = " (retry.outage_seconds)" if seconds == session.rules.outage_seconds else ""
+        engine.stop(by_endpoint(f"No worker has come within {seconds:g} s{key}."))
     engine.begin()
 
 

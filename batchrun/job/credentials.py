@@ -8,6 +8,7 @@ from batchrun.job.presets import SANDBOX_KEY
 from batchrun.job.spec import Job, sends_key
 
 _LONGEST_KEY = 16_384  # bytes; servers refuse header fields far shorter than this
+_SHORTEST_SECRET = 16
 
 
 def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> str | None:
@@ -35,11 +36,16 @@ def api_key(job: Job, environ: Mapping[str, str], given: str | None = None) -> s
 
 
 def without_key(environ: Mapping[str, str], job: Job, key: str | None) -> dict[str, str]:
-    """Returns the variables of `environ` that don't hold the key, for processes that are to have none."""
+    """Returns the variables of `environ` that don't hold the key, for processes that are to have none.
+
+    A short one, such as "test" for a server that wants any, is part of paths and of a proxy's address by
+    chance: only a variable that is just this key is left out.
+    """
+    secret = key if key and len(key) >= _SHORTEST_SECRET else None
     return {
         name: value
         for name, value in environ.items()
-        if name != job.endpoint.api_key_env and (not key or key not in value)
+        if name != job.endpoint.api_key_env and value != key and not (secret and secret in value)
     }
 
 

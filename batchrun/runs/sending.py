@@ -36,6 +36,7 @@ from batchrun.runs.adjust.take import taking
 from batchrun.runs.begin import Run
 from batchrun.runs.observers.progress import Progress
 from batchrun.runs.sampler import sample_now_and_then
+from batchrun.runs.workers import seconds_to_start
 from batchrun.stops import Stop
 from batchrun.workers.reader import Reader, Task, pays, reader_process, seen
 
@@ -122,6 +123,7 @@ def session_of(run: Run, observer: Observer) -> Session:
         open_sender=run.open_sender,
         open_commits=run.open_commits,
         pool=run.share,
+        start_seconds=seconds_to_start(job),
     )
 
 

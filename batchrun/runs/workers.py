@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from shlex import join
 
+from batchrun.client.endpoint import EndpointSettings, open_endpoint
 from batchrun.client.server import Server
 from batchrun.engine.session import OpenSender, own_connections
 from batchrun.errors import BatchrunError
@@ -14,6 +15,7 @@ from batchrun.job.spec import Job
 from batchrun.job.workers import DEFAULT_COUNT, Workers, split_address
 from batchrun.journal.process import commits_elsewhere
 from batchrun.journal.writer import OpenCommits, commits_here
+from batchrun.rows.observer import Observer
 from batchrun.runs.run_folder import RunFolder, write_private
 from batchrun.workers.access import (
     listening_socket,
@@ -23,8 +25,10 @@ from batchrun.workers.access import (
     shown_address,
 )
 from batchrun.workers.local import local_workers
-from batchrun.workers.pool import Door, Starter, open_pool
+from batchrun.workers.pool import Door, Pool, Starter, open_pool
 from batchrun.workers.ray_cluster import connected_cluster, ray_workers
+
+_LOCAL_START_SECONDS = 60.0
 
 
 def files_of_a_request(job: Job, server: Server) -> int:
@@ -40,6 +44,15 @@ def commits_of(job: Job, server: Server, locks: Sequence[int]) -> OpenCommits:
     if job.workers is None or not locks:
         return commits_here
     return commits_elsewhere(locks, without_key(os.environ, job, server.api_key))
+
+
+def seconds_to_start(job: Job) -> float:
+    """Returns how long the run waits for what sends.
+
+    Processes on this machine take their time to start, which is no outage; the run is told if they can't.
+    """
+    is_local = job.workers is not None and job.workers.kind == "local"
+    return max(job.retry.outage_seconds, _LOCAL_START_SECONDS if is_local else 0.0)
 
 
 @contextmanager
@@ -64,9 +77,21 @@ def senders(
             with closing(listening_socket(host, port, tls=workers.tls)) as listener:
                 door = Door(listener, token, tls)
                 start = _starter(job, workers, server, folder, door, warn)
-                yield lambda settings, observer: open_pool(door, start, settings, observer)
+                yield partial(_open_pool, workers, door, start)
         finally:
             folder.token.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _open_pool(
+    workers: Workers, door: Door, start: Starter, settings: EndpointSettings, observer: Observer
+) -> AsyncIterator[Pool]:
+    """Opens the pool. Raises JobError where workers on this machine could not connect to the endpoint."""
+    if workers.kind == "local":
+        async with open_endpoint(settings):
+            pass
+    async with open_pool(door, start, settings, observer) as pool:
+        yield pool
 
 
 @contextmanager
@@ -97,6 +122,8 @@ def _starter(
     if workers.kind == "local":
         environment = without_key(os.environ, job, server.api_key)
         number = workers.count or DEFAULT_COUNT
+        # The run listens before it starts them: where nobody does any more, it has been killed.
+        arguments += ["--wait", "0"]
         return partial(local_workers, number, arguments, environment, folder.workers_log)
     warn(f"waits for workers. On each machine: batchrun worker {join(arguments)}")
     return _started_by_hand

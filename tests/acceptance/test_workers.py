@@ -1,6 +1,5 @@
 """Runs whose requests other processes send: the bill and the journal agree, whoever dies."""
 
-import csv
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ from tests.kill.audit import broken_at
 from tests.kill.campaign import Observation
 from tests.kill.evidence import snapshot
 from tests.kill.workers import children_of
-from tests.sandbox.conftest import png
 
 if TYPE_CHECKING:
     import subprocess
@@ -103,36 +101,6 @@ def test_two_workers_send_what_one_process_would(place: Place) -> None:
     assert place.requests == len(TEXTS)
 
 
-def test_streams_and_votes_go_through_workers(place: Place) -> None:
-    place.texts(*TEXTS[:5])
-    done = place.run(
-        "request.stream=true",
-        'labels={choices=["a", "b"], votes=3, repair=0}',
-        "request.temperature=1.0",
-        options=["--workers", "local:2"],
-    )
-    assert done.code in (0, 3), done.err
-    assert place.requests == 15
-    assert len(place.column("agreement")) == 5
-
-
-def test_images_and_an_evaluation_that_stops_early_go_through_workers(place: Place) -> None:
-    (place.folder / "a.png").write_bytes(png(4, 4))
-    rows = [("id", "text", "gold", "photo"), *((n, f"text {n}", "no", "a.png") for n in range(300))]
-    with (place.folder / "in.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    done = place.run(
-        'prompt.image="photo"',
-        'evaluation={expected="gold", metric="exact", stop={half_width=0.25}}',
-        options=["--workers", "local:2", "--json"],
-    )
-    evaluation = done.summary["evaluation"]
-    assert 0 < evaluation["n"] < 300
-    assert place.requests >= evaluation["n"]
-    assert place.column("id") == list(range(300))
-    check_books(place, done)
-
-
 def test_a_killed_worker_costs_what_it_was_sending_and_no_row(slow_place: Place) -> None:
     with running(slow_place) as run:
         until(lambda: slow_place.requests >= 16)
@@ -176,6 +144,14 @@ def test_workers_end_with_a_killed_run_and_the_next_run_finishes(slow_place: Pla
     assert sent < slow_place.requests
     check_books(slow_place, done)
     check_rows(slow_place)
+
+
+def test_workers_that_are_starting_end_with_a_killed_run(place: Place) -> None:
+    with running(place) as run:
+        until(lambda: "worker" in children_of(run.pid).values())
+        processes = children_of(run.pid)
+        run.kill()
+    until(lambda: not any(map(is_running, processes)), 5)
 
 
 def test_a_run_ends_with_its_journal_s_process_and_the_next_one_finishes(slow_place: Place) -> None:
@@ -323,14 +299,20 @@ def test_no_key_is_in_a_command_line_an_environment_or_files_of_a_run_s_processe
             assert path.parent.name != "out.run" or path.stat().st_mode & 0o777 == 0o600, path
 
 
-def test_a_worker_that_can_t_start_ends_the_run_with_the_reason(place: Place) -> None:
+def test_what_no_worker_here_could_connect_with_is_named_as_without_workers(place: Place) -> None:
     place.texts(*TEXTS)
     command = ("run", "job.toml", "--workers", "local:2", "--base-url", "https://model.invalid")
     with place.start(*command, environment={"HTTPS_PROXY": "ftp://nonsense"}) as run:
         done = ended(run)
-    assert done.code == 1
-    assert "A worker process ended with exit code 2: the environment variable HTTPS_PROXY" in done.err
+    assert done.code == 2
+    assert "batchrun: the environment variable HTTPS_PROXY holds no proxy's address" in done.err
     assert place.journal("SELECT count(*) FROM attempts") == [(0,)]
+
+
+def test_workers_here_may_start_slower_than_an_outage_may_last(place: Place) -> None:
+    place.texts("one")
+    done = place.run("retry.outage_seconds=0", options=["--workers", "local:1"])
+    assert done.code == 0, done.err
 
 
 def test_plain_tcp_is_refused_where_the_internet_reaches(place: Place) -> None:

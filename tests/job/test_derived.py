@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.errors import JobError
-from batchrun.job.credentials import api_key
+from batchrun.job.credentials import api_key, without_key
 from batchrun.job.file import load_job
 from batchrun.job.spec import fingerprint, input_path, output_path, public_job, run_folder
 
@@ -143,3 +143,15 @@ def test_key_file_that_holds_no_key(minimal: Path, content: bytes | None, text: 
     with pytest.raises(JobError, match=text) as caught:
         api_key(job, {})
     assert "key.txt" in str(caught.value)
+
+
+def test_processes_that_are_to_have_no_key_get_no_variable_that_holds_it(minimal: Path) -> None:
+    key = "sk-0123456789abcdef"
+    environ = {"ABLIT_KEY": "another", "COPY": key, "CURL": f"-H 'x-api-key: {key}'", "PATH": "/usr/bin"}
+    assert without_key(environ, load_job(minimal), key) == {"PATH": "/usr/bin"}
+
+
+def test_a_short_key_takes_no_path_or_proxy_away(minimal: Path) -> None:
+    """Servers that want any key get such as "test"."""
+    kept = {"PATH": "/test/bin", "HTTPS_PROXY": "http://proxy.test:3128"}
+    assert without_key({**kept, "ABLIT_KEY": "test", "COPY": "test"}, load_job(minimal), "test") == kept

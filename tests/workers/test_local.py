@@ -1,0 +1,41 @@
+"""Worker processes on this machine that can't start, or that end by themselves."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchrun.workers.access import new_token
+from batchrun.workers.local import local_workers
+from tests.workers.connected import until
+
+if TYPE_CHECKING:
+    from batchrun.errors import BatchrunError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def complaint_of(arguments: list[str], log: Path) -> str:
+    """Starts a worker with these arguments; returns what the run is told of it."""
+    said: list[BatchrunError] = []
+    async with local_workers(1, arguments, os.environ, log, said.append):
+        await until(lambda: bool(said))
+    return str(said[0])
+
+
+async def test_a_worker_whose_run_is_gone_ends_at_once_and_says_so(tmp_path: Path) -> None:
+    token = tmp_path / "workers.token"
+    token.write_text(f"{new_token().text()}\n")
+    arguments = ["--connect", "127.0.0.1:1", "--token-file", str(token), "--wait", "0"]
+    complaint = await complaint_of(arguments, tmp_path / "workers.log")
+    assert "ended with exit code 1: No coordinator answers at 127.0.0.1:1: Connection refused" in complaint
+
+
+async def test_a_process_that_can_t_be_started_is_said(tmp_path: Path) -> None:
+    assert "can't be started: Is a directory." in await complaint_of([], tmp_path)
