@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,34 +118,36 @@ async def _run_engine(
 ) -> Stop | None:
     # In this task's context, by which anyio identifies its event loop.
     in_loop = partial(asyncio.get_running_loop().call_soon_threadsafe, context=copy_context())
-    writer = JournalWriter(
-        journal,
-        committed=lambda intents, not_needed: in_loop(engine.intents_committed, intents, not_needed),
-        failed=lambda error: in_loop(engine.abort, error),
-        make_room=lambda: give_up_room(ballast),
-        nearly_full=lambda error: in_loop(engine.stop, by_full_disk(error), DRAIN_SECONDS),
-        row_counts=_now_and_then(lambda: (session.row_counts(), session.run)),
-        moved=lambda error: in_loop(engine.stop, by_moved_journal(error), DRAIN_SECONDS),
-        open_commits=session.open_commits,
-    )
     ended: Stop | Exception | None
     async with (
-        _closing(writer, shutdown),
+        AsyncExitStack() as after_the_sender,
         session.open_sender(session.endpoint, session.observer) as sender,
-        anyio.create_task_group() as tasks,
     ):
-        engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
-        controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
-        tasks.start_soon(_begin_when_ready, engine, sender, session)
-        tasks.start_soon(controls.stop_in_time)
-        for task in session.beside:
-            tasks.start_soon(task, controls)
-        try:
-            with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
-                ended = await engine.run(_in_thread(chunks))
-        except Exception as error:  # the task group would wrap it: it is raised outside
-            ended = error
-        tasks.cancel_scope.cancel()
+        # Only now, since senders may take their time: what the writer reports is the engine's to hear.
+        writer = JournalWriter(
+            journal,
+            committed=lambda intents, not_needed: in_loop(engine.intents_committed, intents, not_needed),
+            failed=lambda error: in_loop(lambda: engine.abort(error)),
+            make_room=lambda: give_up_room(ballast),
+            nearly_full=lambda error: in_loop(engine.stop, by_full_disk(error), DRAIN_SECONDS),
+            row_counts=_now_and_then(lambda: (session.row_counts(), session.run)),
+            moved=lambda error: in_loop(engine.stop, by_moved_journal(error), DRAIN_SECONDS),
+            open_commits=session.open_commits,
+        )
+        await after_the_sender.enter_async_context(_closing(writer, shutdown))
+        async with anyio.create_task_group() as tasks:
+            engine = Engine(_dispatcher_of(session, journal, writer), sender, waits=True)
+            controls = Controls(engine, session.ledger, session.limiter, writer, session.most_seconds)
+            tasks.start_soon(_begin_when_ready, engine, sender, session)
+            tasks.start_soon(controls.stop_in_time)
+            for task in session.beside:
+                tasks.start_soon(task, controls)
+            try:
+                with shutdown.notifying(lambda stop: in_loop(_interrupt, engine, stop)):
+                    ended = await engine.run(_in_thread(chunks))
+            except Exception as error:  # the task group would wrap it: it is raised outside
+                ended = error
+            tasks.cancel_scope.cancel()
     if isinstance(ended, Exception):
         raise ended
     return ended

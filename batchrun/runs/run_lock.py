@@ -106,8 +106,8 @@ def _held_for_a_dead_run(run: int, descriptor: int, path: Path) -> str:
     writer = next(journal_processes_with(descriptor), None)
     if writer is None:
         return (
-            f"The lock {path} is held by a run on another machine or in another container: its process {run}"
-            " can't be seen here.\nRun the same command later."
+            f"The lock {path} is held, it seems by a run on another machine or in another container: its"
+            f" process {run} can't be seen here.\nRun the same command later."
         )
     return (
         f"The lock {path} is held by process {writer}: it writes the last responses of a run that was killed"

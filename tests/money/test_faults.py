@@ -1,15 +1,20 @@
 """A fault after the asking: the summary of the run before doesn't stand for this one."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
+from batchrun.engine.session import RunSender, own_connections
 from batchrun.errors import InputError, StorageError
-from batchrun.journal import open_for_reading
+from batchrun.journal import Journal, open_for_reading
+from batchrun.journal.commits import Commits
 from batchrun.rows.chunks import Chunk
 from batchrun.rows.dataset import Dataset
 from batchrun.sandbox import Sandbox, Settings, background
@@ -64,6 +69,33 @@ def test_a_fault_while_the_output_is_written_is_in_the_summary_and_in_the_journa
     assert (last["exit_code"], last["reason"]) == (1, reason)
     monkeypatch.undo()
     assert run(tmp_path, sandbox, ROWS)["this_run"]["requests"]["sent"] == 0
+
+
+def test_commits_that_fail_while_the_senders_open_end_the_run(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process that writes is killed while a cluster starts workers."""
+    opened = threading.Event()
+
+    class Broken(Commits):
+        def write(self, *_: object) -> frozenset[int]:
+            opened.set()
+            raise StorageError("The process was killed.")
+
+    def broken(journal: Journal, lost: Callable[[], object]) -> Commits:
+        lost()
+        return Broken(journal.connection, journal.path)
+
+    @asynccontextmanager
+    async def slowly(*given: Any) -> AsyncIterator[RunSender]:
+        await to_thread.run_sync(opened.wait, 0.2)
+        async with own_connections(*given) as sender:
+            yield sender
+
+    monkeypatch.setattr("batchrun.runs.run.commits_of", lambda *_: broken)
+    monkeypatch.setattr("batchrun.runs.run.senders", lambda *_: nullcontext(slowly))
+    with pytest.raises(StorageError, match="was killed"):
+        run(tmp_path, sandbox, ROWS)
 
 
 def test_an_input_that_breaks_is_in_the_summary_with_the_rows_that_are_known(
