@@ -15,6 +15,7 @@ from batchrun.journal.child import python_command
 
 _SECONDS_BETWEEN_STARTS = 1.0
 _ENDING_SECONDS = 2.0
+_MOST_LOG_BYTES = 10 * 2**20
 
 
 @asynccontextmanager
@@ -78,8 +79,13 @@ def start_logged(
     log: Path,
     stdin: int = subprocess.DEVNULL,
 ) -> "subprocess.Popen[bytes]":
-    """Starts a command; what it prints is appended to `log`. Raises OSError."""
+    """Starts a command; what it prints is appended to `log`, which begins anew where it is large.
+
+    Raises OSError.
+    """
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+        if output.tell() > _MOST_LOG_BYTES:
+            output.truncate(0)
         # In a session of its own: a terminal's Ctrl-C is for the run, which lets its requests end.
         return subprocess.Popen(  # noqa: S603
             command,
@@ -92,7 +98,8 @@ def start_logged(
 
 
 def _last_words(log: Path) -> str:
-    with log.open("rb") as file:
+    lines: list[str] = []
+    with suppress(OSError), log.open("rb") as file:  # it may have been moved away
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4_096))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return " ".join(line.removeprefix("batchrun: ") for line in lines[-2:]) or "it said nothing."

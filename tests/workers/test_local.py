@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchrun.workers.access import new_token
-from batchrun.workers.local import local_workers
+from batchrun.workers.local import _last_words, local_workers, start_logged
 from tests.workers.connected import until
 
 if TYPE_CHECKING:
@@ -35,6 +35,18 @@ async def test_a_worker_whose_run_is_gone_ends_at_once_and_says_so(tmp_path: Pat
     arguments = ["--connect", "127.0.0.1:1", "--token-file", str(token), "--wait", "0"]
     complaint = await complaint_of(arguments, tmp_path / "workers.log")
     assert "ended with exit code 1: No coordinator answers at 127.0.0.1:1: Connection refused" in complaint
+
+
+async def test_a_large_log_begins_anew_and_one_that_was_moved_away_ends_no_run(tmp_path: Path) -> None:
+    log = tmp_path / "workers.log"
+    log.touch()
+    for size, left in ((10 * 2**20, 10 * 2**20 + 3), (10 * 2**20 + 1, 3)):
+        os.truncate(log, size)
+        start_logged(["echo", "hi"], os.environ, log).wait()
+        assert log.stat().st_size == left
+    assert _last_words(log) == "hi"
+    log.unlink()
+    assert _last_words(log) == "it said nothing."
 
 
 async def test_a_process_that_can_t_be_started_is_said(tmp_path: Path) -> None:
