@@ -35,13 +35,13 @@ def commands_of(page: str) -> list[tuple[str, str]]:
     return shown
 
 
-def guide_outputs(commands: list[str]) -> list[str]:
-    """What the commands of the guide and of labels.md print."""
+def guide_outputs(commands: list[str], path: str = PATH) -> list[str]:
+    """What the commands of the guide and of labels.md print, with programs of the path."""
     with _examples() as folder:
-        return _printed(commands, folder, _environment(folder))
+        return _printed(commands, folder, _environment(folder, path))
 
 
-def readme_outputs(commands: list[str]) -> list[str]:
+def readme_outputs(commands: list[str], path: str = PATH) -> list[str]:
     """What the README's commands print; `make` uses what is installed here, and the demo's sandbox answers at once."""
     job = (ROOT / "README.md").read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
     with _examples() as folder:
@@ -49,15 +49,15 @@ def readme_outputs(commands: list[str]) -> list[str]:
             shutil.copy(ROOT / name, folder)
         shutil.copy(ROOT / "sample_data" / "reviews.csv", folder)
         (Path(folder) / "reviews.toml").write_text(job, encoding="utf-8")
-        installed = f'make() {{ command make -o setup BIN={Path(sys.executable).parent} LATENCY=0 "$@"; }}'
-        return _printed([installed, *commands], folder, _environment(folder))[1:]
+        installed = f'make() {{ command make -o setup BIN={path.partition(os.pathsep)[0]} LATENCY=0 "$@"; }}'
+        return _printed([installed, *commands], folder, _environment(folder, path))[1:]
 
 
-def sandbox_outputs(commands: list[str]) -> list[str]:
+def sandbox_outputs(commands: list[str], path: str = PATH) -> list[str]:
     """What the commands of sandbox.md print: of the first, which goes on running, what it says at its start."""
     with tempfile.TemporaryDirectory() as folder, _sandbox() as (said, address):
         asked = [command.replace(ADDRESS_SHOWN, address) for command in commands[1:]]
-        printed = [said, *_printed(asked, folder, _environment(folder))]
+        printed = [said, *_printed(asked, folder, _environment(folder, path))]
         return [text.replace(address, ADDRESS_SHOWN) for text in printed]
 
 
@@ -70,11 +70,11 @@ def _examples() -> Iterator[str]:
         yield folder
 
 
-def _environment(folder: str) -> dict[str, str]:
-    return {"HOME": folder, "PATH": PATH, "COLUMNS": "100", "LANG": "C.UTF-8"}
+def _environment(folder: str, path: str) -> dict[str, str]:
+    return {"HOME": folder, "PATH": path, "COLUMNS": "100", "LANG": "C.UTF-8"}
 
 
-def first_labels_outputs(commands: list[str], *, set_up: bool) -> list[str]:
+def first_labels_outputs(commands: list[str], path: str = PATH, *, set_up: bool) -> list[str]:
     """What the commands of first-labels.md print. Without `set_up` those that set up and fill a virtual environment
     print nothing, and what is installed here is used."""
     commands = [command if set_up or not _SETTING_UP.search(command) else ":" for command in commands]
@@ -87,7 +87,8 @@ def first_labels_outputs(commands: list[str], *, set_up: bool) -> list[str]:
             subprocess.run(["git", "clone", "--quiet", ROOT, f"{folder}/batchrun"], check=True)  # noqa: S603, S607
         # Only errors of pip: what else it says is about the machine.
         quiet = {"PIP_QUIET": "2", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        path = os.pathsep.join((f"{sys.base_prefix}/bin", "/usr/bin", "/bin")) if set_up else PATH
+        if set_up:
+            path = os.pathsep.join((f"{sys.base_prefix}/bin", "/usr/bin", "/bin"))
         environment = {**os.environ, **quiet, "PATH": path, "COLUMNS": "100", "LANG": "C.UTF-8"}
         environment.pop("ABLIT_KEY", None)
         asked = [command.replace(ADDRESS_SHOWN, address) for command in commands]
@@ -138,7 +139,7 @@ def filled(page: str, printed: list[str]) -> str:
     return _BLOCK.sub(fill, page)
 
 
-PAGES: Mapping[str, Callable[[list[str]], list[str]]] = {
+PAGES: Mapping[str, Callable[..., list[str]]] = {
     "README.md": readme_outputs,
     "docs/guide.md": guide_outputs,
     "docs/labels.md": guide_outputs,

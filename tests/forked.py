@@ -35,18 +35,18 @@ class BatchrunProcess(subprocess.Popen[Any]):
         """Overrides the step of Popen that starts the process; the pipes are there."""
         (_, _, _, *arguments), cwd, handles = given[0], given[5], given[10:16]
         environment = dict(os.environ if given[6] is None else given[6])
-        if not _can_fork(environment):
+        if not can_fork(environment):
             super()._execute_child(*given)  # type: ignore[misc]
             return
         inner = handles[0], handles[3], handles[5]
         streams = [number if handle == -1 else handle for number, handle in enumerate(inner)]
         command = {"arguments": arguments, "folder": str(cwd or Path.cwd()), "environment": environment}
-        self.pid = _forked(command, streams)
+        self.pid = fork(command, streams)
         self._child_created = True
         self._close_pipe_fds(*handles)  # type: ignore[attr-defined]
 
 
-def _can_fork(environment: Mapping[str, str]) -> bool:
+def can_fork(environment: Mapping[str, str]) -> bool:
     same_start = _for_the_interpreter(environment) == _for_the_interpreter(os.environ)
     return sys.platform == "linux" and os.environ.get("BATCHRUN_FORK") != "0" and same_start
 
@@ -56,7 +56,7 @@ def _for_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in names - {"PYTHONUNBUFFERED"}}
 
 
-def _forked(command: Mapping[str, Any], streams: Sequence[int]) -> int:
+def fork(command: Mapping[str, Any], streams: Sequence[int]) -> int:
     """Has a server fork a process for the command; returns its pid."""
     server = next(_servers())
     socket.send_fds(server, [json.dumps(command).encode()], streams)

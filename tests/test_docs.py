@@ -1,5 +1,6 @@
 """The docs say what is so."""
 
+import os
 import re
 import runpy
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchrun.cli import batchrun_group
+from tests.forked_shell import folder_with_batchrun
 
 DOCS = Path(__file__).parent.parent / "docs"
 COMMANDS = batchrun_group.commands
@@ -72,7 +74,8 @@ def test_a_page_shows_what_its_commands_print(name: str) -> None:
         outputs = partial(RUN_GUIDE["first_labels_outputs"], set_up=False)
     page = (DOCS.parent / name).read_text(encoding="utf-8")
     commands, shown = zip(*RUN_GUIDE["commands_of"](page), strict=True)
-    printed = outputs(list(commands))
+    with folder_with_batchrun() as folder:
+        printed = outputs(list(commands), path=os.pathsep.join((str(folder), RUN_GUIDE["PATH"])))
     assert list(map(_without_numbers, printed)) == list(map(_without_numbers, shown))
 
 
