@@ -40,7 +40,10 @@ def test_functions_stay_short() -> None:
 def test_a_plain_row_crosses_few_rooms(tmp_path: Path) -> None:
     # On a loaded machine a response comes in pieces now and then, and a coroutine that goes on is a call: a
     # count can only be too high.
-    a_row = min((_calls_of_a_row(tmp_path / name) for name in "abc"), key=lambda calls: sum(calls.values()))
+    for name in "abc":
+        a_row = _calls_of_a_row(tmp_path / name)
+        if sum(a_row.values()) <= MOST_CROSSINGS:
+            break
     assert sum(a_row.values()) <= MOST_CROSSINGS, a_row
 
 

@@ -39,9 +39,13 @@ def tally(seeds: Iterable[int]) -> Tally:
     return total
 
 
-def seed_that_finds(name: str, most: int = SEEDS_FOR_A_PLANTED_BUG) -> int | None:
-    """Returns the first seed whose history finds the planted bug `name`; None if none of `most` does."""
-    return next((seed for seed in range(most) if replayed(seed, PLANTED[name]).violation is not None), None)
+def seed_that_finds(name: str, most: int = SEEDS_FOR_A_PLANTED_BUG, first: int = 0) -> int | None:
+    """Returns the first seed whose history finds the planted bug `name`; None if none of `most` does.
+
+    The search begins at the seed `first`.
+    """
+    seeds = range(first, first + most)
+    return next((seed for seed in seeds if replayed(seed, PLANTED[name]).violation is not None), None)
 
 
 def prove_simulation(say: Say, seeds: int = SEEDS) -> list[Result]:

@@ -12,7 +12,7 @@ NO_LIMIT = 10**9
 @pytest.mark.parametrize("per_minute", [1, 7, 60, 600, 6_000, 30_000])
 def test_given_requests_are_never_passed_and_used_to_99_percent(per_minute: int) -> None:
     """No 60 seconds hold more than the limit; from the second minute on, 99 % of it is used."""
-    minutes = 60 if per_minute < 100 else 3
+    minutes = 60 if per_minute < 100 else 3 if per_minute < 30_000 else 2
     log = simulate(Limiter(per_minute), SlidingWindow(per_minute), 60.0 * minutes, World(concurrency=4_000))
     assert log.refused == []
     assert log.fullest_minute() <= per_minute
@@ -46,10 +46,10 @@ def test_given_tokens_are_never_passed_and_used_to_the_full(
     """Sizes differ by a factor of up to 200, and worst cases are up to 25 times what is used."""
     world = World(concurrency=4_000, latency=latency, tokens=tokens, spare_tokens=spare)
     server = SlidingWindow(per_minute, counts_tokens=True)
-    log = simulate(Limiter(None, per_minute), server, 300.0, world)
+    log = simulate(Limiter(None, per_minute), server, 240.0, world)
     assert log.refused == []
     assert log.fullest_minute(tokens=True) <= per_minute
-    assert log.used_tokens(60, 300) / 4 >= share * per_minute
+    assert log.used_tokens(60, 240) / 3 >= share * per_minute
 
 
 def test_both_limits_hold_at_once() -> None:

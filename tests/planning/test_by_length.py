@@ -1,5 +1,6 @@
 """A plan reckons with the lengths of the rows to send: after any part of them, checked against simulation."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ OUTPUTS = RNG.integers(2, 60, ROWS)
 COSTS = INPUTS * 5_000 + OUTPUTS * 15_000
 
 
+@cache
 def spend_of(row: int) -> RowSpend:
     return RowSpend(int(COSTS[row]), int(INPUTS[row]), int(OUTPUTS[row]), 100.0, 1)
 
@@ -59,22 +61,23 @@ ORDERS = {
 @pytest.mark.parametrize("kind", ORDERS)
 def test_intervals_cover_what_the_others_cost_and_are_narrower_than_by_means_per_row(kind: str) -> None:
     """300 samples of 300 of 3,000 rows; a stratified one does better than is promised."""
-    covered, widths = {"nano_usd": 0, "input_tokens": 0}, {True: 0.0, False: 0.0}
+    covered, widths = {"nano_usd": 0, "input_tokens": 0}, {True: list[float](), False: list[float]()}
     for seed in range(300):
         order = ORDERS[kind](seed)
         rest = order[300:]
         whole = {"nano_usd": COSTS[rest].sum(), "input_tokens": INPUTS[rest].sum()}
-        for by_length in (True, False):
+        # Widths by means per row hardly differ: the first thirty tell.
+        for by_length in (True, False) if seed < 30 else (True,):
             found = estimated(order, 300, clustered=kind == "clusters", by_length=by_length)
             assert found.nano_usd is not None
             assert found.nano_usd.interval is not None
             low, high = found.nano_usd.interval
-            widths[by_length] += high - low
+            widths[by_length].append(high - low)
             for name, actual in whole.items() if by_length else ():
                 low, high = getattr(found, name).interval
                 covered[name] += low <= actual <= high
     assert min(covered.values()) >= 0.9 * 300, covered
-    assert widths[True] < 0.4 * widths[False]
+    assert np.mean(widths[True]) < 0.4 * np.mean(widths[False])
 
 
 def test_after_the_shortest_rows_a_plan_tells_what_the_long_ones_cost() -> None:
