@@ -155,14 +155,16 @@ class Pool:
 
     def _look_after_links(self) -> None:
         now = time.monotonic()
-        # A process that was stopped itself has heard nobody: it must not blame the others.
-        was_stopped = self._due and now - self._due > frames.BEAT_SECONDS
+        # A process that was stopped itself has heard nobody: what has come meanwhile is to be read first.
+        was_stopped = self._due > 0 and now - self._due > frames.BEAT_SECONDS
         self._due = now + frames.BEAT_SECONDS
         self._timer = self._loop.call_later(frames.BEAT_SECONDS, self._look_after_links)
         for link in list(self._links):
-            if was_stopped:
+            if not was_stopped:
+                self._look_after(link, now)
+            elif link.is_known:
                 link.heard = now
-            self._look_after(link, now)
+                link.beat()
         self._choices = [
             link
             for link in self._links

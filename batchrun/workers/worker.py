@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from batchrun.client.endpoint import Endpoint, open_endpoint
 from batchrun.client.retry import never_sent
 from batchrun.errors import UsageError
 from batchrun.exchange import Failure, Response
+from batchrun.job.presets import is_loopback
 from batchrun.text import single_line
 from batchrun.version import __version__
 from batchrun.workers import frames
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 0.004
 _MOST_IN_A_FRAME = 64
 _SILENT_SECONDS = 60.0
-"""A coordinator that has been silent for longer is gone. One that is stopped for a while (Ctrl-Z) finds the
-responses that have come meanwhile."""
+"""A coordinator on another machine that has been silent for longer is gone. One that is stopped for a while
+(Ctrl-Z) finds the responses that have come meanwhile."""
 _LEAVING_SECONDS = 25.0
 _CONNECT_SECONDS = 10.0
 
@@ -101,6 +103,7 @@ class CoordinatorLink(asyncio.Protocol):
         self._failures: list[tuple[int, Failure]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ending = Ending.LOST
+        self._patience = _SILENT_SECONDS
 
     def begin(self, endpoint: Endpoint) -> None:
         """Tells the coordinator that requests can be sent from now on."""
@@ -132,6 +135,9 @@ class CoordinatorLink(asyncio.Protocol):
         if (doubt := self._doubt(self._transport)) is not None:
             self._refuse(doubt)
             return
+        # On this machine the end of its process would close the connection: it is only stopped.
+        if is_loopback(str(self._transport.get_extra_info("peername")[0])):
+            self._patience = math.inf
         self._write(
             frames.HELLO,
             frames.encode(frames.Hello(self._token.secret, __version__, socket.gethostname(), os.getpid())),
@@ -263,7 +269,7 @@ class CoordinatorLink(asyncio.Protocol):
         if now - self._due > frames.BEAT_SECONDS:
             self._heard = now
         self._due = now + frames.BEAT_SECONDS
-        if now - self._heard > _SILENT_SECONDS:
+        if now - self._heard > self._patience:
             self.abort()
             return
         self._write(frames.BEAT, frames.encode(now))

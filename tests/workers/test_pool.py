@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchrun.client import reqwest, transport
-from batchrun.client.endpoint import Endpoint
+from batchrun.client.endpoint import Endpoint, EndpointSettings
 from batchrun.errors import UsageError
 from batchrun.exchange import BillingStatus, Failure, FailureAction, Response
 from batchrun.version import __version__
@@ -181,19 +181,42 @@ async def test_a_worker_that_falls_silent_is_lost_and_its_requests_with_it(
     assert outcome.billing is BillingStatus.UNKNOWN
 
 
-async def test_a_process_that_was_stopped_itself_blames_nobody_for_silence(
+async def test_a_process_that_was_stopped_itself_blames_nobody_and_reads_what_has_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(frames, "SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(worker, "_SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(frames, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(frames, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "is_loopback", lambda _: False)
+    monkeypatch.setattr(frames, "BEAT_SECONDS", 0.25)
     door, heard = a_door(), Heard()
     async with wire_server(FINE) as server, pool_at(server.url, door, heard) as senders, worker_of(door):
         await senders.ready()
-        time.sleep(0.6)  # noqa: ASYNC251 - this stops both sides
-        await asyncio.sleep(0.25)
-        assert isinstance(await senders.send(REQUEST), Response)
+        monkeypatch.setattr(pool, "_OVERDUE_SECONDS", 0.5 - EndpointSettings("").timeout)
+        sending = asyncio.create_task(senders.send(REQUEST))
+        await asyncio.sleep(0)
+        time.sleep(0.8)  # noqa: ASYNC251 - this stops both sides
+        assert isinstance(await sending, Response)
+        await asyncio.sleep(0.3)
     assert heard.events == ["joined"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_a_coordinator_is_given_up_for_its_silence_unless_it_is_on_this_machine(
+    here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped by Ctrl-Z finds the responses of its own workers, however long that was."""
+    monkeypatch.setattr(worker, "_SILENT_SECONDS", 0.15)
+    monkeypatch.setattr(frames, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "is_loopback", lambda _: here)
+    door = a_door()
+    async with wire_server(FINE) as server, pool_at(server.url, door) as senders, worker_of(door) as waiting:
+        await senders.ready()
+        senders._timer.cancel()
+        if here:
+            await asyncio.sleep(0.4)
+            assert isinstance(await senders.send(REQUEST), Response)
+        else:
+            assert await asyncio.wait_for(waiting.task, 5) is Ending.LOST
 
 
 async def test_a_request_that_comes_too_late_is_given_back_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
