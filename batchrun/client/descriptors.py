@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from batchrun.errors import StorageError
 
-SPARE = 16
+SPARE = 24
 """Files that a run opens besides its connections: journal, output, log, name resolution."""
 
 
