@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ from batchrun.errors import BatchrunError, StorageError
 from batchrun.journal.child import python_command
 
 _SECONDS_BETWEEN_STARTS = 1.0
-_ENDING_SECONDS = 2.0
 _MOST_LOG_BYTES = 10 * 2**20
 
 
@@ -28,7 +26,7 @@ async def local_workers(
 ) -> AsyncIterator[None]:
     """Runs `number` processes of `batchrun worker` with these arguments; one that ends is started again.
 
-    What they print is appended to `log`. At the end they have a moment to end by themselves.
+    What they print is appended to `log`.
     """
     processes: set[subprocess.Popen[bytes]] = set()
 
@@ -106,9 +104,8 @@ def _last_words(log: Path) -> str:
 
 
 def _end(processes: "set[subprocess.Popen[bytes]]") -> None:
-    until = time.monotonic() + _ENDING_SECONDS
+    """Kills them: the run has all outcomes, or doesn't wait for any."""
     for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, until - time.monotonic()))
         process.kill()
+    for process in processes:
         process.wait()
