@@ -24,6 +24,7 @@ _IMPORTED_BY_FUNCTIONS = (
     "_strptime",
     "anyio._backends._asyncio",
     "encodings.utf_8_sig",
+    "jsonschema_rs",
     "pandas",
     "pyarrow.compute",
     "pyarrow.csv",
@@ -31,6 +32,7 @@ _IMPORTED_BY_FUNCTIONS = (
     "pyarrow.parquet",
     "rich.live",
     "rich.progress",
+    "scipy.special",
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
 )

@@ -64,7 +64,7 @@ def received(protocol: asyncio.Protocol, wire: Wire, pieces: list[bytes]) -> Non
         protocol.data_received(piece)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(STREAMS)
 def test_a_stranger_learns_nothing_whatever_it_sends(pieces: list[bytes]) -> None:
     async def connect() -> None:
@@ -80,7 +80,7 @@ def test_a_stranger_learns_nothing_whatever_it_sends(pieces: list[bytes]) -> Non
     asyncio.run(connect())
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(STREAMS)
 def test_each_request_of_a_worker_ends_once_whatever_that_sends(pieces: list[bytes]) -> None:
     async def connect() -> list[Response | Failure | BaseException]:
@@ -101,7 +101,7 @@ def test_each_request_of_a_worker_ends_once_whatever_that_sends(pieces: list[byt
     assert len(outcomes) == 3
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(STREAMS)
 def test_a_worker_ends_in_order_whatever_the_coordinator_sends(pieces: list[bytes]) -> None:
     async def connect() -> None:
