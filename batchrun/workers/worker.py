@@ -72,7 +72,9 @@ async def serve(
     connected(link)
     try:
         settings = await link.welcomed
-        possible_concurrency(settings.connections, warn)
+        possible = possible_concurrency(settings.connections, lambda _: None)
+        if possible < settings.connections:
+            warn(f"can send {possible:,} requests at a time, by its limit of open files (`ulimit -n`)")
         async with open_endpoint(settings) as endpoint:
             link.begin(endpoint)
             try:

@@ -265,6 +265,17 @@ async def test_a_worker_hears_that_the_run_is_over() -> None:
             assert await asyncio.wait_for(one.task, 5) is Ending.OVER
 
 
+async def test_a_worker_that_may_have_few_files_open_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "possible_concurrency", lambda *_: 49)
+    said: list[str] = []
+    door = a_door()
+    async with pool_at("http://127.0.0.1:1", door) as senders:
+        sending = asyncio.create_task(worker.serve(door.address, door.token, warn=said.append))
+        await senders.ready()
+    assert await asyncio.wait_for(sending, 5) is Ending.OVER
+    assert said == ["can send 49 requests at a time, by its limit of open files (`ulimit -n`)"]
+
+
 async def test_a_leaving_worker_ends_what_it_has_and_gets_no_more() -> None:
     door, heard, go_on = a_door(), Heard(), asyncio.Event()
 
