@@ -14,6 +14,7 @@ import pytest
 from batchrun.job.file import load_job
 from tests.acceptance.command import Done, ended
 from tests.forked import BatchrunProcess
+from tests.forked_shell import folder_with_batchrun
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("batchrun")
@@ -54,13 +55,13 @@ def test_a_capped_job_stops_at_its_cap_and_continues_with_a_higher_one(folder: P
     assert run(folder, "questions.toml", "--set", "budget.usd=1")["exit_code"] == 0
 
 
-def cron(folder: Path) -> None:
+def cron(folder: Path, batchrun: Path) -> None:
     """The crontab's line through a real shell, with nothing set but what cron sets; it has to be silent."""
     line = (folder / "jobs" / "crontab").read_text().splitlines()[-1]
     schedule, command = line.split(maxsplit=5)[:5], line.split(maxsplit=5)[5]
     assert schedule == ["15", "2", "*", "*", "*"]
     (folder / "key").write_text("a-key\n")
-    command = command.replace("/srv/batchrun", str(folder)).replace(".venv/bin/batchrun", str(COMMAND))
+    command = command.replace("/srv/batchrun", str(folder)).replace(".venv/bin/batchrun", str(batchrun))
     result = subprocess.run(
         ["/bin/sh", "-c", f"{command} --sandbox --sandbox-replies sample_data/replies.toml"],
         env={"HOME": str(folder), "LOGNAME": "nobody", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"},
@@ -76,13 +77,14 @@ def test_every_night_cron_asks_for_the_tickets_that_are_new(folder: Path) -> Non
     tickets = folder / "sample_data" / "tickets.csv"
     new = pl.read_csv(tickets).with_columns(pl.format("{} (again)", "body").alias("body")).head(3)
     nights = []
-    for more in (None, None, new):
-        if more is not None:
-            with tickets.open("a") as file:
-                file.write(more.write_csv(include_header=False))
-        cron(folder)
-        summary = json.loads((folder / "output" / "tickets-last-night.json").read_text())
-        nights.append((summary["this_run"]["requests"]["sent"], summary["rows"]["pending"]))
+    with folder_with_batchrun() as forked:
+        for batchrun, more in ((COMMAND, None), (forked / "batchrun", None), (forked / "batchrun", new)):
+            if more is not None:
+                with tickets.open("a") as file:
+                    file.write(more.write_csv(include_header=False))
+            cron(folder, batchrun)
+            summary = json.loads((folder / "output" / "tickets-last-night.json").read_text())
+            nights.append((summary["this_run"]["requests"]["sent"], summary["rows"]["pending"]))
     (all_of_them, _), *_ = nights
     assert nights == [(all_of_them, 0), (0, 0), (3, 0)]
     events = [json.loads(line)["event"] for line in (folder / "tickets.log").read_text().splitlines()]

@@ -3,24 +3,42 @@
 Python reads PYTHONUTF8 and PYTHONIOENCODING before batchrun begins, and refuses unknown values itself.
 """
 
+from collections.abc import Mapping
+
 import pytest
 
 from tests.acceptance.command import Place
 
 WITHOUT_EFFECT = (
-    "ALL_PROXY BATCHRUN_ CLICOLOR_FORCE COLUMNS CURL_CA_BUNDLE FORCE_COLOR HOME HTTPS_PROXY HTTP_PROXY LANG"
-    " LC_ALL LC_CTYPE LINES NO_COLOR NO_PROXY OMP_NUM_THREADS OPENBLAS_NUM_THREADS PATH PWD SHELL"
-    " SQLITE_TMPDIR SSL_CERT_DIR SSL_CERT_FILE TEMP TERM TMP TMPDIR TZ USER XDG_CACHE_HOME"
-    " XDG_CONFIG_HOME http_proxy"
+    "ALL_PROXY BATCHRUN_ CLICOLOR_FORCE COLUMNS CURL_CA_BUNDLE FORCE_COLOR HOME HTTPS_PROXY HTTP_PROXY"
+    " LINES NO_COLOR NO_PROXY PATH PWD SHELL SQLITE_TMPDIR SSL_CERT_DIR SSL_CERT_FILE TEMP TERM TMP TMPDIR TZ"
+    " USER XDG_CACHE_HOME XDG_CONFIG_HOME http_proxy"
 )
 """On a run against this machine, over plain HTTP."""
+LOCALE = "LANG LC_ALL LC_CTYPE"
+THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS"
 WRONG = ["/no/such/place", "x y", "\u00fc\x01", "-1", "9" * 20, "://", "http://[", "a" * 5_000, "\udcff"]
 
 
 @pytest.mark.parametrize("value", ["", "0", *WRONG])
 def test_no_value_of_a_variable_that_does_not_matter_changes_how_a_run_ends(place: Place, value: str) -> None:
+    check_run(place, dict.fromkeys(WITHOUT_EFFECT.split(), value))
+
+
+@pytest.mark.parametrize(
+    ("locale", "threads"),
+    [("", "0"), ("/no/such/place", "-1"), ("\u00fc\x01", "9" * 20), ("a" * 5_000, "x y"), ("\udcff", "")],
+)
+def test_nor_does_one_that_the_interpreter_or_a_library_reads_at_its_start(
+    place: Place, locale: str, threads: str
+) -> None:
+    values = dict.fromkeys(LOCALE.split(), locale) | dict.fromkeys(THREADS.split(), threads)
+    check_run(place, dict.fromkeys(WITHOUT_EFFECT.split(), locale) | values)
+
+
+def check_run(place: Place, environment: Mapping[str, str]) -> None:
     place.texts("one", "two \u2603")
-    done = place.command("run", "job.toml", environment=dict.fromkeys(WITHOUT_EFFECT.split(), value))
+    done = place.command("run", "job.toml", environment=environment)
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
     assert "Warning" not in done.err

@@ -12,6 +12,7 @@ from batchrun.exchange import Waiting
 from batchrun.job.spec import run_folder
 from batchrun.journal import create_or_open, open_for_reading
 from batchrun.journal.checking import check_whole
+from batchrun.journal.connection import transaction
 from batchrun.journal.samples import RUNS_KEPT, Sample, insert_samples, samples_of
 from batchrun.runs.observers.view import View
 from batchrun.runs.report.course import course_of
@@ -45,7 +46,8 @@ def test_a_run_of_any_length_keeps_a_bounded_number_of_evenly_spaced_samples(
     tmp_path: Path, length: int
 ) -> None:
     with closing(create_or_open(tmp_path / "journal.sqlite")) as journal:
-        insert_samples(journal.connection, [sample(*taken) for taken in seconds_sampled(length)])
+        with transaction(journal.connection):
+            insert_samples(journal.connection, [sample(*taken) for taken in seconds_sampled(length)])
         kept = [each.second for each in samples_of(journal, 1)]
         check_whole(journal)
     assert min(length, MOST_SAMPLES // 2) <= len(kept) <= MOST_SAMPLES
