@@ -74,7 +74,7 @@ KINDS = {
     "a cap, through a proxy": Kind(
         40,
         (
-            "budget.usd=0.004",
+            "budget.usd=0.0015",
             "limits.concurrency=1",
             'endpoint={base_url="http://model.test", auth="none"}',
         ),
