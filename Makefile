@@ -64,7 +64,7 @@ setup: .venv/ready
 	touch $@
 
 .venv/cluster: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt ray
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	touch $@
 
 .venv/browser: .venv/ready

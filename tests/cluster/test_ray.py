@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.command import Done, Place, ended, until
+from tests.acceptance.command import COMMAND, Done, Place, ended, until
 from tests.acceptance.test_workers import (
     NANO_USD,
     TEXTS,
@@ -19,8 +21,6 @@ from tests.acceptance.test_workers import (
 )
 
 if TYPE_CHECKING:
-    import subprocess
-
     from tests.kill.ray_nodes import RayNodes
 
 pytestmark = [
@@ -53,7 +53,16 @@ def finished_by_the_next_run(place: Place, *options: str) -> None:
     check_rows(place)
 
 
-def test_a_run_is_as_without_workers(cluster: "RayNodes", place: Place) -> None:
+def check_session(cluster: "RayNodes", *secrets: bytes) -> None:
+    """Ray's own files have none of the secrets."""
+    logs = [path for path in cluster.session.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert logs
+    assert not [path for path in logs if any(secret in path.read_bytes() for secret in secrets)]
+
+
+def test_a_run_is_as_without_workers_and_so_is_one_with_nothing_to_send(
+    cluster: "RayNodes", place: Place
+) -> None:
     place.texts(*TEXTS)
     done = place.run(options=["--workers", "ray:3", "--json"])
     assert done.summary["rows"]["ok"] == len(TEXTS)
@@ -61,6 +70,10 @@ def test_a_run_is_as_without_workers(cluster: "RayNodes", place: Place) -> None:
     assert workers_of(place)  # some may come when nothing is left
     check_rows(place)
     assert not any(map(is_running, workers_of(place)))
+    again = place.run(options=["--workers", "ray:3", "--json"])
+    assert again.code == 0, again.err
+    assert again.summary["rows"]["ok"] == place.requests == len(TEXTS)
+    assert "SendingActor" not in again.err  # as Ray warns of one that it is to start again
 
 
 def test_a_killed_worker_is_started_again_and_ray_has_neither_key_nor_token(
@@ -76,9 +89,7 @@ def test_a_killed_worker_is_started_again_and_ray_has_neither_key_nor_token(
         os.kill(workers_of(slow_place)[0], signal.SIGKILL)
         finished_whole(slow_place, run)
     assert len(workers_of(slow_place)) >= 2
-    logs = [path for path in cluster.session.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert logs
-    assert not [path for path in logs if any(secret in path.read_bytes() for secret in secrets)]
+    check_session(cluster, *secrets)
 
 
 def test_a_frozen_worker_is_noticed_by_its_silence(cluster: "RayNodes", slow_place: Place) -> None:
@@ -160,11 +171,55 @@ def test_a_limit_is_kept_over_all_workers(cluster: "RayNodes", place: Place) -> 
     assert done.summary["seconds"] >= 4.5
 
 
-def test_without_a_cluster_nothing_is_sent(place: Place) -> None:
+@pytest.mark.timeout(300)
+def test_a_submitted_run_ends_and_goes_on_as_rays_job(
+    cluster_with_dashboard: "RayNodes", place: Place
+) -> None:
+    cluster = cluster_with_dashboard
+    place.texts(*TEXTS)
+    (place.folder / "key").write_text(place.key)
+    command = [
+        *COMMAND,
+        "run",
+        str(place.job_file),
+        "--workers",
+        "ray:2",
+        "--set",
+        "endpoint.api_key_file=key",
+    ]
+    submit = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "job",
+        "submit",
+        "--address",
+        cluster.dashboard,
+        "--",
+    ]
+
+    def submitted(*options: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([*submit, *command, *options], capture_output=True, text=True, timeout=120)
+
+    first = submitted("--set", "budget.usd=0.006")
+    assert first.returncode == 1
+    assert "command failed with exit code 4" in first.stdout + first.stderr
+    assert 0 < place.requests < len(TEXTS)
+    second = submitted()
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert place.requests == len(TEXTS)
+    check_rows(place)
+    check_books(place, Done(0, second.stdout, second.stderr))
+    check_session(cluster, place.key.encode())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "a web server's"])
+def test_without_a_cluster_nothing_is_sent(place: Place, address: str) -> None:
     pytest.importorskip("ray")
     place.texts(*TEXTS)
-    options = ["--workers", "ray", "--set", "workers.address=127.0.0.1:1"]
-    done = place.run(options=options)
+    if address != "127.0.0.1:1":
+        address = place.sandbox.base_url.removeprefix("http://")
+    done = place.run(options=["--workers", "ray", "--set", f"workers.address={address}"])
     assert done.code == 2, done.err
     assert "no Ray cluster" in done.err
     assert place.requests == 0

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,13 +30,16 @@ def is_installed() -> bool:
 class RayNodes:
     """The cluster as it stands. A process that connects to Ray finds it by the environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dashboard: bool = False) -> None:
+        self._with_dashboard = dashboard
         self.start()
 
     def start(self) -> None:
         from ray.cluster_utils import Cluster
 
-        arguments = {"num_cpus": 0, "include_dashboard": False}
+        arguments: dict[str, Any] = {"num_cpus": 0, "include_dashboard": self._with_dashboard}
+        if self._with_dashboard:
+            arguments |= {"dashboard_port": _free_port(), "dashboard_agent_listen_port": _free_port()}
         self.cluster = _started(lambda: Cluster(initialize_head=True, head_node_args=arguments))
         os.environ["RAY_ADDRESS"] = self.cluster.address
         self.mend()
@@ -56,6 +60,11 @@ class RayNodes:
     def session(self) -> Path:
         """The folder with the logs and sockets of all nodes."""
         return Path(self.cluster.head_node.get_session_dir_path())
+
+    @property
+    def dashboard(self) -> str:
+        """Where jobs are submitted."""
+        return f"http://{self.cluster.webui_url}"
 
     @property
     def others(self) -> list[Any]:
@@ -84,13 +93,13 @@ class RayNodes:
 
 
 @contextmanager
-def ray_nodes() -> Iterator[RayNodes]:
-    """The cluster, with a temporary folder of its own. Needs Ray."""
+def ray_nodes(*, dashboard: bool = False) -> Iterator[RayNodes]:
+    """The cluster, with a temporary folder of its own. Needs Ray, a dashboard also its extra `default`."""
     before = dict(os.environ)
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of sockets have 107 bytes
     os.environ.update(_ENVIRONMENT, RAY_TMPDIR=str(folder))
     try:
-        nodes = RayNodes()
+        nodes = RayNodes(dashboard=dashboard)
         try:
             yield nodes
         finally:
@@ -99,6 +108,11 @@ def ray_nodes() -> Iterator[RayNodes]:
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _started(start: Callable[[], Any]) -> Any:

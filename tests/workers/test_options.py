@@ -6,7 +6,8 @@ import pytest
 
 from batchrun.errors import JobError, UsageError
 from batchrun.job.workers import Workers, check_workers, split_address, split_option
-from batchrun.workers.ray_cluster import connected_cluster
+from batchrun.sandbox import background
+from batchrun.workers.ray_cluster import check_reachable, connected_cluster, why_it_cannot_run
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,24 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'batchrun-llm\[ray\]'"), connected_cluster("auto"):
         pass
+
+
+def test_what_is_no_ray_cluster_is_named_at_once() -> None:
+    with pytest.raises(UsageError, match=r"http://10\.0\.0\.5:8265.*the dashboard's address"):
+        check_reachable("http://10.0.0.5:8265")
+    with background() as sandbox, pytest.raises(UsageError, match="a web server answers there"):
+        check_reachable(sandbox.base_url.removeprefix("http://"))
+
+
+def test_of_a_traceback_from_a_node_the_exception_is_told() -> None:
+    raised = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::SendingActor\x1b[39m\n"
+        "RuntimeError: The actor failed to import.\n  ^^^^\nModuleNotFoundError: No module named 'batchrun'"
+    )
+    assert why_it_cannot_run(RuntimeError(raised)) == (
+        "Ray can't run a worker: ModuleNotFoundError: No module named 'batchrun'\n"
+        "Next: install the same version of batchrun on all nodes."
+    )
+    assert why_it_cannot_run(RuntimeError("The actor died.\n\tclass_name: x")) == (
+        "Ray can't run a worker: The actor died."
+    )
