@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from batchrun.client.event_loop import event_loop_options
-from batchrun.errors import EXIT_DONE, EXIT_FAULT, StorageError
+from batchrun.errors import EXIT_DONE, EXIT_FAULT, StorageError, UsageError
 from batchrun.stops import EXIT_BY_SIGNAL, is_echo
 from batchrun.workers.access import read_token_file, shown_address
 from batchrun.workers.worker import CoordinatorLink, Ending, serve
@@ -79,6 +79,10 @@ class _Process:
                 ending = await self._connected(_RECONNECT_SECONDS, gives_up_if_refused=True)
             except StorageError:
                 break
+            except UsageError:
+                if self._token_file.exists():
+                    raise
+                break  # the run has ended meanwhile, and has removed it
         return ending
 
     async def _connected(self, seconds: float, *, gives_up_if_refused: bool) -> Ending:

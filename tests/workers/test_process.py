@@ -1,0 +1,26 @@
+"""How `batchrun worker` ends."""
+
+from pathlib import Path
+
+import pytest
+
+from batchrun.workers import process
+from batchrun.workers.access import new_token
+from batchrun.workers.worker import Ending
+
+
+def test_a_run_that_has_ended_while_the_cable_was_cut_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has removed its token file, which doesn't make the worker's command a wrong one."""
+    token_file, said = tmp_path / "workers.token", list[str]()
+    token_file.write_text(new_token().text())
+
+    async def lost(*_: object, **__: object) -> Ending:
+        token_file.unlink()
+        return Ending.LOST
+
+    monkeypatch.setattr(process, "serve", lost)
+    monkeypatch.setattr(process, "_RECONNECT_SECONDS", 0.0)
+    assert process.run_worker(("127.0.0.1", 1), token_file, 0.0, said.append) == 1
+    assert said == ["the coordinator is gone"]
