@@ -80,7 +80,7 @@ def job_of(folder: Path, name: str, ending: str = "", **tables: Any) -> Job:
         "request": {"model": "abliterated-model", "max_tokens": 4},
         "output": {"path": f"{name}.parquet"},
         "labels": {"choices": ["yes", "no"]},
-        "limits": {"concurrency": 20},
+        "limits": {"concurrency": 20, "requests_per_minute": 10_000_000},
         "evaluation": {"expected": "gold", "metric": "choice"},
     }
     kept = {table: keys for table, keys in (given | tables).items() if keys is not None}

@@ -76,7 +76,7 @@ def job_in(folder: Path, **tables: dict[str, Any]) -> Job:
             "request": {"model": "abliterated-model", "max_tokens": 16},
             "output": {"path": "out.parquet"},
             "labels": {"choices": ["yes", "no"]},
-            "limits": {"concurrency": 50},
+            "limits": {"concurrency": 50, "requests_per_minute": 10_000_000},
             "evaluation": evaluation,
             **tables,
         },

@@ -60,9 +60,9 @@ ORDERS = {
 
 @pytest.mark.parametrize("kind", ORDERS)
 def test_intervals_cover_what_the_others_cost_and_are_narrower_than_by_means_per_row(kind: str) -> None:
-    """300 samples of 300 of 3,000 rows; a stratified one does better than is promised."""
+    """200 samples of 300 of 3,000 rows; a stratified one does better than is promised."""
     covered, widths = {"nano_usd": 0, "input_tokens": 0}, {True: list[float](), False: list[float]()}
-    for seed in range(300):
+    for seed in range(200):
         order = ORDERS[kind](seed)
         rest = order[300:]
         whole = {"nano_usd": COSTS[rest].sum(), "input_tokens": INPUTS[rest].sum()}
@@ -76,7 +76,7 @@ def test_intervals_cover_what_the_others_cost_and_are_narrower_than_by_means_per
             for name, actual in whole.items() if by_length else ():
                 low, high = getattr(found, name).interval
                 covered[name] += low <= actual <= high
-    assert min(covered.values()) >= 0.9 * 300, covered
+    assert min(covered.values()) >= 0.9 * 200, covered
     assert np.mean(widths[True]) < 0.4 * np.mean(widths[False])
 
 
