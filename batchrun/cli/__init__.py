@@ -106,8 +106,7 @@ def main() -> NoReturn:
         _say("This process has no memory left. Free some or raise its limit, then run the same command.")
         code = EXIT_FAULT
     except OSError as error:  # stdout on a full disk
-        _say(f"{error.filename or 'the output of the command'}: {cause_of(error)}.")
-        _say("Fix the cause, then run the same command.")
+        _say(fault_of(error))
         code = EXIT_FAULT
     _drop_what_nobody_reads()
     sys.exit(code if isinstance(code, int) else 0)
@@ -118,6 +117,14 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+
+
+def fault_of(error: OSError) -> str:
+    """Returns what to say of an error that no command expected."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd alone
+        return "The current folder has been removed. Go to another one (cd), then run the same command."
+    where = error.filename or "the output of the command"
+    return f"{where}: {cause_of(error)}.\nFix the cause, then run the same command."
 
 
 def _drop_what_nobody_reads() -> None:

@@ -28,10 +28,11 @@ _UNDECIDED_4XX = frozenset((408, 499))
 _HINTS = {
     404: "is endpoint.base_url right?",
     405: "is endpoint.base_url right?",
-    407: "the proxy that the environment names wants a user and a password in its URL",
+    407: "the proxy that the environment names wants a user and a password in its URL:",
     501: "is endpoint.base_url right?",
-    511: "the network wants a log-in first",
+    511: "the network wants a log-in first:",
 }
+_EMPTY = "an empty body"
 
 
 def classify_status(
@@ -72,8 +73,8 @@ def _refusal_text(status: int, headers: Mapping[str, str], error: ErrorBody, pri
             "set endpoint.base_url to the final address"
         )
     if status in _HINTS and not error.stated:
-        return shortened(f"{_HINTS[status]} {error.message}")
-    return error.message or f"status {status} with an empty body"
+        return shortened(f"{_HINTS[status]} {error.message or _EMPTY}")
+    return error.message or f"status {status} with {_EMPTY}"
 
 
 def _action(status: int, error: ErrorBody, told_to_retry: bool | None) -> FailureAction:

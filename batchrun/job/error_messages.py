@@ -25,12 +25,19 @@ OFF_UNLESS_GIVEN = {info.name for info in msgspec.structs.fields(JobTables) if i
 KEYS = {name: struct.__struct_fields__ for name, struct in STRUCTS.items()}
 
 _OPTION_NAMES = {
+    "prompt": "prompt.template",
     "max_usd": "budget.usd",
     "max_rows": "budget.rows",
     "rpm": "limits.requests_per_minute",
     "tpm": "limits.tokens_per_minute",
 }
-_SECRETIVE = {"headers", "api_key_env", "api_key_file", "base_url"}  # a key without its table
+_FORMS = {
+    "output.report": "a name that ends in .html",
+    "telemetry.prometheus": "a name that ends in .prom",
+    "telemetry.otlp": "an http or https URL without a user, a query and a fragment",
+}
+"""What the patterns of these keys say."""
+_SECRETIVE = {"headers", "api_key_env", "api_key_file", "base_url", "otlp"}  # a key without its table
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -77,9 +84,9 @@ def wrong_value(error: msgspec.ValidationError, tables: Mapping[str, Any]) -> Jo
     return JobError(f"[{table}] {where}: {_expected(what, table, key)}{_got(tables, path)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Returns the most similar known name."""
-    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Returns the most similar known name, if it is at least so alike (from 0 to 1)."""
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=likeness)
     return matches[0] if matches else None
 
 
@@ -115,7 +122,7 @@ def _inner_hint(name: str, table: str, key: str) -> str:
 
 
 def _near_key(name: str, table: str) -> str | None:
-    """Returns the same key in another table, else a similar one in this table, else anywhere."""
+    """Returns the same key in another table, else a similar one in this table, else a very similar one."""
     if name in _OPTION_NAMES:
         return _OPTION_NAMES[name]
     homes = [f"{other}.{name}" for other, keys in KEYS.items() if name in keys]
@@ -125,7 +132,7 @@ def _near_key(name: str, table: str) -> str | None:
     if own:
         return f"{table}.{own}"
     owners = {key: other for other, keys in KEYS.items() if other not in OFF_UNLESS_GIVEN for key in keys}
-    like = nearest(name, owners)
+    like = nearest(name, owners, likeness=0.75)
     return f"{owners[like]}.{like}" if like else None
 
 
@@ -147,6 +154,8 @@ def _expected(what: str, table: str, key: str) -> str:
         return what
     if "of length >= 1" in what:
         return "must not be empty"
+    if "matching regex" in what:
+        return f"expected {_FORMS[f'{table}.{key}']}"
     bound = (match["bound"] or "").removesuffix(".0")
     return f"expected {_WORDS.get(match['type'], match['type'])}{bound}"
 

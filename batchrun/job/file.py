@@ -74,9 +74,16 @@ def read_tables(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
-        raise JobError(f"not valid TOML: {error}") from None
+        raise JobError(f"not valid TOML: {error}{_backslash_hint(str(error))}") from None
     except (ValueError, ArithmeticError, RecursionError):
         raise JobError("a number in it is too long, or its lists are nested too deep") from None
+
+
+def _backslash_hint(complaint: str) -> str:
+    """Regular expressions and Windows paths in double quotes are where such complaints come from."""
+    if "scape" not in complaint and "hex value" not in complaint:
+        return ""
+    return ". Between double quotes a backslash is written \\\\; between single quotes it stands for itself"
 
 
 def read_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

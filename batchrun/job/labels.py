@@ -31,7 +31,7 @@ class Labels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     pattern: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="Regular expression that the whole answer matches, as in a JSON Schema, without "
             "look-around and back-references."

@@ -1,6 +1,7 @@
 """The rules for a job's tables beyond their types. Each raises JobError, in one or two lines."""
 
 import re
+from datetime import date, time
 from math import isfinite
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -141,7 +142,8 @@ def _check_json(where: str, value: Any) -> None:
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise JobError(f"{where}: a whole number of more than 64 bits can't be sent")
     elif value is not None and not isinstance(value, str | int | float):
-        raise JobError(f"{where}: a date or time can't be sent as JSON; write it as text, in quotes")
+        kind = "date or time" if isinstance(value, date | time) else f"value of type {type(value).__name__}"
+        raise JobError(f"{where}: a {kind} can't be sent as JSON; write it as text, in quotes")
 
 
 def _check_columns(job: Job) -> None:

@@ -83,7 +83,12 @@ def _given_keys(table: Tables) -> Tables:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a copy with dicts for mappings and text for paths."""
+    """Returns a copy with dicts for mappings, text for paths, Python's values for NumPy's and for columns."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    for method in ("tolist", "to_list"):  # NumPy, pandas and pyarrow; polars
+        if hasattr(value, method) and not isinstance(value, type):
+            return getattr(value, method)()
     return fspath(value) if isinstance(value, PathLike) else value

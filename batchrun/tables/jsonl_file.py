@@ -36,6 +36,8 @@ _KINDS = {
     dict: "an object",
 }
 _NOT_JSON = re.compile(rb"(?<![\w\"])(-?Infinity|NaN)(?![\w\"])")
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_PAIR = re.compile(_HIGH + b"(?!" + _LOW + b")|(?<!" + _HIGH + b")" + _LOW)
 
 _decode = msgspec.json.Decoder().decode
 
@@ -218,4 +220,10 @@ def _not_an_object(location: Location, number: int, line: bytes, error: Exceptio
     found = _NOT_JSON.search(line)
     if found is not None:
         return InputError(f"{where}: JSON has no {found[1].decode()}. Write null, or text in quotes")
+    half = _HALF_PAIR.search(line)
+    if half is not None and re.search("surrogate|truncated", str(error)):
+        return InputError(
+            f"{where}: {half[0].decode()} is half of a character, a surrogate without the other of its pair. "
+            "Correct it, or write \\ufffd instead"
+        )
     return InputError(f"{where}: {error}. Each row must be one JSON object")

@@ -4,9 +4,12 @@ Python reads PYTHONUTF8 and PYTHONIOENCODING before batchrun begins, and refuses
 """
 
 from collections.abc import Mapping
+from errno import ENOSPC
+from pathlib import Path
 
 import pytest
 
+from batchrun.cli import fault_of
 from tests.acceptance.command import Place
 
 WITHOUT_EFFECT = (
@@ -84,3 +87,16 @@ def test_streams_that_take_ascii_alone_end_no_command(place: Place) -> None:
         done = place.command(*arguments, environment=environment)
         assert done.code == 0, done.err
         assert "Traceback" not in done.err
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error that Python raises then has no file's name, as one of a full stdout."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert fault_of(caught.value).startswith("The current folder has been removed. Go to another one")
+    assert fault_of(OSError(ENOSPC, "full")).startswith("the output of the command: ")

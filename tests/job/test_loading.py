@@ -4,6 +4,8 @@ import tomllib
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from batchrun.errors import JobError
 from batchrun.job.budget import Budget, nano_usd
 from batchrun.job.file import load_job, make_job, with_file
 from batchrun.job.prices import Prices, prices
+from batchrun.job.sources import load_given
 from batchrun.job.spec import Job, fingerprint, input_path
 from tests.job.conftest import MINIMAL
 
@@ -289,3 +292,27 @@ def test_paths_are_shown_without_dots_unless_a_link_gives_them_a_meaning(tmp_pat
     ]:
         (tmp_path / folder / "job.toml").write_text(text)
         assert input_path(load_job(tmp_path / folder / "job.toml")) == str(shown)
+
+
+def test_values_of_numpy_and_of_columns_are_those_that_they_stand_for() -> None:
+    """As `choices = frame["gold"].unique()` and `max_tokens = lengths.max()` give them."""
+    job = load_given(
+        {
+            "input": {"path": "a.csv"},
+            "prompt": {"template": "{{ text }}"},
+            "request": {"model": "m", "max_tokens": np.int64(7), "extra": {"top_p": [np.float32(0.5)]}},
+            "labels": {"choices": pl.Series(["yes", "no"])},
+            "output": {"path": "o.csv"},
+        },
+        {"request.temperature": np.float64(0.5), "request.stream": np.True_, "budget.usd": np.int64(2)},
+        sandbox=True,
+    )
+    assert job.labels is not None
+    assert (job.request.max_tokens, job.request.temperature, job.request.stream) == (7, 0.5, True)
+    assert (job.request.extra, job.labels.choices) == ({"top_p": [0.5]}, ("yes", "no"))
+    assert job.budget.usd == 2
+    with pytest.raises(JobError, match=r"\[request.extra\] x: a value of type object can't be sent as JSON"):
+        load_given(
+            {"input": {"path": "a"}, "prompt": {"template": "x"}, "output": {"path": "o.csv"}},
+            {"request.model": "m", "request.extra": {"x": object()}},
+        )

@@ -26,6 +26,14 @@ from tests.job.conftest import MINIMAL, Refusal
             "[endpoint]\napi_key = 's3cret'",
             "[endpoint] api_key: unknown key; did you mean endpoint.api_key_env?",
         ),
+        ("prompt = 'x'", "[request] prompt: unknown key; did you mean prompt.template?"),
+        (
+            "[retry]\nretries = 3",
+            (
+                "[retry] retries: unknown key; keys of [retry] are max_attempts, useless_rows, max_tokens, "
+                "max_wait_seconds, outage_seconds, in_doubt"
+            ),
+        ),
         (
             "[budget]\neur = 3",
             (
@@ -92,6 +100,13 @@ def test_unknown_table_without_a_likeness_lists_the_tables(refusal: Refusal) -> 
         ("budget.usd=0.1234567891", "[budget] usd: expected at most 9 decimals, got 0.1234567891"),
         ("budget.rows=-1", "[budget] rows: expected a whole number >= 0, got -1"),
         ("budget=5", "budget: expected a table, [budget], with keys such as usd, got 5"),
+        ("labels.pattern=", "[labels] pattern: must not be empty"),
+        ("output.report=x", '[output] report: expected a name that ends in .html, got "x"'),
+        ("telemetry.prometheus=x", '[telemetry] prometheus: expected a name that ends in .prom, got "x"'),
+        (
+            "telemetry.otlp=http://me:secret@host",
+            "[telemetry] otlp: expected an http or https URL without a user, a query and a fragment",
+        ),
         ("endpoint.timeout_seconds=0", "[endpoint] timeout_seconds: expected a number > 0, got 0"),
     ],
 )
@@ -124,6 +139,17 @@ def test_syntax_error_has_its_line(tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
     path.write_text("[input]\npath = = 3\n")
     with pytest.raises(JobError, match=r"job\.toml: not valid TOML: .*line 2"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("line", [r'pattern = "\d+"', r'path = "C:\Users\me.csv"', r'path = "C:\u"'])
+def test_backslash_between_double_quotes_is_explained(tmp_path: Path, line: str) -> None:
+    """As people paste regular expressions and paths of Windows."""
+    path = tmp_path / "job.toml"
+    path.write_text(line)
+    with pytest.raises(
+        JobError, match=r"line 1.*Between double quotes a backslash is written \\\\; between single"
+    ):
         load_job(path)
 
 
