@@ -61,7 +61,8 @@ def sampling_frame(dataset: Dataset) -> SamplingFrame:
     by = evaluation.cluster or evaluation.stratify
     scorable: list[npt.NDArray[np.bool_]] = []
     cells: list[Any] = []
-    for batch in dataset.table.batches([evaluation.expected, *([by] if by else [])]):
+    columns = dict.fromkeys([evaluation.expected, *([by] if by else [])])  # it may be one column
+    for batch in dataset.table.batches(list(columns)):
         scorable.append(np.asarray(batch.column(0).is_valid()))
         if by:
             cells.extend(cell for (cell,) in python_rows(batch.select([by])))

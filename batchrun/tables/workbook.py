@@ -43,7 +43,7 @@ def open_sheet(
         raise InputError(f"{name}: the sheet {sheet or workbook.sheet_names[0]!r} is empty")
     kept, dropped = _without_empty_edges(rows)
     if dropped:
-        notes.append(f"{name}: {dropped} are empty and left out")
+        notes.append(f"{name}: left out as empty: {dropped}")
 
     def write(copy: IO[bytes]) -> None:
         text = io.TextIOWrapper(copy, "utf-8", newline="")

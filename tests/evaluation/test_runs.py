@@ -150,6 +150,13 @@ def test_what_a_cap_buys_is_the_beginning_of_the_journaled_order(
     assert whole["this_run"]["requests"]["sent"] == ROWS - len(asked)
 
 
+@pytest.mark.parametrize("drawn", ["stratify", "cluster"])
+def test_the_sample_may_be_drawn_by_the_expected_column(folder: Path, drawn: str) -> None:
+    """As `stratify = "gold"` gives every class its share."""
+    job = job_in(folder, evaluation={drawn: "gold"})
+    assert sorted(sampling_frame(open_dataset(job, sandbox=True)).order) == list(range(ROWS))
+
+
 def test_a_decision_stops_the_run_and_is_found_again_without_a_request(
     folder: Path, sandbox: Sandbox
 ) -> None:

@@ -107,7 +107,7 @@ def test_a_sheet_is_read_as_text_and_its_empty_edges_are_left_out(tmp_path: Path
     assert second["id"] == 12345678901
     assert (second["text"], second["sku"], second["price"]) == (None, "12", "2")
     assert "'Reviews', 'More': the first is read" in table.notes[0]
-    assert table.notes[1].endswith("1 row at the end and 1 column at the right are empty and left out")
+    assert table.notes[1].endswith("left out as empty: 1 row at the end and 1 column at the right")
 
 
 def test_another_sheet_is_read_by_its_name(tmp_path: Path) -> None:

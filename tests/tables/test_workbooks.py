@@ -27,7 +27,7 @@ def test_a_workbook_of_excel_97_is_read() -> None:
     """The file was written by xlwt: two sheets, an empty row at the end, two empty columns at the right."""
     table = open_table("reviews.xls", Path(__file__).with_name("data"))
     assert rows_of(table) == ROWS
-    assert table.notes[1].endswith("1 row at the end and 2 columns at the right are empty and left out")
+    assert table.notes[1].endswith("left out as empty: 1 row at the end and 2 columns at the right")
 
 
 def cell(kind: str = "", text: str = "", value: str = "") -> str:
