@@ -11,7 +11,7 @@ from batchrun.client.builder import InvalidRow, RequestBuilder
 from batchrun.client.request import Request
 from batchrun.rows.dataset import Dataset
 
-MOST_REASONS = 20
+MOST_REASONS = 4
 """Most reasons that are counted separately."""
 
 

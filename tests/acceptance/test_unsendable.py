@@ -2,6 +2,8 @@
 
 import pytest
 
+from batchrun.client.builder import InvalidRow
+from batchrun.rows.unsendable import MOST_REASONS, UnsendableRows
 from tests.acceptance.command import Place
 
 LINE = "2 of 3 rows: template_error, prompt.template, line 1: "
@@ -55,3 +57,12 @@ def test_a_plan_says_that_they_cannot_be_sent_and_does_not_call_them_invalid(hal
 
 def test_a_prompt_without_a_column_is_a_warning_of_the_run(half_bad: Place) -> None:
     assert "the prompt uses no column" in half_bad.run("prompt.template='Say {text}'").err
+
+
+def test_reasons_that_differ_by_row_take_few_lines() -> None:
+    """As a column of texts has that is named for a number."""
+    rows = UnsendableRows()
+    rows.add(InvalidRow("invalid_parameter", f"not {row}") for row in range(100))
+    rows.add([InvalidRow("empty_prompt", "empty")])
+    assert len(rows.lines()) == MOST_REASONS + 2
+    assert rows.lines()[0] == "96 of 101 rows: invalid_parameter, for other reasons, first in row 5"
