@@ -56,6 +56,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
                 f"the environment's proxy can't be used: {type(error).__name__}.\n"
                 "Correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or SSL_CERT_FILE, or unset them."
             ) from None
+        self._way = "" if proxy is None else ", through the environment's proxy"
         self._headers: tuple[httpx.Headers, list[tuple[str, str]]] = (httpx.Headers(), [])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -69,7 +70,10 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         builder = self._client.post(self._url).headers(self._headers[1]).body_bytes(body)
         # Else a response isn't visible until 64 KiB of its body or its end have arrived.
         exchange = builder.streamed_read_buffer_limit(0).build_streamed()
-        response = await _translated(exchange.__aenter__())
+        try:
+            response = await _translated(exchange.__aenter__())
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise type(error)(f"{error}{self._way}") from None
         stream = _ReqwestBody(exchange, response.body_reader, _body_length(response.headers))
         return httpx.Response(response.status, headers=_readable_headers(response.headers), stream=stream)
 

@@ -76,7 +76,7 @@ temperature = 0.0
 
 [endpoint]
 # base_url = "https://api.abliteration.ai"
-api_key_env = "ABLIT_KEY"     # the environment variable that holds the key
+# api_key_env = "ABLIT_KEY"   # the environment variable that holds the key
 
 [budget]                      # the first cap reached stops the run; it goes on when the cap allows
 usd = 1.0                     # all runs of this job together

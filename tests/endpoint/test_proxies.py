@@ -6,7 +6,7 @@ from batchrun.client.address import messages_address
 from batchrun.client.endpoint import EndpointSettings, open_endpoint
 from batchrun.client.proxies import proxy_for
 from batchrun.errors import JobError
-from batchrun.exchange import Response
+from batchrun.exchange import Failure, Response
 
 from .wire_server import MESSAGE, always, answer_from, response, send_once, wire_server
 
@@ -95,3 +95,16 @@ async def test_proxy_of_the_environment_is_used_for_other_hosts(monkeypatch: pyt
         outcome = await send_once(EndpointSettings("http://model.invalid", "sk-test-key"))
         assert isinstance(outcome, Response)
         assert proxy.requests[0].startswith(b"POST http://model.invalid/v1/messages HTTP/1.1\r\n")
+
+
+@pytest.mark.anyio
+async def test_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one would look for the fault at the address that is right."""
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    outcome = await send_once(EndpointSettings("http://model.invalid", "sk-test-key"))
+    assert isinstance(outcome, Failure)
+    assert outcome.message.startswith("no connection to model.invalid: ")
+    assert outcome.message.endswith(", through the environment's proxy")

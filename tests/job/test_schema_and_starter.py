@@ -88,7 +88,7 @@ def test_commented_keys_of_the_starter_are_right(tmp_path: Path) -> None:
     """Taking the comment sign away from keys and tables gives a job that still loads."""
     text = starter_job(["text"], "a.csv")
     commented = [line for line in text.splitlines() if re.match(r"# (\w+ = |\[\w+\])", line)]
-    assert len(commented) == 9
+    assert len(commented) == 10
     for line in commented:
         text = text.replace(line, line.removeprefix("# "))
     assert set(tomllib.loads(text)["prompt"]) == {"template", "system"}
