@@ -193,6 +193,15 @@ def test_messages_that_are_none_fail_their_row(cell: Any) -> None:
     assert invalid({"x": cell}, prompt={"messages": "x"}).code == "invalid_messages"
 
 
+def test_a_system_turn_is_sent_to_its_key() -> None:
+    """As files for OpenAI's API begin with one."""
+    cell = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    message = invalid({"x": cell}, prompt={"messages": "x"}).message
+    assert message.startswith(
+        "messages.0: role must be user or assistant. A system prompt belongs in prompt.system"
+    )
+
+
 def test_a_null_cell_leaves_the_job_s_parameter() -> None:
     columns = {"temperature": "t", "max_tokens": "m"}
     row = {"x": "a", "t": None, "m": 7}

@@ -39,7 +39,7 @@ def _near_folder(folder: Path) -> Path | None:
 
 def _nearest(name: str, folder: Path, *, folders: bool, ending: str = "") -> Path | None:
     try:
-        found = [each for each in islice(folder.iterdir(), MOST_NAMES) if each.name.endswith(ending)]
+        found = [each for each in islice(folder.iterdir(), MOST_NAMES) if _may_end(each, ending)]
     except OSError:
         return None
     by_stem: dict[str, list[Path]] = {}
@@ -48,6 +48,11 @@ def _nearest(name: str, folder: Path, *, folders: bool, ending: str = "") -> Pat
             by_stem.setdefault(_stem(each.name), []).append(each)
     near = difflib.get_close_matches(_stem(name), by_stem, 1)
     return by_stem[near[0]][0] if near else None
+
+
+def _may_end(path: Path, ending: str) -> bool:
+    """Whether it has the ending. Where any will do, a job file, beside its table, is not what is meant."""
+    return path.name.endswith(ending) if ending else path.suffix != ".toml"
 
 
 def _stem(name: str) -> str:

@@ -64,6 +64,7 @@ def test_folders_of_a_missing_file_are_corrected_too(tmp_path: Path, path: str) 
 
 def test_a_file_that_has_only_the_ending_in_common_is_not_meant(tmp_path: Path) -> None:
     (tmp_path / "header.csv").write_text("a\n")
+    (tmp_path / "nothere.toml").write_text("")
     (tmp_path / "reviews.parquet").write_text("")
     (tmp_path / "reviews.csv").write_text("a\n")
     assert did_you_mean(tmp_path / "nothere.csv") == ""

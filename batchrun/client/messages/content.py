@@ -84,14 +84,16 @@ def _block_bound(block: Any) -> int:
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:
-    if not isinstance(turn, Mapping) or turn.get("role") not in ("user", "assistant"):
-        raise ConversationError(f"{where}: role must be user or assistant.")
+    role = turn.get("role") if isinstance(turn, Mapping) else None
+    if role not in ("user", "assistant"):
+        advice = " A system prompt belongs in prompt.system, a template too." if role == "system" else ""
+        raise ConversationError(f"{where}: role must be user or assistant.{advice}")
     content = turn.get("content")
     if isinstance(content, list) and content:
         content = [_block(block, f"{where}.content.{position}") for position, block in enumerate(content)]
     elif not (isinstance(content, str) and content.strip()):
         raise ConversationError(f"{where}: content must be text or a list of blocks.")
-    return {"role": turn["role"], "content": content}
+    return {"role": role, "content": content}
 
 
 def _block(block: Any, where: str) -> dict[str, Any]:
