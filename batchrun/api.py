@@ -183,6 +183,8 @@ def plan(
 
     Raises UsageError for whatever a run would refuse; with a sample, what `run` raises.
     """
+    if sample < 0 or show < 0:
+        raise UsageError(f"sample and show are numbers of rows, got {min(sample, show)}")
     call = open_call(job, input, settings, journal, sandbox=bool(sandbox), local=local)
     with kept_if_it_fails(call.temporary):
         if not sample:

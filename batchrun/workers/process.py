@@ -91,6 +91,7 @@ class _Process:
         Nobody listens any more where a coordinator has ended: then there is no point in trying.
         """
         until = time.monotonic() + seconds
+        waiting = False
         while True:
             late = time.monotonic() >= until
             try:
@@ -105,6 +106,12 @@ class _Process:
                         f"No coordinator answers at {shown_address(*self._address)}: {why}.\n"
                         "Next: start the run, and name the address that it prints."
                     ) from None
+            if not waiting:
+                place = shown_address(*self._address)
+                self._say(
+                    f"waits for the run at {place} and its {self._token_file}, for {seconds:g} s at most"
+                )
+                waiting = True
             await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
 
     def _note(self, link: CoordinatorLink) -> None:

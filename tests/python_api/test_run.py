@@ -347,6 +347,8 @@ def test_plan_sends_nothing_and_leaves_nothing(temporary_folder: Path) -> None:
     assert list(temporary_folder.iterdir()) == list(Path().iterdir()) == []
     with pytest.raises(batchrun.JobError, match="It has: id"):
         batchrun.plan(JOB, input=reviews().drop("text"))
+    with pytest.raises(batchrun.UsageError, match="numbers of rows, got -1"):
+        batchrun.plan(JOB, input=reviews(), show=-1)
     assert list(temporary_folder.iterdir()) == []
 
 

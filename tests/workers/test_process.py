@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrun.errors import UsageError
 from batchrun.workers import process
 from batchrun.workers.access import new_token
 from batchrun.workers.worker import Ending
@@ -24,3 +25,15 @@ def test_a_run_that_has_ended_while_the_cable_was_cut_is_gone(
     monkeypatch.setattr(process, "_RECONNECT_SECONDS", 0.0)
     assert process.run_worker(("127.0.0.1", 1), token_file, 0.0, said.append) == 1
     assert said == ["the coordinator is gone"]
+
+
+def test_a_worker_that_waits_for_its_run_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+    monkeypatch.setattr(process, "_SECONDS_BETWEEN_TRIES", 0.01)
+    with pytest.raises(UsageError):
+        process.run_worker(("127.0.0.1", 1), tmp_path / "workers.token", 0.05, said.append)
+    assert said == [
+        f"waits for the run at 127.0.0.1:1 and its {tmp_path / 'workers.token'}, for 0.05 s at most"
+    ]
