@@ -1,5 +1,7 @@
 """How `batchrun worker` ends."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,15 @@ from batchrun.errors import UsageError
 from batchrun.workers import process
 from batchrun.workers.access import new_token
 from batchrun.workers.worker import Ending
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A worker's own process needs its former handlers of signals no more; this one does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_run_that_has_ended_while_the_cable_was_cut_is_gone(
