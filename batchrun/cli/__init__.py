@@ -121,7 +121,7 @@ def _open_closed_streams() -> None:
 
 def fault_of(error: OSError) -> str:
     """Returns what to say of an error that no command expected."""
-    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd alone
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd names none
         return "The current folder has been removed. Go to another one (cd), then run the same command."
     where = error.filename or "the output of the command"
     return f"{where}: {cause_of(error)}.\nFix the cause, then run the same command."

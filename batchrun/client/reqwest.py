@@ -56,7 +56,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
                 f"the environment's proxy can't be used: {type(error).__name__}.\n"
                 "Correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or SSL_CERT_FILE, or unset them."
             ) from None
-        self._way = "" if proxy is None else ", through the environment's proxy"
+        self._through_proxy = "" if proxy is None else ", through the environment's proxy"
         self._headers: tuple[httpx.Headers, list[tuple[str, str]]] = (httpx.Headers(), [])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -73,7 +73,7 @@ class ReqwestTransport(httpx.AsyncBaseTransport):
         try:
             response = await _translated(exchange.__aenter__())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise type(error)(f"{error}{self._way}") from None
+            raise type(error)(f"{error}{self._through_proxy}") from None
         stream = _ReqwestBody(exchange, response.body_reader, _body_length(response.headers))
         return httpx.Response(response.status, headers=_readable_headers(response.headers), stream=stream)
 

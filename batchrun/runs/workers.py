@@ -49,7 +49,7 @@ def commits_of(job: Job, server: Server, locks: Sequence[int]) -> OpenCommits:
 def seconds_to_start(job: Job) -> float:
     """Returns how long the run waits for what sends.
 
-    Processes on this machine take their time to start, which is no outage; the run is told if they can't.
+    Processes on this machine need time to start, which is not an outage; the run is told if they can't.
     """
     is_local = job.workers is not None and job.workers.kind == "local"
     return max(job.retry.outage_seconds, _LOCAL_START_SECONDS if is_local else 0.0)

@@ -77,7 +77,7 @@ def start_logged(
     log: Path,
     stdin: int = subprocess.DEVNULL,
 ) -> "subprocess.Popen[bytes]":
-    """Starts a command; what it prints is appended to `log`, which begins anew where it is large.
+    """Starts a command; what it prints is appended to `log`, which is emptied first if it is large.
 
     Raises OSError.
     """

@@ -19,7 +19,7 @@ import anyio
 
 from batchrun.errors import BatchrunError, StorageError, UsageError
 from batchrun.job.workers import NO_CLIENT
-from batchrun.text import single_line
+from batchrun.text import first_line, single_line
 from batchrun.workers.access import Token
 from batchrun.workers.ray_actor import SendingActor
 
@@ -168,10 +168,9 @@ async def ray_workers(
 
 def why_it_cannot_run(error: Exception) -> str:
     """A line for what Ray says: of a traceback the exception, else the first sentence."""
-    text = _COLOUR.sub("", str(error)).strip()
-    raised = _RAISED.findall(text)
+    raised = _RAISED.findall(_COLOUR.sub("", str(error)))
     if not raised:
-        return f"Ray can't run a worker: {single_line(text.partition(chr(10))[0])}"
+        return f"Ray can't run a worker: {single_line(_COLOUR.sub('', first_line(error)))}"
     return (
         f"Ray can't run a worker: {single_line(raised[-1])}\n"
         "Next: install the same version of batchrun on all nodes."

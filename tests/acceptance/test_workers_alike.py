@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.answering import answering
 from tests.acceptance.command import JOB, Place, SandboxProcess, as_options, ended
+from tests.endpoint.cases import PLAIN
 from tests.sandbox.conftest import png
 
 OF_ONE_RUN = {"latency_ms", "first_token_ms", "answered_at", "response_id"}
@@ -83,23 +84,10 @@ KINDS = {
 }
 
 
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "abliterated-model",
-    "content": [{"type": "text", "text": "yes"}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 20, "output_tokens": 2},
-}
-
-
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[str]:
     """Answers whatever is asked of any server."""
-    with answering(
-        lambda _: (200, {"content-type": "application/json"}, json.dumps(MESSAGE).encode())
-    ) as url:
+    with answering(lambda _: (200, {"content-type": "application/json"}, json.dumps(PLAIN).encode())) as url:
         yield url
 
 

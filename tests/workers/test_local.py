@@ -37,7 +37,9 @@ async def test_a_worker_whose_run_is_gone_ends_at_once_and_says_so(tmp_path: Pat
     assert "ended with exit code 1: No coordinator answers at 127.0.0.1:1: Connection refused" in complaint
 
 
-async def test_a_large_log_begins_anew_and_one_that_was_moved_away_ends_no_run(tmp_path: Path) -> None:
+async def test_a_large_log_is_emptied_and_one_that_was_moved_away_does_not_end_the_run(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "workers.log"
     log.touch()
     for size, left in ((10 * 2**20, 10 * 2**20 + 3), (10 * 2**20 + 1, 3)):
