@@ -61,8 +61,10 @@ class Usefulness:
 
     def row_ended(self, result: RowResult) -> None:
         failure = self._last_failure if result.status == FAILED else None
-        if failure is not None and failure.code == WORKER_LOST:
-            return  # a node that dies takes many rows at once, which say nothing about prompt and model
+        if failure is not None and failure.code == WORKER_LOST and self._usable:
+            # A node that dies takes many rows at once, which say nothing about prompt and model. Before the
+            # first usable answer few are in flight, and a request may be what its workers die of.
+            return
         self._ended += 1
         if result.status == OK:
             self._usable += 1

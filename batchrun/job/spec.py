@@ -197,8 +197,8 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="So many consecutive rows without a usable answer (invalid, cut,"
             " empty, refused or failed) end the run with exit code 5, where fewer than one in ten rows of the"
             " run had one. The next run sends the failed rows again. Until the first usable answer"
-            " has come, at most 8 requests are in flight. Rows that a lost worker took with it do not"
-            " count. 0: never.",
+            " has come, at most 8 requests are in flight. Once there is one, rows that a lost worker"
+            " took with it do not count. 0: never.",
         ),
     ] = 25
     max_tokens: Annotated[

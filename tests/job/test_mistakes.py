@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from batchrun.errors import JobError
+from batchrun.job.error_messages import _FORMS, STRUCTS
 from batchrun.job.file import load_job, make_job
 from tests.job.conftest import MINIMAL, Refusal
 
@@ -264,3 +266,14 @@ def test_what_an_option_sets_has_no_line_of_the_file(tmp_path: Path) -> None:
         load_job(path, ["budget.usd=much"])
     with pytest.raises(JobError, match=r"got \"\"; budget\.usd=null removes it"):
         load_job(path, ["budget.usd="])
+
+
+def test_each_pattern_of_a_key_has_words() -> None:
+    """A message without them would show a regular expression; here it would be a KeyError."""
+    patterned = {
+        f"{table}.{key}"
+        for table, struct in STRUCTS.items()
+        for key, schema in msgspec.json.schema(struct)["$defs"][struct.__name__]["properties"].items()
+        if any("pattern" in form for form in (schema, *schema.get("anyOf", ())))
+    }
+    assert patterned == set(_FORMS)

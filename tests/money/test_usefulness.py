@@ -57,7 +57,7 @@ def after(ends: str, most_useless: int = 25) -> Usefulness:
         "o" * 3 + "c" * 26,
         ("c" * 9 + "o") * 50,
         "o" * 100 + "f" * 800,
-        "c" * 24 + "w" * 25,
+        "o" + "c" * 24 + "w" * 25,
     ],
 )
 def test_a_run_goes_on_while_something_comes_of_it(ends: str) -> None:
@@ -72,7 +72,8 @@ def test_a_run_goes_on_while_something_comes_of_it(ends: str) -> None:
         "o" * 3 + "c" * 28,
         "o" * 100 + "f" * 901,
         "ctelrf" * 5,
-        "c" * 24 + "w" * 25 + "c",
+        "o" + "c" * 24 + "w" * 25 + "c",
+        "w" * 25,
     ],
 )
 def test_it_takes_so_many_in_a_row_and_fewer_than_one_in_ten_in_all(ends: str) -> None:
