@@ -26,22 +26,24 @@ async def local_workers(
 ) -> AsyncIterator[None]:
     """Runs `number` processes of `batchrun worker` with these arguments; one that ends is started again.
 
-    What they print is appended to `log`.
+    What they print is appended to `log`. `failed` hears of it once each has ended.
     """
     processes: set[subprocess.Popen[bytes]] = set()
+    failures: set[int] = set()
 
-    async def keep_running() -> None:
+    async def keep_running(place: int) -> None:
         while True:
             why = await _run_once(arguments, environment, log, processes)
-            failed(
-                StorageError(f"{why}\nNext: fix the cause ({log} may say more), then run the same command.")
-            )
+            failures.add(place)
+            if len(failures) == number:
+                next_step = f"Next: fix the cause ({log} may say more), then run the same command."
+                failed(StorageError(f"{why}\n{next_step}"))
             await anyio.sleep(_SECONDS_BETWEEN_STARTS)
 
     try:
         async with anyio.create_task_group() as tasks:
-            for _ in range(number):
-                tasks.start_soon(keep_running)
+            for place in range(number):
+                tasks.start_soon(keep_running, place)
             try:
                 yield
             finally:

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
+from batchrun.workers import local
 from batchrun.workers.access import new_token
 from batchrun.workers.local import _last_words, local_workers, start_logged
 from tests.workers.connected import until
@@ -53,3 +55,23 @@ async def test_a_large_log_is_emptied_and_one_that_was_moved_away_does_not_end_t
 
 async def test_a_process_that_can_t_be_started_is_said(tmp_path: Path) -> None:
     assert "can't be started: Is a directory." in await complaint_of([], tmp_path)
+
+
+async def test_one_of_several_that_ends_while_they_start_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[None] = []
+
+    async def once(*_: object) -> str:
+        if ended:
+            await anyio.sleep_forever()
+        ended.append(None)
+        return "it ended"
+
+    monkeypatch.setattr(local, "_run_once", once)
+    monkeypatch.setattr(local, "_SECONDS_BETWEEN_STARTS", 0.0)
+    said: list[BatchrunError] = []
+    async with local_workers(2, [], os.environ, tmp_path / "workers.log", said.append):
+        await until(lambda: bool(ended))
+        await anyio.sleep(0.01)
+    assert said == []
