@@ -53,7 +53,7 @@ def python_command(module: str, *arguments: str) -> list[str]:
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise OSError(errno.ENOEXEC, "the running program has Python built in, and can't start another one")
-    path = [*filter(None, sys.path), _HOME]
+    path = [*(each for each in sys.path if isinstance(each, str) and each), _HOME]  # as `import` takes them
     begin = (
         f"import sys; sys.path[:] = {[_HOME, *path]!a}; import batchrun; del sys.path[0];"
         f" from {module} import main; main()"

@@ -26,6 +26,7 @@ def test_a_child_finds_its_parent_s_batchrun_and_libraries_and_none_in_the_curre
     )
     monkeypatch.syspath_prepend(str(libraries))
     monkeypatch.syspath_prepend("")
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])  # a Path, which `import` passes over
     done = subprocess.run(
         python_command("vendored", "two words", "/\u00e9"),
         cwd=tmp_path / "here",
