@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
@@ -105,7 +104,7 @@ class CoordinatorLink(asyncio.Protocol):
         self._failures: list[tuple[int, Failure]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ending = Ending.LOST
-        self._patience = _SILENT_SECONDS
+        self._parent = os.getppid()
 
     def begin(self, endpoint: Endpoint) -> None:
         """Tells the coordinator that requests can be sent from now on."""
@@ -137,9 +136,6 @@ class CoordinatorLink(asyncio.Protocol):
         if (doubt := self._doubt(self._transport)) is not None:
             self._refuse(doubt)
             return
-        # On this machine the end of its process would close the connection: it is only stopped.
-        if is_loopback(str(self._transport.get_extra_info("peername")[0])):
-            self._patience = math.inf
         self._write(
             frames.HELLO,
             frames.encode(frames.Hello(self._token.secret, __version__, socket.gethostname(), os.getpid())),
@@ -271,11 +267,20 @@ class CoordinatorLink(asyncio.Protocol):
         if now - self._due > frames.BEAT_SECONDS:
             self._heard = now
         self._due = now + frames.BEAT_SECONDS
-        if now - self._heard > self._patience:
+        if now - self._heard > _SILENT_SECONDS and not self._is_only_stopped():
             self.abort()
             return
         self._write(frames.BEAT, frames.encode(now))
         self._timers["beat"] = self._loop.call_later(frames.BEAT_SECONDS, self._beat)
+
+    def _is_only_stopped(self) -> bool:
+        """Returns whether a silent coordinator is there: on this machine its end closes the connection.
+
+        Not if a process that it has forked has the connection too; but then this process has a new parent.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        here = is_loopback(str(transport.get_extra_info("peername")[0]))
+        return here and os.getppid() == self._parent
 
 
 def _exposed(host: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import time
 from contextlib import AsyncExitStack
@@ -200,9 +201,9 @@ async def test_a_process_that_was_stopped_itself_blames_nobody_and_reads_what_ha
     assert heard.events == ["joined"]
 
 
-@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize(("here", "killed"), [(True, False), (True, True), (False, False)])
 async def test_a_coordinator_is_given_up_for_its_silence_unless_it_is_on_this_machine(
-    here: bool, monkeypatch: pytest.MonkeyPatch
+    here: bool, killed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was stopped by Ctrl-Z finds the responses of its own workers, however long that was."""
     monkeypatch.setattr(worker, "_SILENT_SECONDS", 0.15)
@@ -212,7 +213,9 @@ async def test_a_coordinator_is_given_up_for_its_silence_unless_it_is_on_this_ma
     async with wire_server(FINE) as server, pool_at(server.url, door) as senders, worker_of(door) as waiting:
         await senders.ready()
         senders._timer.cancel()
-        if here:
+        if killed:
+            monkeypatch.setattr(os, "getppid", lambda: 1)
+        if here and not killed:
             await asyncio.sleep(0.4)
             assert isinstance(await senders.send(REQUEST), Response)
         else:
