@@ -32,6 +32,7 @@ _CLIENT = "ray://"
 _HTTP2_BEGINNING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """A client's first bytes, with no settings: Ray's head speaks gRPC (RFC 9113, section 3.4)."""
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_MISSING = "ModuleNotFoundError"
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .*", re.MULTILINE)
 
 
@@ -171,10 +172,8 @@ def why_it_cannot_run(error: Exception) -> str:
     raised = _RAISED.findall(_COLOUR.sub("", str(error)))
     if not raised:
         return f"Ray can't run a worker: {single_line(_COLOUR.sub('', first_line(error)))}"
-    return (
-        f"Ray can't run a worker: {single_line(raised[-1])}\n"
-        "Next: install the same version of batchrun on all nodes."
-    )
+    advice = "\nNext: install the same version of batchrun on all nodes." if _MISSING in raised[-1] else ""
+    return f"Ray can't run a worker: {single_line(raised[-1])}{advice}"
 
 
 def _actor() -> Any:
