@@ -17,6 +17,9 @@ _M_ARENA_MAX = -8
 LEAST_ADDRESS_SPACE = 3_000_000 * 1_024
 """Bytes of address space. A run on two cores takes up to 2.6 GB of it, mostly reserved and never used: with
 less, polars and pyarrow fail at their import or later, or wait for ever."""
+_ALLOCATIONS = 20_000
+"""After so many, garbage is searched for. Python's own 700 are fewer than the objects of the requests in
+flight, which would be looked at again and again."""
 
 
 @contextmanager
@@ -43,6 +46,7 @@ def heavy_imports() -> Iterator[None]:
             os.environ.pop(name, None)
     # What has been imported stays: no collection of garbage has to look at it again.
     gc.freeze()
+    gc.set_threshold(_ALLOCATIONS, *gc.get_threshold()[1:])
 
 
 def _check_address_space() -> None:

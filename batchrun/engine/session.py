@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from batchrun.client.endpoint import EndpointSettings, open_endpoint
-from batchrun.client.event_loop import event_loop_options, garbage_searched_rarely
+from batchrun.client.event_loop import event_loop_options
 from batchrun.client.server import Server
 from batchrun.clock import milliseconds
 from batchrun.engine.accounting import Accounting, MoneyPool
@@ -102,8 +102,7 @@ def run_engine(
     Returns why it was stopped, None if it wasn't. A full disk is such a stop as long as the requests in
     flight still find room. Raises JournalError and StorageError.
     """
-    room = holding_room(journal.path.with_name("ballast"))
-    with room as ballast, closing(chunks), garbage_searched_rarely():
+    with holding_room(journal.path.with_name("ballast")) as ballast, closing(chunks):
         return anyio.run(
             partial(_run_engine, session, journal, chunks, shutdown, ballast),
             backend_options=event_loop_options(),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from batchrun.client.event_loop import event_loop_options, garbage_searched_rarely
+from batchrun.client.event_loop import event_loop_options
 from batchrun.errors import EXIT_DONE, EXIT_FAULT, StorageError, UsageError
 from batchrun.stops import EXIT_BY_SIGNAL, is_echo
 from batchrun.workers.access import read_token_file, shown_address
@@ -26,9 +26,9 @@ def run_worker(
 
     Waits for token file and coordinator, for `wait_seconds` at most. Raises UsageError and StorageError.
     """
-    process = _Process(address, token_file, say)
-    with garbage_searched_rarely():
-        return anyio.run(partial(process.run, wait_seconds), backend_options=event_loop_options())
+    return anyio.run(
+        partial(_Process(address, token_file, say).run, wait_seconds), backend_options=event_loop_options()
+    )
 
 
 class _Process:
