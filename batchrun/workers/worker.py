@@ -33,6 +33,8 @@ _SILENT_SECONDS = 60.0
 (Ctrl-Z) finds the responses that have come meanwhile."""
 _LEAVING_SECONDS = 25.0
 _CONNECT_SECONDS = 10.0
+_PARENT = os.getppid()
+"""Of this process when it began."""
 
 
 class Ending(Enum):
@@ -104,7 +106,6 @@ class CoordinatorLink(asyncio.Protocol):
         self._failures: list[tuple[int, Failure]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ending = Ending.LOST
-        self._parent = os.getppid()
 
     def begin(self, endpoint: Endpoint) -> None:
         """Tells the coordinator that requests can be sent from now on."""
@@ -280,7 +281,7 @@ class CoordinatorLink(asyncio.Protocol):
         """
         transport = cast("asyncio.Transport", self._transport)
         here = is_loopback(str(transport.get_extra_info("peername")[0]))
-        return here and os.getppid() == self._parent
+        return here and os.getppid() == _PARENT
 
 
 def _exposed(host: str) -> str:
